@@ -1,0 +1,1 @@
+"""Few-shot segmentation with singular value fine-tuning (SVF)."""

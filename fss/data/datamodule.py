@@ -1,0 +1,187 @@
+"""Training, validation and test episodes for Lightning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import cv2
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from fss.data.episodes import Episode, EpisodeDataset, Transform, collate
+from fss.data.folds import FoldScheme, fold_classes
+from fss.data.index import build_index, build_pool
+from fss.data.reader import Reader
+from fss.data.sampler import EpisodeSampler
+
+logger = logging.getLogger(__name__)
+
+
+class FewShotDataModule(lightning.LightningDataModule):
+    """Episodes of base classes to train on, of novel classes to evaluate on.
+
+    Args:
+        train_reader: Makes the reader of training pictures; called when training starts.
+        eval_reader: Makes the reader of evaluation pictures.
+        train_transform: Augmentation.
+        eval_transform: Preprocessing without chance.
+        fold: 0 to 3.
+        fold_scheme: See `fold_classes`.
+        shot: Supports of an episode (K).
+        seed: Of the training episodes.
+        batch_size: Training episodes of a step, over all processes.
+        eval_batch_size: Evaluation episodes of a step on each process.
+        train_episodes: Training episodes of an epoch; None takes every training picture once as the query.
+        val_episodes: Evaluation episodes while training.
+        test_episodes: Evaluation episodes after training.
+        eval_seed: Of the evaluation episodes (321 as published).
+        min_pixels: A class counts as present in a picture from this many pixels on (2048 as published).
+        exclude_novel: Whether training pictures with any novel pixel are dropped; otherwise these pixels are
+            background in training.
+        eval_classes: "novel", or "base" to choose settings without looking at novel classes.
+        num_workers: Loader processes; 0 loads in the main process.
+
+    Attributes:
+        left_out: Names of the evaluation classes without enough pictures; known after `setup`.
+    """
+
+    def __init__(
+        self,
+        train_reader: Callable[[], Reader],
+        eval_reader: Callable[[], Reader],
+        train_transform: Transform,
+        eval_transform: Transform,
+        fold: int,
+        fold_scheme: FoldScheme,
+        shot: int,
+        seed: int,
+        batch_size: int = 8,
+        eval_batch_size: int = 1,
+        train_episodes: int | None = None,
+        val_episodes: int = 1000,
+        test_episodes: int = 1000,
+        eval_seed: int = 321,
+        min_pixels: int = 2048,
+        exclude_novel: bool = True,
+        eval_classes: Literal["novel", "base"] = "novel",
+        num_workers: int = 2,
+    ) -> None:
+        super().__init__()
+        if shot < 1:
+            raise ValueError(f"shot={shot}: must be at least 1")
+        if eval_classes not in ("novel", "base"):
+            raise ValueError(f"dataset.eval_classes={eval_classes!r}: must be 'novel' or 'base'")
+        for name, value in {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "dataset.train_episodes": 1 if train_episodes is None else train_episodes,
+            "dataset.val_episodes": val_episodes,
+            "dataset.test_episodes": test_episodes,
+        }.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        self.train_reader, self.eval_reader = train_reader, eval_reader
+        self.train_transform, self.eval_transform = train_transform, eval_transform
+        self.fold, self.fold_scheme, self.shot, self.seed = fold, fold_scheme, shot, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
+        self.eval_seed, self.min_pixels, self.exclude_novel = eval_seed, min_pixels, exclude_novel
+        self.eval_classes, self.num_workers = eval_classes, num_workers
+        self._train: EpisodeDataset | None = None
+        self._eval: EpisodeDataset | None = None
+
+    def setup(self, stage: str) -> None:
+        """Reads what each picture holds and finds the possible episodes; errors come before any training."""
+        if self._eval is None:
+            self._eval = self._eval_dataset()
+        if stage == "fit" and self._train is None:
+            self._train = self._train_dataset()
+
+    def _train_dataset(self) -> EpisodeDataset:
+        reader = self.train_reader()
+        novel, base = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
+        pool = build_pool(
+            build_index(reader, "Reading training masks"),
+            base,
+            self.shot,
+            self.min_pixels,
+            exclude=novel if self.exclude_novel else (),
+            names=dict(enumerate(reader.classes, start=1)),
+        )
+        logger.info("%d training pictures of %d base classes", len(pool.queries), len(pool.images_of))
+        return EpisodeDataset(reader, pool, self.shot, self.seed, self.train_transform)
+
+    def _eval_dataset(self) -> EpisodeDataset:
+        reader = self.eval_reader()
+        classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
+        names = dict(enumerate(reader.classes, start=1))
+        pool = build_pool(
+            build_index(reader, "Reading evaluation masks"),
+            getattr(classes, self.eval_classes),
+            self.shot,
+            self.min_pixels,
+            names=names,
+        )
+        self.left_out = [names[c] for c in pool.left_out]
+        logger.info("%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes)
+        return EpisodeDataset(reader, pool, self.shot, self.eval_seed, self.eval_transform, with_label=True)
+
+    def evaluated_classes(self, episodes: int) -> dict[int, str]:
+        """Ids and names of the classes that the first so many evaluation episodes hold, ascending."""
+        assert self._eval is not None, "call setup first"
+        drawn = {self._eval.draw(i).class_id for i in range(episodes)}
+        missed = sorted(set(self._eval.pool.images_of) - drawn)
+        names = self._eval.reader.classes
+        if missed:
+            logger.warning(
+                "no episode among %d for: %s; more episodes would evaluate them", episodes,
+                ", ".join(names[c - 1] for c in missed),
+            )
+        return {c: names[c - 1] for c in sorted(drawn)}
+
+    def train_dataloader(self) -> DataLoader[Episode]:
+        assert self._train is not None, "call setup first"
+        trainer = self.trainer
+        world = trainer.world_size if trainer else 1
+        if self.batch_size % world:
+            raise ValueError(f"batch_size={self.batch_size} is for all {world} processes, which do not divide it")
+        episodes = self.train_episodes or len(self._train.pool.queries)
+        epoch = trainer.current_epoch if trainer else 0
+        # built anew every epoch (reload_dataloaders_every_n_epochs=1), so that a resumed run goes on in its own order
+        sampler = self._sampler(episodes, epoch)
+        return self._loader(self._train, sampler, self.batch_size // world, drop_last=len(sampler) >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Episode]:
+        assert self._eval is not None, "call setup first"
+        return self._loader(self._eval, self._sampler(self.val_episodes), self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[Episode]:
+        assert self._eval is not None, "call setup first"
+        return self._loader(self._eval, self._sampler(self.test_episodes), self.eval_batch_size)
+
+    def _sampler(self, episodes: int, epoch: int = 0) -> EpisodeSampler:
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return EpisodeSampler(episodes, epoch, rank, world)
+
+    def _loader(
+        self, dataset: EpisodeDataset, sampler: EpisodeSampler, batch_size: int, drop_last: bool = False
+    ) -> DataLoader[Episode]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            # one thread a worker: OpenCV's own threads would fight the workers beside it
+            worker_init_fn=_one_thread,
+        )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)

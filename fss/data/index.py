@@ -1,0 +1,108 @@
+"""Which classes each picture holds, and from that: which episodes are possible."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from rich.progress import track
+
+from fss.data.reader import IGNORE, Reader
+
+logger = logging.getLogger(__name__)
+
+
+class Index(NamedTuple):
+    """One row for each class in each picture, in the order of the pictures.
+
+    Attributes:
+        image: (rows,) picture numbers.
+        class_id: (rows,) class ids.
+        pixels: (rows,) pixels of the class at original size.
+    """
+
+    image: np.ndarray
+    class_id: np.ndarray
+    pixels: np.ndarray
+
+
+def build_index(reader: Reader, description: str = "Reading masks") -> Index:
+    """Scans every mask of a reader once."""
+    rows: list[tuple[int, int, int]] = []
+    n = len(reader.classes)
+    for i in track(range(len(reader)), description=description, transient=True):
+        counts = np.bincount(reader.mask(i).ravel(), minlength=IGNORE + 1)
+        present = np.flatnonzero(counts[1:IGNORE]) + 1
+        if len(present) and present[-1] > n:
+            raise ValueError(f"{reader.name(i)}: its mask holds class id {present[-1]}, but there are {n} classes")
+        rows += [(i, int(c), int(counts[c])) for c in present]
+    image, class_id, pixels = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    return Index(image, class_id, pixels)
+
+
+class Pool(NamedTuple):
+    """The pictures that episodes are drawn from.
+
+    Attributes:
+        queries: Picture numbers that can be a query, ascending.
+        classes_of: The classes that each query may be asked for, ascending.
+        images_of: The pictures that show each class, ascending.
+        left_out: Classes with too few pictures for one episode.
+    """
+
+    queries: np.ndarray
+    classes_of: dict[int, tuple[int, ...]]
+    images_of: dict[int, np.ndarray]
+    left_out: tuple[int, ...]
+
+
+def build_pool(
+    index: Index,
+    classes: Iterable[int],
+    shot: int,
+    min_pixels: int,
+    exclude: Iterable[int] = (),
+    names: dict[int, str] | None = None,
+) -> Pool:
+    """Finds the pictures for episodes of some classes.
+
+    Args:
+        index: Of the reader.
+        classes: Class ids to make episodes of.
+        shot: Supports of an episode (K); a class needs K + 1 pictures.
+        min_pixels: A class counts as present in a picture from this many pixels on (2048 as published).
+        exclude: Pictures with any pixel of these classes are dropped (`exclude_novel`).
+        names: Class names for messages.
+
+    Raises:
+        ValueError: When no class has K + 1 pictures.
+    """
+    wanted = sorted(set(classes))
+    dropped = np.unique(index.image[np.isin(index.class_id, list(exclude))])
+    usable = (index.pixels >= min_pixels) & ~np.isin(index.image, dropped)
+    images_of = {c: index.image[usable & (index.class_id == c)] for c in wanted}
+    counts = {c: len(images) for c, images in images_of.items()}
+    left_out = tuple(c for c in wanted if counts[c] < shot + 1)
+
+    def listed(ids: Iterable[int]) -> str:
+        return ", ".join(f"{(names or {}).get(c, f'class {c}')} ({counts[c]})" for c in ids)
+
+    if len(left_out) == len(wanted):
+        raise ValueError(
+            f"no class has the {shot + 1} pictures with at least {min_pixels} pixels of it that {shot}-shot "
+            f"episodes need; there are: {listed(wanted)}. Lower shot or dataset.min_pixels, take another fold or "
+            "image set, or add pictures"
+        )
+    if left_out:
+        logger.warning(
+            "left out, fewer than %d pictures with at least %d pixels: %s", shot + 1, min_pixels, listed(left_out)
+        )
+    images_of = {c: images for c, images in images_of.items() if c not in left_out}
+    classes_of: dict[int, list[int]] = {}
+    for c, images in images_of.items():
+        for i in images.tolist():
+            classes_of.setdefault(i, []).append(c)
+    queries = np.array(sorted(classes_of), dtype=np.int64)
+    return Pool(queries, {i: tuple(cs) for i, cs in classes_of.items()}, images_of, left_out)

@@ -1,0 +1,36 @@
+"""What a data set has to offer: pictures with label maps, by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+IGNORE = 255  # label of pixels that belong to no class and are not background either
+MAX_CLASSES = 254  # label maps are uint8, 0 is background
+
+
+class Reader(Protocol):
+    """One set of labelled pictures.
+
+    Attributes:
+        classes: Names; class id c, 1-based, is `classes[c - 1]`.
+    """
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call a picture in messages: its file, where there is one."""
+        ...
+
+    def image(self, index: int) -> np.ndarray:
+        """(h, w, 3) uint8, RGB."""
+        ...
+
+    def mask(self, index: int) -> np.ndarray:
+        """(h, w) uint8: class ids, 0 background, 255 ignored."""
+        ...

@@ -1,0 +1,125 @@
+"""From a picture of any size to S x S: the published training augmentation and evaluation preprocessing.
+
+Shapes: h w height and width of the picture, S side of the result, in pixels. Images are RGB in 0..255 (normalised
+on the device later), masks hold 1 object, 0 background, 255 ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+# albumentations otherwise asks its web site for a newer release at import
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A  # noqa: E402, N812
+import cv2
+import numpy as np
+from albumentations.core.type_definitions import Targets
+
+from fss.data.reader import IGNORE
+
+MEAN_COLOR = (124, 116, 104)  # the ImageNet mean, in RGB, as whole numbers
+
+
+class ObjectCrop(A.DualTransform):
+    """Random crop that keeps most of the object.
+
+    Redrawn until it holds at least `keep` of the object's pixels, at most `tries` times; then the last draw
+    stays, as in the published programs.
+
+    Args:
+        size: Side of the crop; the image must be at least as large.
+        keep: Fraction of the object's pixels.
+        tries: Number of redraws.
+    """
+
+    _targets = (Targets.IMAGE, Targets.MASK)
+
+    def __init__(self, size: int, keep: float = 0.85, tries: int = 30) -> None:
+        super().__init__(p=1.0)
+        self.size, self.keep, self.tries = size, keep, tries
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, int]:
+        object_mask = data["mask"] == 1
+        height, width = object_mask.shape
+        needed = self.keep * np.count_nonzero(object_mask)
+        for _ in range(1 + self.tries):
+            top = self.py_random.randint(0, height - self.size)
+            left = self.py_random.randint(0, width - self.size)
+            if np.count_nonzero(object_mask[top : top + self.size, left : left + self.size]) >= needed:
+                break
+        return {"top": top, "left": left}
+
+    def apply(self, img: np.ndarray, top: int, left: int, **params: Any) -> np.ndarray:
+        return img[top : top + self.size, left : left + self.size]
+
+    def apply_to_mask(self, mask: np.ndarray, top: int, left: int, **params: Any) -> np.ndarray:
+        return mask[top : top + self.size, left : left + self.size]
+
+    def get_transform_init_args_names(self) -> tuple[str, ...]:
+        return ("size", "keep", "tries")
+
+
+class TrainingTransform:
+    """The published augmentation; images stay uint8.
+
+    Scale, rotation (half of the time; uncovered pixels get the mean colour, label 255), 5 x 5 Gaussian blur and
+    horizontal flip (half of the time each), padding to S, a crop that keeps the object.
+
+    Args:
+        size: S.
+        scale: Smallest and largest factor (0.9, 1.1 for PASCAL-5i; 0.8, 1.25 for COCO-20i).
+        rotation: Largest angle in degrees, to both sides.
+    """
+
+    def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0) -> None:
+        smallest, largest = scale
+        if not 0 < smallest <= largest:
+            raise ValueError(f"dataset.scale={list(scale)}: give the smallest and the largest factor, above 0")
+        fill = {"border_mode": cv2.BORDER_CONSTANT, "fill": MEAN_COLOR, "fill_mask": IGNORE}
+        self._compose = A.Compose(
+            [
+                A.RandomScale((smallest - 1, largest - 1), p=1.0),
+                A.Rotate((-rotation, rotation), p=0.5, **fill),
+                # OpenCV's own sigma for a kernel of 5 pixels
+                A.GaussianBlur(blur_limit=(5, 5), sigma_limit=(1.1, 1.1), p=0.5),
+                A.HorizontalFlip(p=0.5),
+                A.PadIfNeeded(size, size, position="center", **fill),
+                ObjectCrop(size),
+            ]
+        )
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) uint8 and (S, S); the same for the same seed."""
+        self._compose.set_random_seed(seed)
+        result = self._compose(image=image, mask=mask)
+        return np.ascontiguousarray(result["image"]), np.ascontiguousarray(result["mask"])
+
+
+class EvaluationTransform:
+    """The published preprocessing: resized to fit, placed top-left in black, labels padded with 255.
+
+    The longer side becomes S, then both sides are floored to a multiple of 8 (8 at least).
+
+    Args:
+        size: S.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 8:
+            raise ValueError(f"dataset.size={size}: must be at least 8 pixels")
+        self.size = size
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) float32 in 0..255 and (S, S); nothing is random."""
+        ratio = self.size / max(image.shape[:2])
+        height, width = (max(8, int(side * ratio) // 8 * 8) for side in mask.shape)
+        # in float32, since the published program resizes floats and rounding would show in the third digit
+        resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        square = np.zeros((self.size, self.size, 3), np.float32)
+        square_labels = np.full((self.size, self.size), IGNORE, np.uint8)
+        square[:height, :width], square_labels[:height, :width] = resized, labels
+        return square, square_labels

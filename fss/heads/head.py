@@ -1,0 +1,72 @@
+"""The three functions that every method has, and what they pass on.
+
+Shapes: B batch, K shots, S image side, C channels, h w feature height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORE = 255  # label of pixels that count neither in losses nor in metrics
+
+
+class Features(NamedTuple):
+    """A backbone's maps of one set of images, each (B, C, h, w), or (B, K, C, h, w) for supports."""
+
+    low: Tensor
+    mid: Tensor
+    high: Tensor
+
+
+class Prediction(NamedTuple):
+    """What a method says about a query.
+
+    Attributes:
+        logits: (B, 2, S, S) background and foreground.
+        prior: (B, 1, h, w) prior mask in 0..1.
+        inner: Further logits (B, 2, S, S) that the method's own losses use.
+    """
+
+    logits: Tensor
+    prior: Tensor
+    inner: tuple[Tensor, ...] = ()
+
+
+class Head(nn.Module):
+    """A few-shot method on top of a backbone: what the supports say, what the query offers, the answer."""
+
+    def encode_support(self, features: Features, masks: Tensor) -> Any:
+        """The supports' part of the answer.
+
+        Args:
+            features: Maps (B, K, C, h, w); `high` from masked images.
+            masks: Foreground (B, K, S, S), 0 or 1.
+        """
+        raise NotImplementedError
+
+    def encode_query(self, features: Features) -> Any:
+        """The query's part of the answer, from maps (B, C, h, w)."""
+        raise NotImplementedError
+
+    def decode(self, query: Any, support: Any, size: tuple[int, int]) -> Prediction:
+        """The answer, its logits at `size` (height and width of the image)."""
+        raise NotImplementedError
+
+    def losses(self, prediction: Prediction, mask: Tensor, class_weights: Tensor | None) -> dict[str, Tensor]:
+        """The named losses whose sum is minimised.
+
+        Args:
+            prediction: From `decode`.
+            mask: Truth (B, S, S): 0, 1, 255 ignored.
+            class_weights: (2,) weights of background and foreground, or None.
+        """
+        return {"main": cross_entropy(prediction.logits, mask, class_weights)}
+
+
+def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Mean cross-entropy over the pixels of (B, 2, S, S) that are not ignored, in float32 at least."""
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits
+    return F.cross_entropy(logits, mask.long(), class_weights, ignore_index=IGNORE)

@@ -1,0 +1,46 @@
+"""Operations that the heads share, as pure functions.
+
+Shapes: B batch, C channels, h w feature height and width, n = h * w locations.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+AREA_EPS = 0.0005  # published constant: an empty mask gives a zero prototype
+COSINE_EPS = 1e-7  # published constant
+
+
+def masked_average_pool(features: Tensor, mask: Tensor) -> Tensor:
+    """The prototype: mean of features (B, C, h, w) under mask (B, 1, h, w) in 0..1 -> (B, C, 1, 1)."""
+    total = (features * mask).sum(dim=(2, 3), keepdim=True)
+    return total / (mask.sum(dim=(2, 3), keepdim=True) + AREA_EPS)
+
+
+def prior_mask(query: Tensor, support: Tensor) -> Tensor:
+    """How much each query location resembles the best-fitting support location (PFENet, section 3.2).
+
+    Cosine similarities are taken in float32 also under autocast: their maximum is ill-conditioned.
+
+    Args:
+        query: High features (B, C, h, w).
+        support: High features of one shot (B, C, h', w'), zero outside the object.
+
+    Returns:
+        (B, 1, h, w), scaled to 0..1 over each query.
+    """
+    b, _, h, w = query.shape
+    with torch.autocast(query.device.type, enabled=False):
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        q = query.to(dtype).flatten(2)  # (B, C, n)
+        s = support.to(dtype).flatten(2).transpose(1, 2)  # (B, n', C)
+        norms = s.norm(dim=2, keepdim=True) @ q.norm(dim=1, keepdim=True)  # (B, n', n)
+        best = (s @ q / (norms + COSINE_EPS)).amax(dim=1)  # (B, n)
+        low, high = best.aminmax(dim=1, keepdim=True)
+        return ((best - low) / (high - low + COSINE_EPS)).reshape(b, 1, h, w)
+
+
+def mean_prior(query: Tensor, supports: Tensor) -> Tensor:
+    """Mean over the shots of `prior_mask`: query (B, C, h, w), supports (B, K, C, h', w') -> (B, 1, h, w)."""
+    return torch.stack([prior_mask(query, support) for support in supports.unbind(1)]).mean(0)

@@ -1,0 +1,42 @@
+"""The prior mask as the answer: nothing is trained. What any training has to beat.
+
+Shapes: B batch, K shots, S image side, C channels, h w feature height and width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fss.heads.head import Features, Head, Prediction
+from fss.heads.ops import mean_prior
+from fss.resize import resize
+
+
+class PriorMask(Head):
+    """Foreground where the prior mask (mean over the shots) exceeds a threshold.
+
+    Args:
+        threshold: In 0..1; choose it on base classes.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"method.threshold is {threshold}, must be in 0..1")
+        self.threshold = threshold
+
+    def encode_support(self, features: Features, masks: Tensor) -> Tensor:
+        """High features (B, K, C, h, w), zero outside the object."""
+        high = features.high.flatten(0, 1)
+        mask = masks.flatten(0, 1)[:, None].to(high.dtype)
+        return (high * resize(mask, high.shape[-2:])).unflatten(0, masks.shape[:2])
+
+    def encode_query(self, features: Features) -> Tensor:
+        """High features (B, C, h, w)."""
+        return features.high
+
+    def decode(self, query: Tensor, support: Tensor, size: tuple[int, int]) -> Prediction:
+        prior = mean_prior(query, support)
+        margin = resize(prior, size) - self.threshold
+        return Prediction(torch.cat([-margin, margin], 1), prior)

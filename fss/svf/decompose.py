@@ -1,0 +1,158 @@
+"""Take a network's plain layers into the SVF form and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fss.svf.layers import SVFConv2d, SVFLinear, compose
+
+M = TypeVar("M", bound=nn.Module)
+Slot = tuple[str, nn.Module, str, nn.Module]  # dotted name, parent, attribute, layer
+
+
+class SingularValues(NamedTuple):
+    """The singular values of one decomposed layer.
+
+    Attributes:
+        name: Dotted name of the layer in the network.
+        S: (R,) values now, without gradient.
+        S0: (R,) values of the weight that was decomposed, descending.
+    """
+
+    name: str
+    S: Tensor
+    S0: Tensor
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    # Exact types: a subclass may use its weight in its own way (standardised, "same"-padded, read by
+    # a surrounding attention layer), which a replacement would change.
+    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
+
+
+def _slots(module: nn.Module) -> list[Slot]:
+    """Every place a layer stands in, a shared layer with each of its places."""
+    return [
+        (f"{path}.{attribute}" if path else attribute, parent, attribute, child)
+        for path, parent in module.named_modules()
+        for attribute, child in parent._modules.items()
+        if child is not None
+    ]
+
+
+def _replace(slots: Iterable[Slot], new: Callable[[nn.Module], nn.Module]) -> None:
+    # The map keeps the replaced layers alive, so that no id is given twice.
+    done: dict[int, tuple[nn.Module, nn.Module]] = {}
+    for _, parent, attribute, layer in slots:
+        if id(layer) not in done:
+            done[id(layer)] = (layer, new(layer).train(layer.training))
+        setattr(parent, attribute, done[id(layer)][1])
+
+
+def decompose(
+    module: M,
+    only: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
+    progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
+) -> M:
+    """Replaces plain layers by their exact, full-rank SVF form, in place.
+
+    `nn.Conv2d` with one group and `nn.Linear` are replaced, whatever their kernel, stride, padding,
+    dilation and bias. Grouped and depthwise convolutions, subclasses of the two types and layers
+    already decomposed stay as they are. U and V come without gradient, S with; the bias and all
+    other parameters keep their flags.
+
+    Args:
+        module: Any torch network (not itself a single layer).
+        only: The layers to take: names of submodules ("layer2", "layer3.0.conv1": the submodule and
+            all below it), or a predicate of name and layer. Default all.
+        progress: Wraps the list of layers while it is worked off, for a progress bar
+            (`rich.progress.track` and `tqdm.tqdm` fit as they are).
+
+    Returns:
+        The same module.
+
+    Raises:
+        ValueError: When `only` names a submodule that does not exist, when no layer fits, or when a
+            weight holds NaN or infinite values.
+    """
+    if callable(only):
+        chosen = only
+    elif only is None:
+        chosen = lambda name, layer: True  # noqa: E731
+    else:
+        names = {name for name, _ in module.named_modules(remove_duplicate=False)}
+        if unknown := sorted(set(only) - names):
+            raise ValueError(f"no submodule named {', '.join(unknown)}; at the top are "
+                             f"{', '.join(name for name, _ in module.named_children())}")
+        stems = tuple(only)
+        chosen = lambda name, layer: any(name == s or name.startswith(s + ".") for s in stems)  # noqa: E731
+    slots = [slot for slot in _slots(module) if _is_plain(slot[3]) and chosen(slot[0], slot[3])]
+    if not slots:
+        raise ValueError("nothing to decompose: no plain Conv2d (one group) or Linear layer was chosen")
+
+    def factored(layer: nn.Module) -> nn.Module:
+        return SVFConv2d(layer) if isinstance(layer, nn.Conv2d) else SVFLinear(layer)  # type: ignore[arg-type]
+
+    _replace(progress(slots), factored)
+    return module
+
+
+def merge(module: M) -> M:
+    """Replaces SVF layers by plain layers with the composed weight, in place.
+
+    The result holds no SVF layer and computes the same function up to rounding. A module without SVF
+    layers is returned unchanged, so merging twice is harmless. The merged weights are trainable;
+    freeze them if they should not be.
+
+    Args:
+        module: Any torch network; copy it first (`copy.deepcopy`) to go on training.
+
+    Returns:
+        The same module.
+
+    Raises:
+        ValueError: When a composed weight is not finite, naming the layer; the network is then unchanged.
+    """
+    slots = [slot for slot in _slots(module) if isinstance(slot[3], SVFConv2d | SVFLinear)]
+    for name, _, _, layer in slots:
+        if not torch.isfinite(layer.weight).all():  # type: ignore[arg-type]
+            raise ValueError(f"{name} holds NaN or infinite values, not merged: training has diverged")
+    _replace(slots, lambda layer: layer.merge())  # type: ignore[operator]
+    return module
+
+
+def singular_values(module: nn.Module) -> list[SingularValues]:
+    """The singular values of every decomposed layer, in the order of the network's modules."""
+    return [
+        SingularValues(name, layer.S.detach(), layer.S0)
+        for name, layer in module.named_modules()
+        if isinstance(layer, SVFConv2d | SVFLinear)
+    ]
+
+
+def plain_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A decomposed network's state dict as the plain network's: every U, S, V becomes `weight`.
+
+    The other direction needs no call: a decomposed network loads a plain state dict as it is and
+    decomposes the weights on the way in.
+
+    Args:
+        state_dict: From a network decomposed as a whole, in part, or not at all.
+
+    Returns:
+        A new dict; entries that belong to no SVF layer are passed on.
+    """
+    stems = {key[:-1] for key in state_dict if key.rpartition(".")[2] == "S" and key[:-1] + "U" in state_dict}
+    plain: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        path, dot, leaf = key.rpartition(".")
+        stem = path + dot
+        if stem not in stems or leaf not in ("U", "S", "V", "S0"):
+            plain[key] = value
+        elif leaf == "U":
+            plain[stem + "weight"] = compose(value, state_dict[stem + "S"], state_dict[stem + "V"])
+    return plain

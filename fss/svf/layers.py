@@ -1,0 +1,180 @@
+"""Convolution and linear layer in the form W = U diag(S) V.
+
+Shapes: O outputs, I inputs, R singular values, kh kw kernel, B batch, h w image height and width.
+Source: Sun et al., "Singular Value Fine-tuning: Few-shot Segmentation requires Few-parameters
+Fine-tuning", NeurIPS 2022, equations 1-3. The published program always runs V, S, U one after
+another; here each layer takes the cheaper of that and one convolution with the composed weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Exact thin SVD of a weight (O, I, ...) -> U (O, R), S (R,) descending, V (R, I, ...).
+
+    Computed in float64 and on a GPU where there is one (a ResNet-50 takes seconds on a CPU), then
+    brought back to the weight's own type and device.
+    """
+    device = torch.device("cuda") if torch.cuda.is_available() else weight.device
+    if device.type == "mps":  # has no float64
+        device = torch.device("cpu")
+    matrix = weight.detach().to(device, torch.float64).flatten(1)  # (O, I * kh * kw)
+    if not torch.isfinite(matrix).all():
+        raise ValueError("the weight holds NaN or infinite values, so it has no singular values")
+    U, S, V = torch.linalg.svd(matrix, full_matrices=False)
+    V = V.reshape(-1, *weight.shape[1:])
+    return U.to(weight), S.to(weight), V.to(weight)
+
+
+def compose(U: Tensor, S: Tensor, V: Tensor) -> Tensor:
+    """The plain weight: U (O, R), S (R,), V (R, I, ...) -> (O, I, ...)."""
+    return ((U * S) @ V.flatten(1)).reshape(-1, *V.shape[1:])
+
+
+class _SVF(nn.Module):
+    """What the two layers share: the factors, the composed weight and loading of plain weights.
+
+    Attributes:
+        U: (O, R), frozen. A parameter and not a buffer, because DistributedDataParallel sends
+            buffers anew at every forward pass.
+        S: (R,), trained.
+        V: (R, I, ...), frozen.
+        S0: (R,), the singular values of the weight that was decomposed.
+        bias: (O,) or None.
+    """
+
+    S0: Tensor
+
+    def __init__(self, weight: Tensor, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        U, S, V = _svd(weight)
+        self.U = nn.Parameter(U.contiguous(), requires_grad=False)
+        self.S = nn.Parameter(S.clone())
+        self.V = nn.Parameter(V.contiguous(), requires_grad=False)
+        self.register_buffer("S0", S.clone())
+        self.bias = bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The composed weight (O, I, ...); differentiable with respect to U, S and V."""
+        return compose(self.U, self.S, self.V)
+
+    def _run_factored(self) -> bool:
+        """Whether V, S, U one after another cost less than one run with the composed weight.
+
+        Per position, a run with the plain weight costs m n multiplications (m = O, n = I kh kw),
+        the factored one R (m + n). The composed form runs three times in training (forward, input
+        gradient, weight gradient); the factored one only twice, as U and V need no gradient. So
+        factored wins while R (m + n) * 2 < m n * 3, R = min(m, n) -> min / max < 1/2.
+        """
+        trains_s_alone = self.S.requires_grad and not (self.U.requires_grad or self.V.requires_grad)
+        if not (torch.is_grad_enabled() and trains_s_alone):
+            return False
+        m, n = self.U.shape[0], self.V[0].numel()
+        return 2 * min(m, n) < max(m, n)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Accepts a plain layer's `weight` too: it is decomposed on the way in."""
+        weight = state_dict.get(prefix + "weight")
+        if weight is not None and prefix + "S" not in state_dict:
+            if weight.shape != self.weight.shape:
+                error_messages: list[str] = args[-1]
+                error_messages.append(
+                    f"size mismatch for {prefix}weight: {tuple(weight.shape)} in the state dict, "
+                    f"{tuple(self.weight.shape)} in the network"
+                )
+                return
+            del state_dict[prefix + "weight"]
+            U, S, V = _svd(weight)
+            state_dict.update({prefix + "U": U, prefix + "S": S, prefix + "V": V, prefix + "S0": S.clone()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class SVFLinear(_SVF):
+    """A linear layer whose weight is U diag(S) V; equal to the plain layer up to rounding.
+
+    Args:
+        layer: The plain layer; its bias is taken over, not copied.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.weight, layer.bias)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., I) -> (..., O)."""
+        if self._run_factored():
+            return F.linear(F.linear(x, self.V) * self.S, self.U, self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+    def merge(self) -> nn.Linear:
+        """The plain layer with the composed weight."""
+        weight = self.weight.detach()
+        layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        layer.weight, layer.bias = nn.Parameter(weight), self.bias
+        return layer.train(self.training)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, rank={len(self.S)}, bias={self.bias is not None}"
+
+
+class SVFConv2d(_SVF):
+    """A convolution whose weight is U diag(S) V; equal to the plain layer up to rounding.
+
+    Args:
+        layer: The plain convolution (`groups` 1, any kernel, stride, padding and dilation); its
+            bias is taken over, not copied.
+
+    Raises:
+        ValueError: For a grouped or depthwise convolution, whose weight is no single matrix.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        if layer.groups != 1:
+            raise ValueError(f"a convolution with {layer.groups} groups has no SVF form, leave it plain")
+        super().__init__(layer.weight, layer.bias)
+        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
+        self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
+        self.padding, self.padding_mode = layer.padding, layer.padding_mode
+        # torch keeps the sides in F.pad's order, string paddings ("same", "valid") resolved
+        self._sides = layer._reversed_padding_repeated_twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, I, h, w) -> (B, O, h', w')."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self._sides, mode=self.padding_mode), (0, 0)
+        if self._run_factored():
+            x = F.conv2d(x, self.V, None, self.stride, padding, self.dilation)  # (B, R, h', w')
+            return F.conv2d(x * self.S[:, None, None], self.U[..., None, None], self.bias)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
+
+    def merge(self) -> nn.Conv2d:
+        """The plain layer with the composed weight."""
+        weight = self.weight.detach()
+        layer = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,  # type: ignore[arg-type]  # torch annotates its own attribute loosely
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.dilation,  # type: ignore[arg-type]
+            bias=False,
+            padding_mode=self.padding_mode,
+            device="meta",
+        )
+        layer.weight, layer.bias = nn.Parameter(weight), self.bias
+        return layer.train(self.training)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, rank={len(self.S)}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"bias={self.bias is not None}"
+        )

@@ -1,0 +1,147 @@
+"""Ours against numbers put out by the published programs (tests/golden/README.md says what each holds).
+
+`FSS_GOLDEN=DIR pytest tests/test_golden.py` runs whatever cases another folder holds. Model cases are named
+`{method}_{backbone}_{dataset}_{shot}shot`; a method that is not built yet is skipped by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden.tensors import normal, state_dict
+from torch import Tensor
+
+from fss.backbones import Backbone, ResNetBackbone, VGGBackbone
+from fss.checkpoints import load_published
+from fss.data.transforms import EvaluationTransform
+from fss.heads import Head, PFENet
+from fss.heads.ops import masked_average_pool, prior_mask
+from fss.metrics import ClassIoU
+from fss.segmenter import FewShotSegmenter
+from fss.svf import decompose, singular_values
+
+GOLDEN = Path(os.environ.get("FSS_GOLDEN", Path(__file__).parent / "golden"))
+FILES = {path.stem: path for path in sorted(GOLDEN.glob("*.npz"))}
+MODELS = [name for name in FILES if name.endswith("shot")]
+PYRAMIDS = {"pascal": (60, 30, 15, 8), "coco": (1.0, 0.5, 0.25, 0.125)}
+
+
+def one(name: str) -> pytest.MarkDecorator:
+    """Runs a test under the id of a golden file; without the file there is nothing to run."""
+    return pytest.mark.parametrize("file", [pytest.param(FILES[name], id=name)] if name in FILES else [])
+
+
+def build(case: str) -> FewShotSegmenter:
+    method, backbone_name, dataset, _ = case.split("_")
+    backbones = {"resnet50": ResNetBackbone, "vgg16": VGGBackbone}
+    if method != "pfenet" or backbone_name not in backbones:
+        pytest.skip(f"{method} with {backbone_name} is not built yet")
+    backbone: Backbone = backbones[backbone_name]()
+    head: Head = PFENet(backbone.channels.low, backbone.channels.mid, pyramid=PYRAMIDS[dataset])
+    segmenter = FewShotSegmenter(backbone, head)
+    layout = json.loads((GOLDEN / f"{case}.layout.json").read_text())
+    # as the published files are: under DataParallel's prefix
+    load_published(segmenter, {f"module.{name}": value for name, value in state_dict(layout).items()})
+    return segmenter.eval()
+
+
+def inputs(case: str, dtype: torch.dtype) -> tuple[dict[str, np.ndarray], Tensor, Tensor, Tensor, Tensor]:
+    """All of the file, and query, support, their masks."""
+    golden = dict(np.load(FILES[case]))
+    b, k, *size = golden["support_mask"].shape
+    prefix = str(golden["prefix"])
+    query = normal(f"{prefix}/query", (b, 3, *size)).to(dtype)
+    support = normal(f"{prefix}/support", (b, k, 3, *size)).to(dtype)
+    masks = torch.from_numpy(golden["support_mask"]), torch.from_numpy(golden["query_mask"])
+    return golden, query, support, masks[0], masks[1]
+
+
+def close(ours: Tensor, theirs: np.ndarray, relative: float) -> None:
+    """Largest difference within a fraction of the largest value."""
+    expected = torch.as_tensor(theirs, dtype=ours.dtype)
+    assert ours.shape == expected.shape
+    assert (ours - expected).abs().max() <= relative * expected.abs().max()
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_outputs_and_losses(case: str) -> None:
+    segmenter = build(case)
+    golden, query, support, support_mask, query_mask = inputs(case, torch.float32)
+    with torch.no_grad():
+        at_once = segmenter(query, support, support_mask)
+        parts = segmenter.decode(
+            segmenter.encode_query(query), segmenter.encode_support(support, support_mask), query.shape[-2:]
+        )
+    for prediction in (at_once, parts):
+        close(prediction.logits, golden["logits"], 1e-4)
+        losses = segmenter.head.losses(prediction, query_mask, None)
+        for name, expected in zip(("main", "inner"), golden["train_losses"], strict=True):
+            assert float(losses[name]) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_singular_values_and_gradients(case: str) -> None:
+    segmenter = build(case).double()
+    golden, query, support, support_mask, query_mask = inputs(case, torch.float64)
+    decompose(segmenter.backbone, only=("layer2", "layer3", "layer4"))
+    values = singular_values(segmenter.backbone)
+    assert [value.name for value in values] == list(golden["svf_grad_names"])
+    assert [len(value.S) for value in values] == list(golden["svf_sizes"])
+    close(torch.cat([value.S for value in values]), golden["svf_singular_values"], 1e-5)
+
+    losses = segmenter.head.losses(segmenter(query, support, support_mask), query_mask, None)
+    for name, expected in zip(("main", "inner"), golden["svf_train_losses"], strict=True):
+        assert float(losses[name]) == pytest.approx(float(expected), rel=1e-5)
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [segmenter.backbone.get_submodule(value.name).S.grad for value in values]
+    close(torch.cat(gradients), golden["svf_grad"], 1e-5)
+    for name, expected in zip(golden["head_grad_names"], golden["head_grad_norms"], strict=True):
+        gradient = segmenter.head.get_parameter(str(name)).grad
+        assert float(gradient.norm()) == pytest.approx(float(expected), rel=1e-5)
+
+
+@one("parts")
+def test_prior_and_prototype(file: Path) -> None:
+    golden = {name: torch.from_numpy(value) for name, value in np.load(file).items()}
+    masked = golden["support"] * golden["mask"]
+    close(prior_mask(golden["query"], masked), golden["prior"].numpy(), 1e-4)
+    close(masked_average_pool(golden["support"], golden["mask"]), golden["prototype"].numpy(), 1e-4)
+
+
+@one("eval_resize")
+def test_evaluation_resize(file: Path) -> None:
+    golden = np.load(file)
+    backbone = VGGBackbone()  # for its ImageNet normalisation
+    n = sum(name.startswith("image") for name in golden)
+    assert n > 0
+    for i in range(n):
+        transform = EvaluationTransform(size=int(golden[f"size{i}"]))
+        image, label = transform(golden[f"image{i}"], golden[f"label{i}"])
+        normalised = backbone.normalize(torch.from_numpy(image).permute(2, 0, 1))
+        assert np.abs(normalised.numpy() - golden[f"out_image{i}"]).max() < 1e-4
+        np.testing.assert_array_equal(label, golden[f"out_label{i}"])
+
+
+@one("episode_metrics")
+def test_episode_metrics(file: Path) -> None:
+    golden = np.load(file)
+    metric = ClassIoU(classes=range(len(golden["class_iou"])))
+    for i, class_id in enumerate(golden["class"]):
+        logits, label = torch.from_numpy(golden[f"logits{i}"]), torch.from_numpy(golden[f"label{i}"])
+        metric.update(logits, label, int(class_id))
+    scores = metric.compute()
+    np.testing.assert_array_equal(metric.intersection[:, 1], golden["intersection"])
+    np.testing.assert_array_equal(metric.union[:, 1], golden["union"])
+    np.testing.assert_allclose(scores["class_iou"], golden["class_iou"], atol=1e-6)
+    assert float(scores["miou"]) == pytest.approx(float(golden["miou"]), abs=1e-6)
+    assert float(scores["fb_iou"]) == pytest.approx(float(golden["fb_iou"]), abs=1e-6)
+
+
+@one("gfss_merge")
+def test_generalized_merge(file: Path) -> None:
+    pytest.skip("generalised few-shot evaluation is not built yet")
