@@ -53,6 +53,7 @@ class ClassIoU(Metric):
     higher_is_better = True
     intersection: Tensor
     union: Tensor
+    episodes: Tensor
 
     def __init__(self, classes: Iterable[int]) -> None:
         super().__init__()
@@ -61,6 +62,7 @@ class ClassIoU(Metric):
         zeros = torch.zeros(len(self.classes), 2, dtype=torch.int64)  # background, foreground
         self.add_state("intersection", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("union", zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("episodes", zeros[:, 0].clone(), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, label: Tensor, class_id: int) -> None:
         """Adds one episode: logits (2, S, S), label (h, w) at original size, the episode's class."""
@@ -69,6 +71,7 @@ class ClassIoU(Metric):
         row = self._row[class_id]
         self.intersection[row] += intersection
         self.union[row] += union
+        self.episodes[row] += 1
 
     def compute(self) -> dict[str, Tensor]:
         """`class_iou` (N,), `miou` and `fb_iou`, as fractions, in float64."""

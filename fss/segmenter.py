@@ -67,7 +67,9 @@ class FewShotSegmenter(nn.Module):
         """
         b, s = query.shape[0], query.shape[-2:]
         foreground = (support_masks == 1).to(query.dtype)
-        masks = torch.cat([torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]])  # (B + B * K, 1, S, S)
+        masks = torch.cat(
+            [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
+        )  # (B + B * K, 1, S, S)
         lower: Lower = self.backbone.lower(torch.cat([query, support.flatten(0, 1)]))
         features = Features(*lower, self.backbone.upper(lower, masks))
         encoded_query = self.head.encode_query(Features(*(maps[:b] for maps in features)))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from golden.tensors import normal, state_dict
-from torch import Tensor
+from torch import Tensor, nn
 
 from fss.backbones import Backbone, ResNetBackbone, VGGBackbone
 from fss.checkpoints import load_published
@@ -42,7 +42,7 @@ def build(case: str) -> FewShotSegmenter:
     if method != "pfenet" or backbone_name not in backbones:
         pytest.skip(f"{method} with {backbone_name} is not built yet")
     backbone: Backbone = backbones[backbone_name]()
-    head: Head = PFENet(backbone.channels.low, backbone.channels.mid, pyramid=PYRAMIDS[dataset])
+    head: Head = PFENet(backbone.channels, pyramid=PYRAMIDS[dataset])
     segmenter = FewShotSegmenter(backbone, head)
     layout = json.loads((GOLDEN / f"{case}.layout.json").read_text())
     # as the published files are: under DataParallel's prefix
@@ -61,6 +61,12 @@ def inputs(case: str, dtype: torch.dtype) -> tuple[dict[str, np.ndarray], Tensor
     return golden, query, support, masks[0], masks[1]
 
 
+def gradient(module: nn.Module, name: str) -> Tensor:
+    found = module.get_parameter(name).grad
+    assert found is not None
+    return found
+
+
 def close(ours: Tensor, theirs: np.ndarray, relative: float) -> None:
     """Largest difference within a fraction of the largest value."""
     expected = torch.as_tensor(theirs, dtype=ours.dtype)
@@ -75,13 +81,15 @@ def test_outputs_and_losses(case: str) -> None:
     with torch.no_grad():
         at_once = segmenter(query, support, support_mask)
         parts = segmenter.decode(
-            segmenter.encode_query(query), segmenter.encode_support(support, support_mask), query.shape[-2:]
+            segmenter.encode_query(query),
+            segmenter.encode_support(support, support_mask),
+            (query.shape[-2], query.shape[-1]),
         )
     for prediction in (at_once, parts):
         close(prediction.logits, golden["logits"], 1e-4)
         losses = segmenter.head.losses(prediction, query_mask, None)
         for name, expected in zip(("main", "inner"), golden["train_losses"], strict=True):
-            assert float(losses[name]) == pytest.approx(float(expected), rel=1e-4)
+            assert losses[name].item() == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("case", MODELS)
@@ -96,13 +104,11 @@ def test_singular_values_and_gradients(case: str) -> None:
 
     losses = segmenter.head.losses(segmenter(query, support, support_mask), query_mask, None)
     for name, expected in zip(("main", "inner"), golden["svf_train_losses"], strict=True):
-        assert float(losses[name]) == pytest.approx(float(expected), rel=1e-5)
+        assert losses[name].item() == pytest.approx(float(expected), rel=1e-5)
     torch.stack(list(losses.values())).sum().backward()
-    gradients = [segmenter.backbone.get_submodule(value.name).S.grad for value in values]
-    close(torch.cat(gradients), golden["svf_grad"], 1e-5)
+    close(torch.cat([gradient(segmenter.backbone, f"{v.name}.S") for v in values]), golden["svf_grad"], 1e-5)
     for name, expected in zip(golden["head_grad_names"], golden["head_grad_norms"], strict=True):
-        gradient = segmenter.head.get_parameter(str(name)).grad
-        assert float(gradient.norm()) == pytest.approx(float(expected), rel=1e-5)
+        assert float(gradient(segmenter.head, str(name)).norm()) == pytest.approx(float(expected), rel=1e-5)
 
 
 @one("parts")

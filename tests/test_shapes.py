@@ -128,9 +128,7 @@ def test_every_object_of_every_picture_is_visible(split: str, size: int, images:
 
 def test_classes_are_balanced() -> None:
     reader = Shapes("train", size=64, images=320)
-    ids, counts = np.unique(
-        np.concatenate([np.unique(reader.mask(i)) for i in range(320)]), return_counts=True
-    )
+    ids, counts = np.unique(np.concatenate([np.unique(reader.mask(i)) for i in range(320)]), return_counts=True)
     assert ids.tolist() == list(range(17))
     assert counts[0] == 320
     assert counts[1:].min() > 0.7 * counts[1:].mean()
@@ -138,9 +136,7 @@ def test_classes_are_balanced() -> None:
 
 def test_distractor_without_a_place_is_dropped_and_never_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = shapes.well_visible
-    monkeypatch.setattr(
-        shapes, "well_visible", lambda objects, mask: len(objects) == 1 and honest(objects, mask)
-    )
+    monkeypatch.setattr(shapes, "well_visible", lambda objects, mask: len(objects) == 1 and honest(objects, mask))
     reader = Shapes("train", size=64, images=32)
     for index in range(32):
         assert np.unique(reader.mask(index)).tolist() == [0, 1 + index % 16]

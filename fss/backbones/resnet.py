@@ -64,11 +64,15 @@ class ResNetBackbone(LayeredBackbone):
         if stem == "deep":
             layer0: nn.Module = _deep_stem()
             first = network.layer1[0]
-            assert isinstance(first, Bottleneck) and first.downsample is not None
+            assert isinstance(first, Bottleneck)
+            assert first.downsample is not None
             first.conv1 = nn.Conv2d(128, 64, 1, bias=False)
             first.downsample[0] = nn.Conv2d(128, 256, 1, bias=False)
-            names = {f"{kind}{i}": f"layer0.{at}" for i in (1, 2, 3)
-                     for kind, at in (("conv", 3 * i - 3), ("bn", 3 * i - 2))}
+            names = {
+                f"{kind}{i}": f"layer0.{at}"
+                for i in (1, 2, 3)
+                for kind, at in (("conv", 3 * i - 3), ("bn", 3 * i - 2))
+            }
         else:
             layer0 = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
             names = {"conv1": "layer0.0", "bn1": "layer0.1"}

@@ -56,9 +56,9 @@ class TimmBackbone(Backbone):
             raise ValueError(f"backbone.low ({low}) must come before backbone.mid ({mid})")
         if not high or set(high) - {"low", "mid"} or grid not in ("low", "mid"):
             raise ValueError(f"backbone.high is {list(high)} and backbone.grid {grid!r}: both name 'low' or 'mid'")
-        sized = {} if image_size is None else {"img_size": image_size}
+        sized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
         try:
-            network = timm.create_model(
+            network: Any = timm.create_model(
                 name, features_only=True, feature_cls="getter", out_indices=(low, mid), **sized
             )
         except (AssertionError, IndexError) as error:
@@ -78,7 +78,11 @@ class TimmBackbone(Backbone):
 
     def lower(self, images: Tensor) -> Lower:
         low, mid = self.network(images)
-        return Lower(low, resize(mid, low.shape[-2:])) if self.grid == "low" else Lower(resize(low, mid.shape[-2:]), mid)
+        return (
+            Lower(low, resize(mid, low.shape[-2:]))
+            if self.grid == "low"
+            else Lower(resize(low, mid.shape[-2:]), mid)
+        )
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
         return unit_maps([getattr(lower, m) for m in self.high], mask)

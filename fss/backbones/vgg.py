@@ -33,9 +33,11 @@ class VGGBackbone(LayeredBackbone):
         layers = [nn.Sequential(*features[start:end]) for start, end in zip(_STARTS, ends, strict=True)]
         super().__init__(layers, Channels(256, 512, 512), high)
         if weights is not None:
-            names = {f"features.{start + i}": f"layer{layer}.{i}"
-                     for layer, (start, end) in enumerate(zip(_STARTS, ends, strict=True))
-                     for i in range(end - start)}
+            names = {
+                f"features.{start + i}": f"layer{layer}.{i}"
+                for layer, (start, end) in enumerate(zip(_STARTS, ends, strict=True))
+                for i in range(end - start)
+            }
             load_backbone_weights(
                 self, weights, rename=names, classifier=("classifier",), torchvision_model="vgg16_bn"
             )

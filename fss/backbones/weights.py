@@ -44,11 +44,17 @@ def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str) -> N
     # files written before torch 0.4.1 lack the norms' batch counters, which inference never reads
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     extra = [k for k in state if k not in own]
-    shapes = [f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
-              for k in own if k in state and state[k].shape != own[k].shape]
+    shapes = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
     if missing or extra or shapes:
-        lines = [f"{label}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
-                 for label, names in (("missing", missing), ("not ours", extra), ("other shape", shapes)) if names]
+        lines = [
+            f"{label}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+            for label, names in (("missing", missing), ("not ours", extra), ("other shape", shapes))
+            if names
+        ]
         raise ValueError(f"the weights of {source} do not fit {type(module).__name__}; " + "; ".join(lines))
     module.load_state_dict(dict(state), strict=False)
 

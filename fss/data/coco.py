@@ -105,5 +105,7 @@ def _read_annotations(path: Path) -> COCO:
         raise ValueError(f"{path} is not a COCO annotation file: {error!r}; unpack it anew") from error
     absent = {"images", "annotations", "categories"} - set(coco.dataset)
     if absent:
-        raise ValueError(f"{path} has no {', '.join(sorted(absent))}: take the instance annotations (instances_*.json)")
+        raise ValueError(
+            f"{path} has no {', '.join(sorted(absent))}: take the instance annotations (instances_*.json)"
+        )
     return coco

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import cv2
@@ -126,18 +126,27 @@ class FewShotDataModule(lightning.LightningDataModule):
             names=names,
         )
         self.left_out = [names[c] for c in pool.left_out]
-        logger.info("%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes)
+        logger.info(
+            "%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes
+        )
         return EpisodeDataset(reader, pool, self.shot, self.eval_seed, self.eval_transform, with_label=True)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """All classes of the evaluation pictures; class id c is at c - 1."""
+        assert self._eval is not None, "call setup first"
+        return self._eval.reader.classes
 
     def evaluated_classes(self, episodes: int) -> dict[int, str]:
         """Ids and names of the classes that the first so many evaluation episodes hold, ascending."""
         assert self._eval is not None, "call setup first"
         drawn = {self._eval.draw(i).class_id for i in range(episodes)}
         missed = sorted(set(self._eval.pool.images_of) - drawn)
-        names = self._eval.reader.classes
+        names = self.class_names
         if missed:
             logger.warning(
-                "no episode among %d for: %s; more episodes would evaluate them", episodes,
+                "no episode among %d for: %s; more episodes would evaluate them",
+                episodes,
                 ", ".join(names[c - 1] for c in missed),
             )
         return {c: names[c - 1] for c in sorted(drawn)}
@@ -150,9 +159,11 @@ class FewShotDataModule(lightning.LightningDataModule):
             raise ValueError(f"batch_size={self.batch_size} is for all {world} processes, which do not divide it")
         episodes = self.train_episodes or len(self._train.pool.queries)
         epoch = trainer.current_epoch if trainer else 0
-        # built anew every epoch (reload_dataloaders_every_n_epochs=1), so that a resumed run goes on in its own order
+        # built anew every epoch (reload_dataloaders_every_n_epochs=1), so that a resumed run keeps its order
         sampler = self._sampler(episodes, epoch)
-        return self._loader(self._train, sampler, self.batch_size // world, drop_last=len(sampler) >= self.batch_size)
+        return self._loader(
+            self._train, sampler, self.batch_size // world, drop_last=len(sampler) >= self.batch_size
+        )
 
     def val_dataloader(self) -> DataLoader[Episode]:
         assert self._eval is not None, "call setup first"

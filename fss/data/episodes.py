@@ -58,9 +58,8 @@ class Episode(NamedTuple):
 
 def collate(episodes: Sequence[Episode]) -> Episode:
     """A batch: tensors stacked; labels, which differ in size, and names as lists."""
-    columns = list(zip(*episodes, strict=True))
-    stacked = [torch.stack(column) for column in columns[:-2]]
-    return Episode(*stacked, label=list(columns[-2]), names=list(columns[-1]))
+    *tensors, labels, names = zip(*episodes, strict=True)
+    return Episode(*map(torch.stack, tensors), label=list(labels), names=list(names))
 
 
 class EpisodeDataset(Dataset[Episode]):
@@ -91,12 +90,12 @@ class EpisodeDataset(Dataset[Episode]):
 
     def __getitem__(self, episode_id: int) -> Episode:
         stream = self._stream(episode_id)
-        class_id, *pictures = self._draw(episode_id, stream)
-        numbers = [pictures[0], *pictures[1]]
+        class_id, query, supports = self._draw(episode_id, stream)
+        numbers = [query, *supports]
         images, masks, label = [], [], np.empty((0, 0), np.uint8)
         for number in numbers:
             image, mask = self._read(number, class_id)
-            if number == numbers[0] and self.with_label:
+            if number == query and self.with_label:
                 label = mask
             image, mask = self.transform(image, mask, int(stream.integers(2**31)))
             images.append(torch.from_numpy(image).permute(2, 0, 1))

@@ -13,7 +13,7 @@ from typing import Any
 # albumentations otherwise asks its web site for a newer release at import
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # noqa: E402, N812
+import albumentations as A
 import cv2
 import numpy as np
 from albumentations.core.type_definitions import Targets

@@ -47,28 +47,29 @@ class PFENet(Head):
     """Enriches query features with the prototype and the prior mask over a pyramid of scales.
 
     Args:
-        low_channels: Channels of the backbone's low features.
-        mid_channels: Channels of its mid features.
+        channels: The backbone's channels of low, mid and high features.
         width: Reduced channels D (256 as published).
         pyramid: Scales from fine to coarse: sides in locations where above 1 (60, 30, 15, 8 for PASCAL-5i),
             else fractions of the query's feature map (1, .5, .25, .125 for COCO-20i).
+        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
     """
 
     def __init__(
         self,
-        low_channels: int,
-        mid_channels: int,
+        channels: Sequence[int],
         width: int = 256,
         pyramid: Sequence[float] = (60, 30, 15, 8),
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         if not pyramid or any(scale <= 0 for scale in pyramid):
             raise ValueError(f"method.pyramid is {list(pyramid)}: give positive scales, fine to coarse")
         self.pyramid = tuple(pyramid)
-        inputs = low_channels + mid_channels
+        low, mid, _ = channels  # the prior mask asks nothing of high's
+        inputs = low + mid
         n = len(self.pyramid)
-        self.down_query = nn.Sequential(*_conv_relu(inputs, width, 1), nn.Dropout2d(0.5))
-        self.down_supp = nn.Sequential(*_conv_relu(inputs, width, 1), nn.Dropout2d(0.5))
+        self.down_query = nn.Sequential(*_conv_relu(inputs, width, 1), nn.Dropout2d(dropout))
+        self.down_supp = nn.Sequential(*_conv_relu(inputs, width, 1), nn.Dropout2d(dropout))
         # query + prototype + prior
         self.init_merge = nn.ModuleList(nn.Sequential(*_conv_relu(2 * width + 1, width, 1)) for _ in range(n))
         self.alpha_conv = nn.ModuleList(nn.Sequential(*_conv_relu(2 * width, width, 1)) for _ in range(n - 1))

@@ -5,6 +5,8 @@ Shapes: B batch, K shots, S image side, C channels, h w feature height and width
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,11 @@ class PriorMask(Head):
     """Foreground where the prior mask (mean over the shots) exceeds a threshold.
 
     Args:
+        channels: Not used; every head is built from the backbone's channels.
         threshold: In 0..1; choose it on base classes.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, channels: Sequence[int], threshold: float) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:
             raise ValueError(f"method.threshold is {threshold}, must be in 0..1")

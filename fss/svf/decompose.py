@@ -86,8 +86,10 @@ def decompose(
     else:
         names = {name for name, _ in module.named_modules(remove_duplicate=False)}
         if unknown := sorted(set(only) - names):
-            raise ValueError(f"no submodule named {', '.join(unknown)}; at the top are "
-                             f"{', '.join(name for name, _ in module.named_children())}")
+            raise ValueError(
+                f"no submodule named {', '.join(unknown)}; at the top are "
+                f"{', '.join(name for name, _ in module.named_children())}"
+            )
         stems = tuple(only)
         chosen = lambda name, layer: any(name == s or name.startswith(s + ".") for s in stems)  # noqa: E731
     slots = [slot for slot in _slots(module) if _is_plain(slot[3]) and chosen(slot[0], slot[3])]

@@ -51,7 +51,7 @@ class _SVF(nn.Module):
 
     S0: Tensor
 
-    def __init__(self, weight: Tensor, bias: nn.Parameter | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         U, S, V = _svd(weight)
         self.U = nn.Parameter(U.contiguous(), requires_grad=False)
@@ -117,7 +117,7 @@ class SVFLinear(_SVF):
         """The plain layer with the composed weight."""
         weight = self.weight.detach()
         layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        layer.weight, layer.bias = nn.Parameter(weight), self.bias
+        layer.weight, layer.bias = nn.Parameter(weight), self.bias  # type: ignore[assignment]
         return layer.train(self.training)
 
     def extra_repr(self) -> str:

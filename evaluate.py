@@ -1,0 +1,38 @@
+"""Evaluates a trained run, a checkpoint file, or a method that trains nothing.
+
+python evaluate.py                                          # the run that `python train.py` left
+python evaluate.py fold=1 shot=5 dataset.test_episodes=1000
+python evaluate.py ckpt=FILE dataset=coco20i dataset.root=DIR backbone=resnet50
+python evaluate.py method=prior tuning=frozen               # the training-free prior mask
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import lightning
+from omegaconf import DictConfig
+
+from fss import runs
+from fss.checkpoints import load_checkpoint
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    cfg = runs.recall_run(cfg)
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    checkpoint = runs.find_checkpoint(cfg)
+    datamodule = runs.build_datamodule(cfg)
+    datamodule.setup("test")
+    segmenter = runs.build_segmenter(cfg, pretrained=checkpoint is None)
+    if checkpoint is not None:
+        load_checkpoint(segmenter, checkpoint)
+    # results of a file of one's own go beside it, not among the runs
+    folder = Path(cfg.run_dir) if cfg.ckpt is None else Path(cfg.ckpt).with_suffix("")
+    name = cfg.checkpoint if cfg.ckpt is None else str(checkpoint)
+    runs.test(cfg, runs.build_learner(cfg, segmenter), datamodule, folder, checkpoint=name)
+
+
+if __name__ == "__main__":
+    main()

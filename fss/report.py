@@ -1,0 +1,115 @@
+"""Results of runs: `metrics.json` of each, and tables of many.
+
+python -m fss.report outputs/shapes      # a table for each set of runs that share their episodes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+METRICS = "metrics.json"
+PICTURES = "episodes.png"
+# Runs whose numbers can stand in one table: the same episodes of the same classes.
+_SHARED = ("dataset", "fold", "shot", "eval_classes", "episodes", "eval_seed")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(path)
+
+
+def read_metrics(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The metrics of every run below a folder, by path.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: A file is not a metrics file.
+    """
+    found = sorted(folder.rglob(METRICS))
+    if not found:
+        raise FileNotFoundError(f"no {METRICS} below {folder}: train or evaluate first (python train.py)")
+    metrics = {}
+    for path in found:
+        try:
+            metrics[path] = json.loads(path.read_text())
+            _ = metrics[path]["classes"], [metrics[path][key] for key in _SHARED]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a metrics file of this program ({error!r}): delete it") from error
+    return metrics
+
+
+def tables(metrics: dict[Path, dict[str, Any]]) -> list[Table]:
+    """One table for each set of runs that share data, classes and episodes; best mIoU last."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for run in metrics.values():
+        groups[tuple(run[key] for key in _SHARED)].append(run)
+    return [_table(runs) for _, runs in sorted(groups.items(), key=lambda item: str(item[0]))]
+
+
+def _table(runs: list[dict[str, Any]]) -> Table:
+    first = runs[0]
+    table = Table(
+        title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot: IoU of {first['eval_classes']} "
+        f"classes over {first['episodes']} episodes (seed {first['eval_seed']})",
+        title_justify="left",
+    )
+    table.add_column("method")
+    table.add_column("tuning")
+    table.add_column("backbone")
+    table.add_column("seed", justify="right")
+    classes = list(dict.fromkeys(name for run in runs for name in run["classes"]))
+    for name in [*(classes if len(classes) <= 8 else []), "mIoU", "FB-IoU"]:
+        table.add_column(name, justify="right")
+    table.add_column("train s", justify="right")
+    table.add_column("test s", justify="right")
+    table.add_column("trained\nparameters", justify="right")
+    for run in sorted(runs, key=lambda run: run["miou"]):
+        scores = [run["classes"].get(name, {}).get("iou") for name in classes] if len(classes) <= 8 else []
+        scores += [run["miou"], run["fb_iou"]]
+        table.add_row(
+            run["method"],
+            run["tuning"],
+            run["backbone"],
+            str(run["seed"]),
+            *("-" if score is None else f"{score:.3f}" for score in scores),
+            "-" if run["train_seconds"] is None else f"{run['train_seconds']:.0f}",
+            f"{run['test_seconds']:.0f}",
+            "-" if run["trained_parameters"] is None else f"{run['trained_parameters']:,}",
+        )
+    return table
+
+
+def main() -> int:
+    """Prints the tables of a folder of runs and where their pictures are."""
+    parser = argparse.ArgumentParser(prog="python -m fss.report", description=main.__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="default: %(default)s")
+    folder = parser.parse_args().folder
+    console = Console()
+    try:
+        metrics = read_metrics(folder)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for table in tables(metrics):
+        console.print(table)
+    pictures = [path.with_name(PICTURES) for path in metrics if path.with_name(PICTURES).is_file()]
+    if pictures:
+        console.print("Pictures of episodes:")
+        for path in pictures:
+            print(f"  {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""From a composed configuration to objects, and from a finished run to its metrics: what the scripts share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from fss.callbacks import ContactSheet
+from fss.data.datamodule import FewShotDataModule
+from fss.meta_learner import MetaLearner
+from fss.report import METRICS, PICTURES, tables, write_json
+from fss.segmenter import FewShotSegmenter
+from fss.tuning import count_parameters
+
+CHECKPOINTS = "checkpoints"
+TRAINING = "training.json"
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
+
+
+def build_segmenter(cfg: DictConfig, pretrained: bool = True) -> FewShotSegmenter:
+    """Backbone and head of a configuration, nothing tuned.
+
+    Args:
+        cfg: Composed configuration.
+        pretrained: Whether to load `backbone.weights`; not needed before a whole checkpoint is loaded.
+    """
+    backbone = instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
+    return FewShotSegmenter(
+        backbone, instantiate(cfg.method.head, channels=list(backbone.channels), _convert_="all")
+    )
+
+
+def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:
+    """The LightningModule around a segmenter, with the optimisation that the tuning declares."""
+    return instantiate(cfg.learner, segmenter=segmenter, _convert_="all")
+
+
+def build_datamodule(cfg: DictConfig) -> FewShotDataModule:
+    """The episodes of a configuration; nothing is read yet."""
+    return instantiate(cfg.datamodule, _convert_="all")
+
+
+def build_trainer(
+    cfg: DictConfig, callbacks: Sequence[lightning.Callback], with_logger: bool = True
+) -> lightning.Trainer:
+    """The Trainer of a configuration."""
+    logger = instantiate(cfg.logger.logger, _convert_="all") if with_logger else False
+    return instantiate(cfg.trainer, logger=logger, callbacks=[RichProgressBar(), *callbacks], _convert_="all")
+
+
+def checkpoint_callback(folder: Path) -> ModelCheckpoint:
+    """Keeps the newest weights and those of the best validation mIoU; older files are replaced."""
+    return ModelCheckpoint(
+        folder / CHECKPOINTS,
+        filename="best",
+        monitor="val/miou",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+
+
+def print_parameters(segmenter: FewShotSegmenter) -> None:
+    """Prints how many parameters of each part are trained."""
+    table = Table("part", title="Parameters", title_justify="left")
+    table.add_column("trained", justify="right")
+    table.add_column("all", justify="right")
+    parts = count_parameters(segmenter)
+    for part in parts:
+        table.add_row(part.part, f"{part.trained:,}", f"{part.all:,}")
+    table.add_row("together", f"{sum(p.trained for p in parts):,}", f"{sum(p.all for p in parts):,}", style="bold")
+    Console().print(table)
+
+
+def recall_run(cfg: DictConfig) -> DictConfig:
+    """The configuration of an evaluation, with what its run was trained with underneath.
+
+    A run's own overrides (`method.head.width=64`) need not be typed again: they are taken from the run folder,
+    and what is typed now goes over them.
+    """
+    saved = Path(cfg.run_dir) / ".hydra" / "overrides.yaml"
+    if cfg.ckpt is not None or not saved.is_file():
+        return cfg
+    typed = HydraConfig.get().overrides.task
+    merged = {override.partition("=")[0].lstrip("+~"): override for override in [*OmegaConf.load(saved), *typed]}
+    return compose("evaluate", list(merged.values()))
+
+
+def find_checkpoint(cfg: DictConfig) -> Path | None:
+    """The checkpoint to evaluate; None for a method that trains nothing.
+
+    Raises:
+        FileNotFoundError: There is none; the message says the command that makes it.
+        ValueError: `checkpoint` is neither last nor best.
+    """
+    if cfg.ckpt is not None:
+        return Path(cfg.ckpt)
+    if not cfg.method.trained:
+        return None
+    if cfg.checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint={cfg.checkpoint}: must be last or best")
+    path = Path(cfg.run_dir) / CHECKPOINTS / f"{cfg.checkpoint}.ckpt"
+    if not path.is_file():
+        typed = " ".join(o for o in HydraConfig.get().overrides.task if not o.startswith("checkpoint="))
+        raise FileNotFoundError(
+            f"no checkpoint {path}: train it first (python train.py {typed}) or name a file with ckpt=FILE"
+        )
+    return path
+
+
+def write_training(folder: Path, segmenter: FewShotSegmenter, timer: Timer) -> None:
+    """Notes beside a run's checkpoints how long it trained (seconds) and how many parameters."""
+    trained = sum(part.trained for part in count_parameters(segmenter))
+    write_json(folder / TRAINING, {"seconds": round(timer.time_elapsed("train"), 1), "parameters": trained})
+
+
+def test(
+    cfg: DictConfig,
+    learner: MetaLearner,
+    datamodule: FewShotDataModule,
+    folder: Path,
+    checkpoint: str,
+) -> dict[str, Any]:
+    """Evaluates a learner on the test episodes, writes `metrics.json` and pictures, prints the table.
+
+    Args:
+        cfg: Composed configuration.
+        learner: What to evaluate.
+        datamodule: Its episodes.
+        folder: Where the results go.
+        checkpoint: What to call the weights in the results.
+    """
+    training = folder / TRAINING
+    trained = json.loads(training.read_text()) if training.is_file() else {}
+    timer = Timer()
+    callbacks = [timer, ContactSheet(str(folder / PICTURES), cfg.pictures)]
+    trainer = build_trainer(cfg, callbacks, with_logger=False)
+    trainer.test(learner, datamodule=datamodule, verbose=False)
+    metric = learner.metric
+    assert metric is not None
+    scores = metric.compute()
+    names = datamodule.class_names
+    metrics = {
+        "dataset": cfg.dataset.name,
+        "method": cfg.method.name,
+        "tuning": cfg.tuning.name,
+        "backbone": cfg.backbone.name,
+        "fold": cfg.fold,
+        "shot": cfg.shot,
+        "seed": cfg.seed,
+        "checkpoint": checkpoint,
+        "eval_classes": cfg.dataset.eval_classes,
+        "episodes": datamodule.test_episodes,
+        "eval_seed": datamodule.eval_seed,
+        "miou": float(scores["miou"]),
+        "fb_iou": float(scores["fb_iou"]),
+        "classes": {
+            names[class_id - 1]: {
+                "id": class_id,
+                "iou": float(scores["class_iou"][row]),
+                "intersection": int(metric.intersection[row, 1]),
+                "union": int(metric.union[row, 1]),
+                "episodes": int(metric.episodes[row]),
+            }
+            for row, class_id in enumerate(metric.classes)
+        },
+        "classes_left_out": datamodule.left_out,
+        "train_seconds": trained.get("seconds"),
+        "test_seconds": round(timer.time_elapsed("test"), 1),
+        "trained_parameters": trained.get("parameters") if cfg.method.trained else 0,
+        "git_revision": _git_revision(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
+    path = folder / METRICS
+    write_json(path, metrics)
+    console = Console()
+    for table in tables({path: metrics}):
+        console.print(table)
+    console.print(f"Results: {path}", soft_wrap=True)
+    if cfg.pictures:
+        console.print(f"Pictures: {folder / PICTURES}", soft_wrap=True)
+    return metrics
+
+
+def _git_revision() -> str | None:
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # not a checkout, or no git: the result stands without it
+        return None
