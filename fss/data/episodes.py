@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -58,8 +58,9 @@ class Episode(NamedTuple):
 
 def collate(episodes: Sequence[Episode]) -> Episode:
     """A batch: tensors stacked; labels, which differ in size, and names as lists."""
-    *tensors, labels, names = zip(*episodes, strict=True)
-    return Episode(*map(torch.stack, tensors), label=list(labels), names=list(names))
+    columns: dict[str, Any] = dict(zip(Episode._fields, zip(*episodes, strict=True), strict=True))
+    batch = {name: list(c) if name in ("label", "names") else torch.stack(c) for name, c in columns.items()}
+    return Episode(**batch)
 
 
 class EpisodeDataset(Dataset[Episode]):
