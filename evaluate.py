@@ -21,6 +21,7 @@ from fss.checkpoints import load_checkpoint
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     cfg = runs.recall_run(cfg)
+    runs.quiet_lightning()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = runs.find_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)

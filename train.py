@@ -20,6 +20,7 @@ from fss import runs
 def main(cfg: DictConfig) -> None:
     if not cfg.method.trained:
         raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
+    runs.quiet_lightning()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = runs.build_datamodule(cfg)
     datamodule.setup("fit")  # first of all: data is what a user most often has to mend

@@ -58,35 +58,31 @@ def tables(metrics: dict[Path, dict[str, Any]]) -> list[Table]:
 
 
 def _table(runs: list[dict[str, Any]]) -> Table:
+    runs = sorted(runs, key=lambda run: run["miou"])
     first = runs[0]
     table = Table(
         title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot: IoU of {first['eval_classes']} "
         f"classes over {first['episodes']} episodes (seed {first['eval_seed']})",
         title_justify="left",
     )
-    table.add_column("method")
-    table.add_column("tuning")
-    table.add_column("backbone")
-    table.add_column("seed", justify="right")
+    table.add_column("")
+    for run in runs:
+        tuning = run["tuning"] if run["trained_parameters"] != 0 else "training-free"
+        table.add_column(f"{run['method']}\n{tuning}\n{run['backbone']}\nseed {run['seed']}", justify="right")
     classes = list(dict.fromkeys(name for run in runs for name in run["classes"]))
-    for name in [*(classes if len(classes) <= 8 else []), "mIoU", "FB-IoU"]:
-        table.add_column(name, justify="right")
-    table.add_column("train s", justify="right")
-    table.add_column("test s", justify="right")
-    table.add_column("trained\nparameters", justify="right")
-    for run in sorted(runs, key=lambda run: run["miou"]):
-        scores = [run["classes"].get(name, {}).get("iou") for name in classes] if len(classes) <= 8 else []
-        scores += [run["miou"], run["fb_iou"]]
-        table.add_row(
-            run["method"],
-            run["tuning"],
-            run["backbone"],
-            str(run["seed"]),
-            *("-" if score is None else f"{score:.3f}" for score in scores),
-            "-" if run["train_seconds"] is None else f"{run['train_seconds']:.0f}",
-            f"{run['test_seconds']:.0f}",
-            "-" if run["trained_parameters"] is None else f"{run['trained_parameters']:,}",
-        )
+    for name in classes:
+        scores = [run["classes"].get(name, {}).get("iou") for run in runs]
+        table.add_row(name, *("-" if score is None else f"{score:.3f}" for score in scores))
+    table.add_section()
+    for label, key, style in (
+        ("mIoU", "miou", "{:.3f}"),
+        ("FB-IoU", "fb_iou", "{:.3f}"),
+        ("training, seconds", "train_seconds", "{:.0f}"),
+        ("evaluation, seconds", "test_seconds", "{:.0f}"),
+        ("trained parameters", "trained_parameters", "{:,}"),
+    ):
+        values = ["-" if run[key] is None else style.format(run[key]) for run in runs]
+        table.add_row(label, *values, style="bold" if key == "miou" else None)
     return table
 
 

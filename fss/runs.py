@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,16 @@ from fss.tuning import count_parameters
 CHECKPOINTS = "checkpoints"
 TRAINING = "training.json"
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
+
+
+def quiet_lightning() -> None:
+    """Leaves out what Lightning says at every start and nobody can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # the backbone is meant to be in eval mode while it trains
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated")
+    # shapes' pictures are painted once and then only copied: workers would bring nothing
+    warnings.filterwarnings("ignore", "The '.*dataloader' does not have many workers")
 
 
 def build_segmenter(cfg: DictConfig, pretrained: bool = True) -> FewShotSegmenter:
@@ -57,7 +69,8 @@ def build_trainer(
     cfg: DictConfig, callbacks: Sequence[lightning.Callback], with_logger: bool = True
 ) -> lightning.Trainer:
     """The Trainer of a configuration."""
-    logger = instantiate(cfg.logger.logger, _convert_="all") if with_logger else False
+    wanted = with_logger and cfg.logger.logger is not None
+    logger = instantiate(cfg.logger.logger, _convert_="all") if wanted else False
     return instantiate(cfg.trainer, logger=logger, callbacks=[RichProgressBar(), *callbacks], _convert_="all")
 
 

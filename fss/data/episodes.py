@@ -59,7 +59,8 @@ class Episode(NamedTuple):
 def collate(episodes: Sequence[Episode]) -> Episode:
     """A batch: tensors stacked; labels, which differ in size, and names as lists."""
     columns: dict[str, Any] = dict(zip(Episode._fields, zip(*episodes, strict=True), strict=True))
-    batch = {name: list(c) if name in ("label", "names") else torch.stack(c) for name, c in columns.items()}
+    lists = ("label", "names")
+    batch: dict[str, Any] = {name: list(c) if name in lists else torch.stack(c) for name, c in columns.items()}
     return Episode(**batch)
 
 

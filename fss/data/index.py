@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from rich import get_console
 from rich.progress import track
 
 from fss.data.reader import IGNORE, Reader
@@ -32,7 +33,8 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
     """Scans every mask of a reader once."""
     rows: list[tuple[int, int, int]] = []
     n = len(reader.classes)
-    for i in track(range(len(reader)), description=description, transient=True):
+    silent = not get_console().is_terminal  # a bar in a log file is noise
+    for i in track(range(len(reader)), description=description, transient=True, disable=silent):
         counts = np.bincount(reader.mask(i).ravel(), minlength=IGNORE + 1)
         present = np.flatnonzero(counts[1:IGNORE]) + 1
         if len(present) and present[-1] > n:

@@ -1,0 +1,124 @@
+"""Every combination of the configuration groups composes and builds what it names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue
+from torch import Tensor
+
+from fss import runs
+from fss.heads import Head
+from fss.tuning import count_parameters
+
+CONF = Path(__file__).parent.parent / "conf"
+# What a group member needs besides its name, small and without downloads.
+NEEDS = {
+    "dataset=coco20i": ["dataset.root=nowhere"],
+    "backbone=timm": ["backbone.name=resnet18"],
+    "backbone=resnet50": ["backbone.weights=null"],
+    "backbone=resnet50_deep": ["backbone.weights=null"],
+    "backbone=vgg16": ["backbone.weights=null"],
+}
+
+
+def members(group: str) -> list[str]:
+    return sorted(f"{group}={path.stem}" for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str, name: str = "train") -> DictConfig:
+    needed = [extra for override in overrides for extra in NEEDS.get(override, [])]
+    return compose(name, [*overrides, *needed])
+
+
+def shapes_of_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors of the right shapes, since the real ones take seconds for each network."""
+    rank = min(weight.shape[0], weight[0].numel())
+    return torch.zeros(len(weight), rank), torch.zeros(rank), torch.zeros(rank, *weight.shape[1:])
+
+
+@pytest.mark.parametrize(
+    "combination", list(itertools.product(*map(members, ("method", "backbone", "tuning")))), ids="-".join
+)
+def test_models(combination: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fss.svf.layers._svd", shapes_of_svd)
+    cfg = composed(*combination)
+    segmenter = runs.build_segmenter(cfg)
+    assert isinstance(segmenter.head, Head)
+    instantiate(cfg.tuning.apply)(segmenter.backbone)
+    learner = runs.build_learner(cfg, segmenter)
+    trained = {part.part for part in count_parameters(segmenter) if part.trained}
+    stages = {f"backbone stage {stage}" for stage in cfg.tuning.get("stages", [])}
+    everything = {part.part for part in count_parameters(segmenter)}
+    assert trained == (stages & everything) | ({"head"} if cfg.method.trained else set())
+    if cfg.method.trained:
+        assert learner.make_optimizer([{"params": list(segmenter.head.parameters()), "lr": 0.1}]).param_groups
+
+
+@pytest.mark.parametrize(
+    "combination",
+    list(
+        itertools.product(
+            *map(members, ("dataset", "trainer", "logger", "optimizer", "experiment")), ("train", "evaluate")
+        )
+    ),
+    ids="-".join,
+)
+def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
+    *overrides, name = combination
+    cfg = composed(*overrides, f"run_dir={tmp_path}", name=name)
+    datamodule = runs.build_datamodule(cfg)
+    assert datamodule.eval_transform.size == cfg.dataset.size  # type: ignore[attr-defined]
+    trainer = runs.build_trainer(cfg, [runs.checkpoint_callback(tmp_path)])
+    assert trainer.max_epochs == cfg.dataset.epochs
+    assert bool(trainer.loggers) == (cfg.logger.logger is not None)
+
+
+def test_run_folder_names_what_was_run() -> None:
+    cfg = composed("dataset=coco20i", "backbone=vgg16", "tuning=frozen", "shot=5", "fold=2", "seed=7")
+    assert cfg.run_dir == "outputs/coco20i/pfenet-frozen-vgg16/5shot/fold2/seed7"
+
+
+@pytest.mark.parametrize(
+    ("tuning", "lrs", "schedule"), [("svf", (0.015, 0.0015), "constant"), ("frozen", (0.025, 0), "poly")]
+)
+def test_published_recipes(tuning: str, lrs: tuple[float, float], schedule: str) -> None:
+    cfg = composed("dataset=coco20i", f"tuning={tuning}")
+    assert (cfg.learner.head_lr, cfg.learner.backbone_lr) == lrs
+    assert cfg.learner.schedule == schedule
+    assert (cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.9, 1e-4)
+    assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs, cfg.dataset.eval_seed) == (8, 641, 50, 321)
+
+
+@pytest.mark.parametrize("group", ["dataset", "method", "backbone", "tuning", "trainer", "logger", "optimizer"])
+def test_unknown_member_names_what_there_is(group: str) -> None:
+    known = members(group)[0].partition("=")[2]
+    with pytest.raises(MissingConfigException, match=f"(?s)Could not find '{group}/nothing'.*{known}"):
+        composed(f"{group}=nothing")
+
+
+def test_misspelt_setting_is_an_error() -> None:
+    with pytest.raises(ConfigCompositionException, match="shots"):
+        composed("shots=5")
+
+
+def test_settings_without_a_sensible_default_must_be_given() -> None:
+    cfg = compose("train", ["dataset=coco20i"])
+    with pytest.raises(MissingMandatoryValue, match=r"dataset\.root"):
+        _ = cfg.dataset.root
