@@ -17,9 +17,9 @@ import torch
 import torch.multiprocessing
 from torch.multiprocessing.spawn import start_processes
 
-from fss.data import shapes
-from fss.data.shapes import Shapes
-from fss.data.shapes_classes import CLASSES, OUTLINES, TEXTURES, Field, Tint
+from fss.data.shapes import Shapes, layout, painting
+from fss.data.shapes import reader as shapes_reader
+from fss.data.shapes.classes import CLASSES, OUTLINES, TEXTURES, Field, Tint
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -135,15 +135,15 @@ def test_classes_are_balanced() -> None:
 
 
 def test_distractor_without_a_place_is_dropped_and_never_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = shapes.well_visible
-    monkeypatch.setattr(shapes, "well_visible", lambda objects, mask: len(objects) == 1 and honest(objects, mask))
+    honest = layout.well_visible
+    monkeypatch.setattr(layout, "well_visible", lambda objects, mask: len(objects) == 1 and honest(objects, mask))
     reader = Shapes("train", size=64, images=32)
     for index in range(32):
         assert np.unique(reader.mask(index)).tolist() == [0, 1 + index % 16]
 
 
 def test_mask_needs_no_painting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "paint", lambda *_: pytest.fail("painted"))
+    monkeypatch.setattr(shapes_reader, "paint", lambda *_: pytest.fail("painted"))
     Shapes("train", size=64, images=4).mask(3)
 
 
@@ -159,8 +159,8 @@ def test_objects_are_painted_where_the_mask_has_them(monkeypatch: pytest.MonkeyP
         kind = CLASSES[target[0] - 1]
         return np.array([1, 0, 0] if tint in (kind.first, kind.second) else [0, 0, 1], np.float32)
 
-    monkeypatch.setattr(shapes, "_vary", flat)
-    monkeypatch.setattr(shapes, "_background", lambda split, size, rng: np.zeros((size, size, 3), np.float32))
+    monkeypatch.setattr(painting, "_vary", flat)
+    monkeypatch.setattr(painting, "_background", lambda split, size, rng: np.zeros((size, size, 3), np.float32))
 
     def agreement(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
         return float((a & b).sum() / (a | b).sum())
@@ -187,16 +187,16 @@ def test_pictures_are_neither_blank_nor_alike() -> None:
 
 
 def test_validation_has_photographs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not set(shapes.PHOTOGRAPHS["train"]) & set(shapes.PHOTOGRAPHS["val"])
+    assert not set(painting.PHOTOGRAPHS["train"]) & set(painting.PHOTOGRAPHS["val"])
     used: set[str] = set()
-    load = shapes._photograph
+    load = painting._photograph
 
     def spy(name: str) -> npt.NDArray[np.uint8]:
         used.add(name)
         return load(name)
 
-    monkeypatch.setattr(shapes, "_photograph", spy)
-    for split, names in shapes.PHOTOGRAPHS.items():
+    monkeypatch.setattr(painting, "_photograph", spy)
+    for split, names in painting.PHOTOGRAPHS.items():
         used.clear()
         reader = Shapes(split, size=32, images=100)
         for index in range(100):
@@ -205,7 +205,7 @@ def test_validation_has_photographs_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_missing_photograph_is_named_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(shapes.PHOTOGRAPHS, "val", ("chelsea.png", "nowhere.png"))
+    monkeypatch.setitem(painting.PHOTOGRAPHS, "val", ("chelsea.png", "nowhere.png"))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png is missing.*pip install.*scikit-image"):
         Shapes("val", size=32, images=1)
     Shapes("train", size=32, images=1)
@@ -271,7 +271,7 @@ def test_cache_is_safe_from_the_callers_writes() -> None:
 def test_picture_is_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Shapes("train", size=64, images=2)
     first = reader.image(0)
-    monkeypatch.setattr(shapes, "paint", lambda *_: pytest.fail("painted again"))
+    monkeypatch.setattr(shapes_reader, "paint", lambda *_: pytest.fail("painted again"))
     assert np.array_equal(reader.image(0), first)
 
 
@@ -287,7 +287,7 @@ def test_what_a_worker_paints_is_kept_for_all(method: str, monkeypatch: pytest.M
     reader = Shapes("train", size=64, images=4)
     # A process of torch.multiprocessing, as a data loader's are: it is what hands over shared tensors.
     start_processes(_paint_last, args=(reader,), nprocs=1, start_method=method)
-    monkeypatch.setattr(shapes, "paint", lambda *_: pytest.fail("the worker's picture is not seen"))
+    monkeypatch.setattr(shapes_reader, "paint", lambda *_: pytest.fail("the worker's picture is not seen"))
     assert np.array_equal(reader.image(3), expected)
 
 

@@ -93,7 +93,7 @@ def test_image_and_mask_stay_registered(height: int, width: int) -> None:
     for seed in range(40):
         out, out_mask = transform(image, mask, seed)
         red = out[..., 0]
-        # a border of one pixel may differ, and corners be round: labels are nearest, the image bilinear and blurred
+        # labels are nearest, the image bilinear and blurred: borders may differ by a pixel, corners are rounder
         core, ground = eroded(out_mask == 1, 1), eroded(out_mask == 0, 1)
         assert red[core].min(initial=255) > 85
         assert red[ground].max(initial=0) < 170

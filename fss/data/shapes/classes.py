@@ -1,7 +1,7 @@
 """The sixteen classes of the data set `shapes`: outlines, textures and the table that pairs them.
 
 Everything here lives in the *object frame*: x to the right, y down, the origin in the object's middle and
-1 = one object radius. Who places, scales and colours an object is `fss.data.shapes`.
+1 = one object radius. Who places, scales and colours an object is `fss.data.shapes.layout` and `painting`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,196 @@
+"""The scripts from the command line to `metrics.json`, on small pictures and a small network."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf.errors import MissingMandatoryValue
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "trainer=cpu",
+    "batch_size=4",
+    "pictures=2",
+    "dataset.size=64",
+    "dataset.train_reader.images=96",
+    "dataset.eval_reader.images=64",
+    "dataset.train_episodes=8",
+    "dataset.val_episodes=4",
+    "dataset.test_episodes=6",
+    "dataset.num_workers=1",
+    "dataset.epochs=2",
+    "method.head.width=16",
+]
+
+
+def run(script: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a script as a user would, in a folder of its own, where its outputs go."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    command = [sys.executable, str(ROOT / script), *overrides]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def succeed(script: str, *overrides: str, cwd: Path) -> str:
+    done = run(script, *overrides, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def start(script: str, *overrides: str) -> None:
+    """What a script does, in this process."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(script, list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        importlib.import_module(script).main.__wrapped__(cfg)
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found = list(folder.rglob("metrics.json"))
+    assert len(found) == 1
+    return json.loads(found[0].read_text())
+
+
+def integers(content: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+    return {n: (c["intersection"], c["union"], c["episodes"]) for n, c in content["classes"].items()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a small run was trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    succeed("train.py", *SMALL, cwd=folder)
+    return folder
+
+
+def run_folder(root: Path) -> Path:
+    return root / "outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0"
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_others_look_for(trained: Path) -> None:
+    folder = run_folder(trained)
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    content = metrics(trained)
+    assert sum(c["episodes"] for c in content["classes"].values()) == content["episodes"] == 6
+    assert content["classes"].keys() <= {"star-stripes", "ring-dots", "heart-scales", "arrow-checker"}
+    assert content["classes_left_out"] == []
+    assert content["train_seconds"] > 0
+    sheet = cv2.imread(str(folder / "episodes.png"))
+    assert sheet is not None
+    assert min(sheet.shape[:2]) > 300
+    assert not list(trained.rglob("*.part"))
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    moved = [(value - state[f"{name}0"]).abs().max() for name, value in state.items() if name.endswith(".S")]
+    assert moved
+    assert max(moved) > 0
+    assert not any(name.startswith("_evaluated") for name in state)
+
+
+@pytest.mark.slow
+def test_evaluation_repeats_the_integers_of_training(trained: Path) -> None:
+    before = metrics(trained)
+    files = sorted(trained.rglob("*"))
+    # the width of the head and all else are recalled from the run folder
+    for _ in range(2):
+        output = succeed("evaluate.py", cwd=trained)
+        assert integers(metrics(trained)) == integers(before)
+    assert f"{before['miou']:.3f}" in output
+    assert sorted(trained.rglob("*")) == files
+    after = metrics(trained)
+    assert (after["trained_parameters"], after["train_seconds"]) == (
+        before["trained_parameters"],
+        before["train_seconds"],
+    )
+
+
+@pytest.mark.slow
+def test_evaluation_settings_go_over_those_of_the_run(trained: Path, tmp_path: Path) -> None:
+    checkpoint = run_folder(trained) / "checkpoints/best.ckpt"
+    copy = tmp_path / "elsewhere.ckpt"
+    copy.write_bytes(checkpoint.read_bytes())
+    succeed("evaluate.py", f"ckpt={copy}", *SMALL, "dataset.test_episodes=3", "shot=5", "pictures=0", cwd=tmp_path)
+    content = metrics(tmp_path / "elsewhere")
+    assert (content["episodes"], content["shot"], content["checkpoint"]) == (3, 5, str(copy))
+    assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_run(trained: Path, tmp_path: Path) -> None:
+    succeed("train.py", *SMALL, "logger=wandb", "dataset.num_workers=2", cwd=tmp_path)
+    assert integers(metrics(tmp_path)) == integers(metrics(trained))
+    states = [
+        torch.load(run_folder(f) / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for f in (trained, tmp_path)
+    ]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert list(tmp_path.rglob("*.wandb"))
+
+
+@pytest.mark.slow
+def test_prior_needs_no_training(tmp_path: Path) -> None:
+    output = succeed("evaluate.py", *SMALL[:-2], "method=prior", "tuning=frozen", cwd=tmp_path)
+    content = metrics(tmp_path)
+    assert content["trained_parameters"] == 0
+    assert 0 < content["miou"] < 1
+    assert "training-free" in output
+
+
+@pytest.mark.slow
+def test_an_error_ends_the_program(tmp_path: Path) -> None:
+    done = run("train.py", *SMALL, "shot=200", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ValueError: no class has the 201 pictures" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "overrides", "error", "message"),
+    [
+        ("train", ["fold=4"], ValueError, "fold=4: there are 4 folds, 0 to 3"),
+        ("train", ["shot=0"], ValueError, "shot=0: must be at least 1"),
+        ("train", ["batch_size=0"], ValueError, "batch_size=0: must be at least 1"),
+        ("train", ["shot=200"], ValueError, "no class has the 201 pictures.*Lower shot"),
+        ("train", ["method=prior"], ValueError, "python evaluate.py method=prior"),
+        ("train", ["dataset=coco20i"], MissingMandatoryValue, r"dataset\.root"),
+        (
+            "train",
+            ["dataset=coco20i", "dataset.root=nowhere"],
+            FileNotFoundError,
+            "no folder nowhere: set dataset.root",
+        ),
+        ("train", ["backbone=timm", "backbone.name=resnet9000"], ValueError, "timm has no network 'resnet9000'"),
+        ("train", ["backbone=resnet50", "backbone.weights=no.pth"], FileNotFoundError, "backbone.weights=no.pth"),
+        ("train", ["tuning.schedule=stepwise"], ValueError, "must be 'constant', 'cosine' or 'poly'"),
+        ("train", ["tuning.stages=[7]"], ValueError, "name stages of 0 to 4"),
+        ("evaluate", [], FileNotFoundError, r"train it first \(python train.py"),
+        ("evaluate", ["ckpt=nowhere.pth"], FileNotFoundError, "no weights file nowhere.pth"),
+        ("evaluate", ["checkpoint=newest"], ValueError, "must be last or best"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else None,
+)
+def test_errors_say_the_mend(
+    script: str,
+    overrides: list[str],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = not any(override.startswith(("dataset=", "method=")) for override in overrides)
+    with pytest.raises(Exception, match=f"(?s){message}") as raised:  # Hydra wraps what a constructor raises
+        start(script, *(SMALL if ours else []), *overrides)
+    assert isinstance(raised.value, error) or isinstance(raised.value.__cause__, error)
+    assert not list(tmp_path.rglob("*.ckpt"))
