@@ -122,3 +122,9 @@ def test_settings_without_a_sensible_default_must_be_given() -> None:
     cfg = compose("train", ["dataset=coco20i"])
     with pytest.raises(MissingMandatoryValue, match=r"dataset\.root"):
         _ = cfg.dataset.root
+
+
+def test_experiment_goes_over_everything_else_and_the_command_line_over_it() -> None:
+    cfg = composed("experiment=demo", "method.head.width=32")
+    assert cfg.run_dir.startswith("outputs/demo/")
+    assert (cfg.dataset.train_episodes, cfg.method.head.width) == (3840, 32)

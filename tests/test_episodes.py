@@ -211,16 +211,17 @@ def test_draw_and_episode_agree_after_any_history(shot: int) -> None:
 
 
 def test_transform_gets_a_seed_of_its_own_for_each_picture(shot: int) -> None:
-    def seeds() -> list[int]:
+    def seeds(seed: int) -> list[int]:
         transform = Corner()
-        episodes = dataset(shot, transform=transform)
+        episodes = dataset(shot, transform=transform, seed=seed)
         for i in range(20):
             episodes[i]
         return transform.seeds
 
-    first = seeds()
+    first = seeds(7)
     assert len(set(first)) == len(first) == 20 * (1 + shot)
-    assert seeds() == first
+    assert seeds(7) == first
+    assert not set(seeds(8)) & set(first)
 
 
 def test_another_seed_or_id_is_another_episode(shot: int) -> None:

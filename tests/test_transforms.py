@@ -157,7 +157,9 @@ def test_scale(scale: tuple[float, float]) -> None:
     smallest, largest = scale
     assert smallest - 0.005 <= min(factors) < smallest + 0.02
     assert largest + 0.005 >= max(factors) > largest - 0.02
-    assert np.mean(factors) == pytest.approx((smallest + largest) / 2, abs=0.04)
+    quarters = np.quantile(factors, (0.25, 0.5, 0.75))
+    expected = smallest + (largest - smallest) * np.array([0.25, 0.5, 0.75])
+    assert np.abs(quarters - expected).max() < 0.12 * (largest - smallest)  # uniform
     np.testing.assert_allclose(areas, np.square(factors), rtol=0.05)
 
 
@@ -204,9 +206,10 @@ def test_rotation_blur_and_flip_half_of_the_time_each_on_its_own() -> None:
         blurred = np.std(out[30:66, 30:66, 1]) < 0.45 * roughness
         seen.append((abs(angles[-1]) > 0.25, blurred, flipped))
     assert max(map(abs, angles)) < 10.5
-    assert min(angles) < -8
-    assert max(angles) > 8
     steps = np.array(seen)
+    straight = np.array(angles)[~steps[:, 2]]  # a flip would turn an angle round
+    assert straight.min() < -8
+    assert straight.max() > 8
     assert np.abs(steps.mean(axis=0) - 0.5).max() < 0.13
     for a, b in ((0, 1), (0, 2), (1, 2)):
         # two of 240 draws that know nothing of each other: standard deviation 0.065
@@ -372,6 +375,6 @@ def test_evaluation_has_no_chance_in_it(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("size", [7, 0, -473])
 def test_evaluation_of_too_small_a_size(size: int) -> None:
-    with pytest.raises(ValueError, match=rf"dataset\.size={size}: must be at least 8 pixels"):
+    with pytest.raises(ValueError, match=rf"dataset\.size={size}: must be a whole number of pixels, at least 8"):
         EvaluationTransform(size)
     EvaluationTransform(8)

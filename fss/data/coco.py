@@ -48,13 +48,13 @@ class Coco:
                 "dataset.train_set / dataset.eval_set to what is there"
             )
         folders = [base / split, base / "images" / split]
-        folder = next((f for f in folders if f.is_dir()), None)
+        folder = next((f for f in folders if f.is_dir() and any(f.iterdir())), None)
         if folder is None:
-            raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} is a folder")
+            raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} holds any")
         self._coco = _read_annotations(annotations)
-        self._folder = folder
+        self._annotations, self._folder = annotations, folder
         self._ids = sorted(i for i in self._coco.imgs if self._coco.imgToAnns[i])
-        self._check_pictures(annotations)
+        self._check_pictures()
         categories = sorted(self._coco.cats)
         if not 0 < len(categories) <= MAX_CLASSES:
             raise ValueError(f"{annotations} has {len(categories)} categories, must be 1 to {MAX_CLASSES}")
@@ -78,21 +78,30 @@ class Coco:
         mask = np.zeros((info["height"], info["width"]), np.uint8)
         for annotation in self._coco.imgToAnns[info["id"]]:
             ignored = annotation.get("iscrowd") and self._crowd == "ignore"
-            label = IGNORE if ignored else self._class_of[annotation["category_id"]]
-            mask[self._coco.annToMask(annotation).astype(bool)] = label
+            try:
+                region = self._coco.annToMask(annotation).astype(bool)
+                mask[region] = IGNORE if ignored else self._class_of[annotation["category_id"]]
+            except Exception as error:  # pycocotools raises many kinds, bare Exception among them
+                raise ValueError(
+                    f"{self._annotations}: annotation {annotation.get('id')} of {info['file_name']} is damaged "
+                    f"({error!r}): mend or remove it"
+                ) from error
         return mask
 
     def _path(self, index: int) -> Path:
         return self._folder / self._coco.imgs[self._ids[index]]["file_name"]
 
-    def _check_pictures(self, annotations: Path) -> None:
+    def _check_pictures(self) -> None:
         if not self._ids:
-            raise ValueError(f"{annotations} lists no picture with an annotation")
-        there = {path.name for path in self._folder.iterdir()}
-        missing = [path for path in map(self._path, range(len(self))) if path.name not in there]
+            raise ValueError(f"{self._annotations} lists no picture with an annotation")
+        paths = [self._path(index) for index in range(len(self))]
+        there = {
+            path for folder in {path.parent for path in paths} if folder.is_dir() for path in folder.iterdir()
+        }
+        missing = [path for path in paths if path not in there]
         if missing:
             raise FileNotFoundError(
-                f"{len(missing)} of the {len(self)} pictures of {annotations} are not in {self._folder}, "
+                f"{len(missing)} of the {len(self)} pictures of {self._annotations} are not in {self._folder}, "
                 f"the first is {missing[0].name}: unpack the picture archive completely"
             )
 
@@ -108,4 +117,16 @@ def _read_annotations(path: Path) -> COCO:
         raise ValueError(
             f"{path} has no {', '.join(sorted(absent))}: take the instance annotations (instances_*.json)"
         )
+    for kind, entries, needed in (
+        ("picture", coco.imgs, ("file_name", "height", "width")),
+        ("category", coco.cats, ("name",)),
+        ("annotation", coco.anns, ("category_id", "segmentation")),
+    ):
+        for number, entry in entries.items():
+            if lacking := [key for key in needed if key not in entry]:
+                raise ValueError(f"{path}: {kind} {number} has no {', '.join(lacking)}")
+            if kind == "annotation" and entry["category_id"] not in coco.cats:
+                raise ValueError(
+                    f"{path}: annotation {number} is of category {entry['category_id']}, which is not listed"
+                )
     return coco

@@ -158,12 +158,17 @@ class FewShotDataModule(lightning.LightningDataModule):
         if self.batch_size % world:
             raise ValueError(f"batch_size={self.batch_size} is for all {world} processes, which do not divide it")
         episodes = self.train_episodes or len(self._train.pool.queries)
+        if episodes < self.batch_size:
+            raise ValueError(
+                f"an epoch of {episodes} training episodes does not fill a batch of {self.batch_size}: lower "
+                "batch_size or raise dataset.train_episodes"
+            )
+        # Whole batches only, so that every process takes as many steps; the rest comes in the next epoch.
+        episodes -= episodes % self.batch_size
         epoch = trainer.current_epoch if trainer else 0
         # built anew every epoch (reload_dataloaders_every_n_epochs=1), so that a resumed run keeps its order
         sampler = self._sampler(episodes, epoch)
-        return self._loader(
-            self._train, sampler, self.batch_size // world, drop_last=len(sampler) >= self.batch_size
-        )
+        return self._loader(self._train, sampler, self.batch_size // world)
 
     def val_dataloader(self) -> DataLoader[Episode]:
         assert self._eval is not None, "call setup first"
@@ -178,16 +183,13 @@ class FewShotDataModule(lightning.LightningDataModule):
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return EpisodeSampler(episodes, epoch, rank, world)
 
-    def _loader(
-        self, dataset: EpisodeDataset, sampler: EpisodeSampler, batch_size: int, drop_last: bool = False
-    ) -> DataLoader[Episode]:
+    def _loader(self, dataset: EpisodeDataset, sampler: EpisodeSampler, batch_size: int) -> DataLoader[Episode]:
         return DataLoader(
             dataset,
             batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate,
-            drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             # one thread a worker: OpenCV's own threads would fight the workers beside it
             worker_init_fn=_one_thread,

@@ -7,6 +7,7 @@ on the device later), masks hold 1 object, 0 background, 255 ignored.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,13 @@ from albumentations.core.type_definitions import Targets
 from fss.data.reader import IGNORE
 
 MEAN_COLOR = (124, 116, 104)  # the ImageNet mean, in RGB, as whole numbers
+
+
+class GaussianBlur5(A.ImageOnlyTransform):
+    """OpenCV's own 5 x 5 kernel, as published; albumentations' blur computes another one."""
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return cv2.GaussianBlur(img, (5, 5), 0)
 
 
 class ObjectCrop(A.DualTransform):
@@ -75,16 +83,16 @@ class TrainingTransform:
     """
 
     def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0) -> None:
-        smallest, largest = scale
-        if not 0 < smallest <= largest:
+        _check_size(size)
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise ValueError(f"dataset.scale={list(scale)}: give the smallest and the largest factor, above 0")
+        smallest, largest = scale
         fill = {"border_mode": cv2.BORDER_CONSTANT, "fill": MEAN_COLOR, "fill_mask": IGNORE}
         self._compose = A.Compose(
             [
                 A.RandomScale((smallest - 1, largest - 1), p=1.0),
                 A.Rotate((-rotation, rotation), p=0.5, **fill),
-                # OpenCV's own sigma for a kernel of 5 pixels
-                A.GaussianBlur(blur_limit=(5, 5), sigma_limit=(1.1, 1.1), p=0.5),
+                GaussianBlur5(p=0.5),
                 A.HorizontalFlip(p=0.5),
                 A.PadIfNeeded(size, size, position="center", **fill),
                 ObjectCrop(size),
@@ -93,7 +101,8 @@ class TrainingTransform:
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) uint8 and (S, S); the same for the same seed."""
-        self._compose.set_random_seed(seed)
+        # one stream for all steps; set_random_seed would start each of them from the same number
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         result = self._compose(image=image, mask=mask)
         return np.ascontiguousarray(result["image"]), np.ascontiguousarray(result["mask"])
 
@@ -108,14 +117,13 @@ class EvaluationTransform:
     """
 
     def __init__(self, size: int) -> None:
-        if size < 8:
-            raise ValueError(f"dataset.size={size}: must be at least 8 pixels")
+        _check_size(size)
         self.size = size
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) float32 in 0..255 and (S, S); nothing is random."""
-        ratio = self.size / max(image.shape[:2])
-        height, width = (max(8, int(side * ratio) // 8 * 8) for side in mask.shape)
+        longer = max(mask.shape)
+        height, width = (max(8, side * self.size // longer // 8 * 8) for side in mask.shape)
         # in float32, since the published program resizes floats and rounding would show in the third digit
         resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         labels = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -123,3 +131,8 @@ class EvaluationTransform:
         square_labels = np.full((self.size, self.size), IGNORE, np.uint8)
         square[:height, :width], square_labels[:height, :width] = resized, labels
         return square, square_labels
+
+
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or size < 8:
+        raise ValueError(f"dataset.size={size}: must be a whole number of pixels, at least 8")

@@ -1,0 +1,158 @@
+"""Tables of runs and pictures of episodes."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from fss.report import read_metrics, tables, write_json
+from fss.visualize import TRUTH_COLOR, EpisodePicture, contact_sheet, outline, save_sheet
+
+ROOT = Path(__file__).parent.parent
+
+
+def made_up(**changes: Any) -> dict[str, Any]:
+    run = {
+        "dataset": "shapes",
+        "method": "pfenet",
+        "tuning": "svf",
+        "backbone": "efficientnet_lite0",
+        "fold": 0,
+        "shot": 1,
+        "seed": 0,
+        "eval_classes": "novel",
+        "episodes": 240,
+        "eval_seed": 321,
+        "miou": 0.5,
+        "fb_iou": 0.75,
+        "classes": {"star": {"iou": 0.25}, "ring": {"iou": 0.75}},
+        "train_seconds": 12.5,
+        "test_seconds": 3.0,
+        "trained_parameters": 385742,
+    }
+    return {**run, **changes}
+
+
+def printed(*runs: dict[str, Any]) -> list[str]:
+    console = Console(width=120, record=True, file=io.StringIO())
+    for table in tables({Path(str(i)): run for i, run in enumerate(runs)}):
+        console.print(table)
+    return console.export_text().splitlines()
+
+
+def row(lines: list[str], label: str) -> list[str]:
+    (line,) = [line for line in lines if label in line]
+    return [cell.strip() for cell in line.split("│")[2:-1]]
+
+
+def test_runs_on_the_same_episodes_share_a_table() -> None:
+    lines = printed(
+        made_up(),
+        made_up(method="prior", tuning="frozen", miou=0.25, train_seconds=None, trained_parameters=0),
+    )
+    assert row(lines, "mIoU") == ["0.250", "0.500"]
+    assert row(lines, "star") == ["0.250", "0.250"]
+    assert row(lines, "training, seconds") == ["-", "12"]
+    assert row(lines, "trained parameters") == ["0", "385,742"]
+    assert any("training-free" in line for line in lines)
+
+
+@pytest.mark.parametrize("change", [{"fold": 1}, {"episodes": 1000}, {"eval_classes": "base"}, {"shot": 5}])
+def test_other_episodes_make_another_table(change: dict[str, Any]) -> None:
+    assert len(tables({Path("a"): made_up(), Path("b"): made_up(**change)})) == 2
+
+
+def test_class_that_only_one_run_evaluated() -> None:
+    lines = printed(made_up(miou=0.1), made_up(classes={"star": {"iou": 0.5}}))
+    assert row(lines, "ring") == ["0.750", "-"]
+
+
+def report(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fss.report", str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_command_prints_tables_and_pictures(tmp_path: Path) -> None:
+    write_json(tmp_path / "run/metrics.json", made_up())
+    (tmp_path / "run/episodes.png").write_bytes(b"")
+    done = report(tmp_path)
+    assert done.returncode == 0
+    assert "0.500" in done.stdout
+    assert str(tmp_path / "run/episodes.png") in done.stdout
+
+
+def test_command_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
+    done = report(tmp_path)
+    assert done.returncode == 1
+    assert "python train.py" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"miou": 1})])
+def test_foreign_file_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(ValueError, match=r"metrics\.json is not a metrics file"):
+        read_metrics(tmp_path)
+
+
+def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new/metrics.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def picture(shots: int, side: int = 64) -> EpisodePicture:
+    mask = torch.zeros(side, side, dtype=torch.uint8)
+    mask[16:48, 16:48] = 1
+    mask[:, 60:] = 255
+    grey = torch.full((3, side, side), 100.0)
+    return EpisodePicture(
+        title="star",
+        iou=0.5,
+        query=grey,
+        query_mask=mask,
+        support=grey.expand(shots, -1, -1, -1),
+        support_mask=mask.expand(shots, -1, -1),
+        prediction=(mask == 1).long(),
+        prior=torch.linspace(0, 1, 64).reshape(8, 8),
+    )
+
+
+def test_outline_marks_the_object_and_darkens_what_is_ignored() -> None:
+    image = np.full((64, 64, 3), 100, np.uint8)
+    mask = picture(1).query_mask.numpy()
+    shown = outline(image, mask, TRUTH_COLOR)
+    assert (image == 100).all(), "the picture given is left as it is"
+    assert (shown[:10, :10] == 100).all()
+    assert (shown[:, 62:] < 50).all()
+    assert shown[32, 32, 1] > 110
+    # smooth lines mix a little of the picture in
+    assert np.abs(shown[16, 32].astype(int) - TRUTH_COLOR).max() < 30
+    assert np.abs(shown[32, 32].astype(int) - TRUTH_COLOR).max() > 30
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_sheet_has_a_tile_for_everything(shots: int, tmp_path: Path) -> None:
+    sheet = np.array(contact_sheet([picture(shots)] * 3, tile=64))
+    columns = shots + 4
+    assert sheet.shape[1] == columns * 70 + 6
+    tiles = [sheet[26:90, 6 + 70 * i : 70 + 70 * i] for i in range(columns)]
+    assert (tiles[shots] == 100).mean() > 0.99  # the query as it is
+    for i in (*range(shots), shots + 1, shots + 2):
+        assert (tiles[i] != 100).mean() > 0.1
+    prior = tiles[-1].astype(int)
+    assert prior[-1, -1].sum() > prior[0, 0].sum()  # brighter where the prior is high
+
+    save_sheet([picture(shots)], tmp_path / "new/sheet.png")
+    assert Image.open(tmp_path / "new/sheet.png").size[0] == columns * 198 + 6
