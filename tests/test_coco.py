@@ -315,7 +315,7 @@ def test_damaged_annotation_is_named(damage: dict[str, Any], message: str, tmp_p
 
 @pytest.mark.parametrize(
     ("entry", "key"),
-    [("images", "file_name"), ("images", "height"), ("categories", "name"), ("annotations", "category_id")],
+    [("images", "file_name"), ("images", "height"), ("categories", "name"), ("annotations", "segmentation")],
 )
 def test_missing_key_is_named(entry: str, key: str, tmp_path: Path) -> None:
     write(tmp_path)
