@@ -127,4 +127,4 @@ def test_settings_without_a_sensible_default_must_be_given() -> None:
 def test_experiment_goes_over_everything_else_and_the_command_line_over_it() -> None:
     cfg = composed("experiment=demo", "method.head.width=32")
     assert cfg.run_dir.startswith("outputs/demo/")
-    assert (cfg.dataset.train_episodes, cfg.method.head.width) == (3840, 32)
+    assert (cfg.dataset.epochs, cfg.method.head.width) == (1, 32)

@@ -115,7 +115,7 @@ class LayeredBackbone(Backbone):
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
         if self.high == "low+mid":
-            return unit_maps([lower.low, lower.mid], mask)
+            return masked_stack([F.normalize(maps, dim=1) for maps in lower], mask)
         mid = lower.mid if mask is None else lower.mid * resize(mask, lower.mid.shape[-2:])
         return self.layer4(mid)
 
@@ -123,7 +123,7 @@ class LayeredBackbone(Backbone):
         return int(name.removeprefix("layer")[0])
 
 
-def unit_maps(maps: Sequence[Tensor], mask: Tensor | None) -> Tensor:
-    """Maps (B, C, h, w) on one grid, each location scaled to unit length, masked, side by side."""
-    stacked = torch.cat([F.normalize(m, dim=1) for m in maps], dim=1)
+def masked_stack(maps: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+    """Maps (B, C, h, w) on one grid side by side, multiplied by a mask (B, 1, S, S)."""
+    stacked = torch.cat(list(maps), dim=1)
     return stacked if mask is None else stacked * resize(mask, stacked.shape[-2:])

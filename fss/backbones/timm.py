@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import timm
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.backbones.backbone import Backbone, Channels, Lower, unit_maps
+from fss.backbones.backbone import Backbone, Channels, Lower, masked_stack
 from fss.backbones.weights import load_timm_weights
 from fss.resize import resize
 
@@ -17,16 +18,19 @@ class TimmBackbone(Backbone):
     """Two feature maps of a timm network, brought to one grid.
 
     low and mid are two of the network's features (`timm.create_model(name, features_only=True)
-    .feature_info` lists them); what comes after mid is pruned away. The prior mask is made from the
-    maps named by `high`, each location scaled to unit length: the last stage of a classification
-    network is too abstract for it. With `grid="low"` mid is brought to low's resolution, which gives the
-    heads the fine grid of a dilated network without its cost.
+    .feature_info` lists them); what comes after mid is pruned away. Each location is scaled to unit length:
+    networks differ in the size of their features by orders of magnitude, and a head that sees large ones learns
+    them by heart instead of looking at the prior mask.
+
+    The prior mask is made from the maps named by `high`: the last stage of a classification network is too
+    abstract for it. With `grid="low"` mid is brought to low's resolution, which gives the heads the fine grid of a
+    dilated network without its cost.
 
     Args:
         name: timm's name of the network.
         low: Index of the low feature; counted as stage 2.
         mid: Index of the mid feature; counted as stage 3.
-        high: The maps that the prior mask is made from, of "low" and "mid".
+        high: The maps that the prior mask is made from: "low", "mid" or both.
         grid: The feature whose resolution both maps have.
         weights: "package:efficientnet_lite0" (the weights that come with requirements.txt), a file, or
             None for random weights.
@@ -78,14 +82,11 @@ class TimmBackbone(Backbone):
 
     def lower(self, images: Tensor) -> Lower:
         low, mid = self.network(images)
-        return (
-            Lower(low, resize(mid, low.shape[-2:]))
-            if self.grid == "low"
-            else Lower(resize(low, mid.shape[-2:]), mid)
-        )
+        size = (low if self.grid == "low" else mid).shape[-2:]
+        return Lower(*(F.normalize(resize(maps, size), dim=1) for maps in (low, mid)))
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
-        return unit_maps([getattr(lower, m) for m in self.high], mask)
+        return masked_stack([getattr(lower, m) for m in self.high], mask)
 
     def stage_of(self, name: str) -> int:
         name = name.removeprefix("network.model.")
