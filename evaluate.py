@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import hydra
-import lightning
 from omegaconf import DictConfig
 
 from fss import runs
@@ -21,8 +20,7 @@ from fss.checkpoints import load_checkpoint
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     cfg = runs.recall_run(cfg)
-    runs.quiet_lightning()
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    runs.start(cfg)
     checkpoint = runs.find_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)
     datamodule.setup("test")
@@ -30,8 +28,11 @@ def main(cfg: DictConfig) -> None:
     if checkpoint is not None:
         load_checkpoint(segmenter, checkpoint)
     # results of a file of one's own go beside it, not among the runs
-    folder = Path(cfg.run_dir) if cfg.ckpt is None else Path(cfg.ckpt).with_suffix("")
-    name = cfg.checkpoint if cfg.ckpt is None else str(checkpoint)
+    if cfg.ckpt is None:
+        folder, name = Path(cfg.run_dir), cfg.checkpoint
+    else:
+        file = Path(cfg.ckpt)
+        folder, name = file.with_name(f"{file.stem}-evaluation"), str(file)
     runs.test(cfg, runs.build_learner(cfg, segmenter), datamodule, folder, checkpoint=name)
 
 

@@ -1,6 +1,6 @@
 """Trains a few-shot segmenter and evaluates it on novel classes.
 
-python train.py                                                     # PFENet + SVF on the embedded data
+python train.py                                                 # PFENet + SVF on the embedded data
 python train.py dataset=coco20i dataset.root=DIR backbone=resnet50 shot=5 fold=1
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import hydra
-import lightning
+import wandb
 from lightning.pytorch.callbacks import LearningRateMonitor, Timer
 from omegaconf import DictConfig
 
@@ -20,8 +20,7 @@ from fss import runs
 def main(cfg: DictConfig) -> None:
     if not cfg.method.trained:
         raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
-    runs.quiet_lightning()
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    runs.start(cfg)
     datamodule = runs.build_datamodule(cfg)
     datamodule.setup("fit")  # first of all: data is what a user most often has to mend
     segmenter = runs.build_segmenter(cfg)
@@ -34,7 +33,10 @@ def main(cfg: DictConfig) -> None:
     if cfg.logger.logger is not None:
         callbacks.append(LearningRateMonitor("step"))
     trainer = runs.build_trainer(cfg, callbacks)
-    trainer.fit(learner, datamodule=datamodule)
+    try:
+        trainer.fit(learner, datamodule=datamodule)
+    finally:
+        wandb.finish()  # the next job of a sweep would go on in this one's run; without W&B it does nothing
     runs.write_training(folder, segmenter, timer)
     runs.test(cfg, learner, datamodule, folder, checkpoint="last")
 

@@ -32,7 +32,19 @@ TRAINING = "training.json"
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
-def quiet_lightning() -> None:
+def start(cfg: DictConfig) -> None:
+    """Checks that every setting has a value, and seeds all randomness.
+
+    Raises:
+        ValueError: Settings without a default were not given; they are named.
+    """
+    if missing := sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra.")):
+        raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
+    _quiet_lightning()
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def _quiet_lightning() -> None:
     """Leaves out what Lightning says at every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # the backbone is meant to be in eval mode while it trains

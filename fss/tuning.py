@@ -6,8 +6,11 @@ Each function freezes the whole backbone first. Norms stay frozen in all of them
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import NamedTuple
 
+from rich import get_console
+from rich.progress import track
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -32,7 +35,14 @@ def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
     frozen(backbone)
     _check(stages)
     try:
-        decompose(backbone, only=lambda name, _: backbone.stage_of(name) in stages)
+        decompose(
+            backbone,
+            only=lambda name, _: backbone.stage_of(name) in stages,
+            # seconds for a large network; a bar in a log file is noise
+            progress=partial(
+                track, description="Factoring weights", transient=True, disable=not get_console().is_terminal
+            ),
+        )
     except ValueError as error:
         raise ValueError(f"tuning.stages={sorted(stages)} of this backbone: {error}") from error
 

@@ -16,7 +16,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf.errors import MissingMandatoryValue
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -122,7 +121,7 @@ def test_evaluation_settings_go_over_those_of_the_run(trained: Path, tmp_path: P
     copy = tmp_path / "elsewhere.ckpt"
     copy.write_bytes(checkpoint.read_bytes())
     succeed("evaluate.py", f"ckpt={copy}", *SMALL, "dataset.test_episodes=3", "shot=5", "pictures=0", cwd=tmp_path)
-    content = metrics(tmp_path / "elsewhere")
+    content = metrics(tmp_path / "elsewhere-evaluation")
     assert (content["episodes"], content["shot"], content["checkpoint"]) == (3, 5, str(copy))
     assert not list(tmp_path.rglob("*.png"))
 
@@ -163,7 +162,7 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ("train", ["batch_size=0"], ValueError, "batch_size=0: must be at least 1"),
         ("train", ["shot=200"], ValueError, "no class has the 201 pictures.*Lower shot"),
         ("train", ["method=prior"], ValueError, "python evaluate.py method=prior"),
-        ("train", ["dataset=coco20i"], MissingMandatoryValue, r"dataset\.root"),
+        ("train", ["dataset=coco20i"], ValueError, r"settings without a default: dataset\.root"),
         (
             "train",
             ["dataset=coco20i", "dataset.root=nowhere"],
