@@ -56,8 +56,8 @@ class TimmBackbone(Backbone):
         if not timm.is_model(name):
             near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "none of a like name"
             raise ValueError(f"timm has no network {name!r} (backbone.name); it has {near}")
-        if not low < mid:
-            raise ValueError(f"backbone.low ({low}) must come before backbone.mid ({mid})")
+        if not 0 <= low < mid:
+            raise ValueError(f"backbone.low ({low}) must come before backbone.mid ({mid}), and neither below 0")
         if not high or set(high) - {"low", "mid"} or grid not in ("low", "mid"):
             raise ValueError(f"backbone.high is {list(high)} and backbone.grid {grid!r}: both name 'low' or 'mid'")
         sized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
@@ -67,6 +67,10 @@ class TimmBackbone(Backbone):
             )
         except (AssertionError, IndexError) as error:
             raise ValueError(f"{name} has no features {low} and {mid} (backbone.low, backbone.mid)") from error
+        except TypeError as error:
+            if image_size is None or "img_size" not in str(error):
+                raise
+            raise ValueError(f"{name} takes pictures of any size: leave backbone.image_size out") from error
         channels = dict(zip(("low", "mid"), network.feature_info.channels(), strict=True))
         config = network.pretrained_cfg
         super().__init__(
