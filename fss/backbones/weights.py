@@ -11,6 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from fss.svf import plain_state_dict
+
 PACKAGES = ("efficientnet_lite0",)
 
 
@@ -40,7 +42,8 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
 
 def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Loads a state dict; anything missing, left over or of another shape is an error that lists it."""
-    own = module.state_dict()
+    # a decomposed module takes plain weights and factors them on the way in
+    own = plain_state_dict(module.state_dict())
     # files written before torch 0.4.1 lack the norms' batch counters, which inference never reads
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     extra = [k for k in state if k not in own]
