@@ -92,7 +92,10 @@ def decompose(
             )
         stems = tuple(only)
         chosen = lambda name, layer: any(name == s or name.startswith(s + ".") for s in stems)  # noqa: E731
-    slots = [slot for slot in _slots(module) if _is_plain(slot[3]) and chosen(slot[0], slot[3])]
+    plain = [slot for slot in _slots(module) if _is_plain(slot[3])]
+    # a layer that stands in several places is taken in all of them once one is chosen
+    taken = {id(layer) for name, _, _, layer in plain if chosen(name, layer)}
+    slots = [slot for slot in plain if id(slot[3]) in taken]
     if not slots:
         raise ValueError("nothing to decompose: no plain Conv2d (one group) or Linear layer was chosen")
 
