@@ -38,7 +38,7 @@ def _slots(module: nn.Module) -> list[Slot]:
     """Every place a layer stands in, a shared layer with each of its places."""
     return [
         (f"{path}.{attribute}" if path else attribute, parent, attribute, child)
-        for path, parent in module.named_modules()
+        for path, parent in module.named_modules(remove_duplicate=False)
         for attribute, child in parent._modules.items()
         if child is not None
     ]
@@ -98,6 +98,10 @@ def decompose(
     slots = [slot for slot in plain if id(slot[3]) in taken]
     if not slots:
         raise ValueError("nothing to decompose: no plain Conv2d (one group) or Linear layer was chosen")
+
+    for name, _, _, layer in slots:
+        if not torch.isfinite(layer.weight).all():  # type: ignore[arg-type]
+            raise ValueError(f"{name}: the weight holds NaN or infinite values, so it has no singular values")
 
     def factored(layer: nn.Module) -> nn.Module:
         return SVFConv2d(layer) if isinstance(layer, nn.Conv2d) else SVFLinear(layer)  # type: ignore[arg-type]
