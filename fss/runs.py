@@ -38,10 +38,17 @@ def start(cfg: DictConfig) -> None:
     Raises:
         ValueError: Settings without a default were not given; they are named.
     """
-    if missing := sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("hydra.")):
+    if missing := _missing(OmegaConf.to_container(cfg)):
         raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
     _quiet_lightning()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def _missing(settings: Any, path: str = "") -> list[str]:
+    # OmegaConf.missing_keys stops at an interpolation of a missing value
+    if isinstance(settings, dict):
+        return [key for name, value in settings.items() for key in _missing(value, f"{path}.{name}".lstrip("."))]
+    return [path] if settings == "???" else []
 
 
 def _quiet_lightning() -> None:

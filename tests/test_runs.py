@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -53,6 +54,8 @@ def start(script: str, *overrides: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(script, list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]  # as hydra.main hands it over
         importlib.import_module(script).main.__wrapped__(cfg)
 
 
