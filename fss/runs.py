@@ -184,6 +184,7 @@ def test(
     metric = learner.metric
     assert metric is not None
     scores = metric.compute()
+    class_iou = scores["class_iou"].reshape(-1)  # torchmetrics makes a scalar of one class
     names = datamodule.class_names
     metrics = {
         "dataset": cfg.dataset.name,
@@ -202,7 +203,7 @@ def test(
         "classes": {
             names[class_id - 1]: {
                 "id": class_id,
-                "iou": float(scores["class_iou"][row]),
+                "iou": float(class_iou[row]),
                 "intersection": int(metric.intersection[row, 1]),
                 "union": int(metric.union[row, 1]),
                 "episodes": int(metric.episodes[row]),
