@@ -5,12 +5,14 @@ Shapes: B batch, K shots, S image side, C channels, h w feature height and width
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from fss.backbones import Backbone, Lower
+from fss.backbones import Backbone
 from fss.heads import Features, Head, Prediction
 
 
@@ -23,17 +25,44 @@ class FewShotSegmenter(nn.Module):
     Args:
         backbone: Where features come from.
         head: The method.
+
+    Attributes:
+        base_backbone: The backbone as it was before tuning, for a head with a base learner; None where it
+            is the same.
     """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.base_backbone: Backbone | None = None
         self.train(self.training)
+
+    def tune(self, tuning: Callable[[Backbone], None]) -> None:
+        """Applies a tuning to the backbone; for a base learner it is kept as it was, too.
+
+        Args:
+            tuning: Of `fss.tuning`.
+        """
+        before = copy.deepcopy(self.backbone) if self.head.has_base_learner else None
+        tuning(self.backbone)
+        if before is not None and any(p.requires_grad for p in self.backbone.parameters()):
+            self.keep_for_base_learner(before)
+
+    def keep_for_base_learner(self, backbone: Backbone) -> None:
+        """Gives the base learner a backbone of its own, frozen.
+
+        Parts in which the two are equal and nothing is trained are stored once: `backbone` gets those of the tuned
+        one. Where that holds for the stem, the stem also runs once.
+        """
+        self.base_backbone = backbone.requires_grad_(False).eval()
+        _share_equal_parts(self.base_backbone, self.backbone)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.backbone.eval()
+        if self.base_backbone is not None:
+            self.base_backbone.eval()
         return self
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Any:
@@ -46,37 +75,77 @@ class FewShotSegmenter(nn.Module):
         lower = self.backbone.lower(images.flatten(0, 1))
         foreground = (masks == 1).to(images.dtype)
         high = self.backbone.upper(lower, foreground.flatten(0, 1)[:, None])
-        return self._encode_support(Features(*lower, high), foreground)
+        return self._encode_support((*lower, high), foreground)
 
     def encode_query(self, images: Tensor) -> Any:
         """What the queries (B, 3, S, S), normalised, offer."""
-        lower = self.backbone.lower(images)
-        return self.head.encode_query(Features(*lower, self.backbone.upper(lower)))
+        stem = self.backbone.stem(images)
+        lower = self.backbone.after_stem(stem)
+        high = self.backbone.upper(lower)
+        return self.head.encode_query(Features(*lower, high, self._base_features(images, stem, high)))
 
-    def decode(self, query: Any, support: Any, size: tuple[int, int]) -> Prediction:
-        """The answer, its logits at `size` (height and width of the images)."""
-        return self.head.decode(query, support, size)
+    def decode(
+        self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
+    ) -> Prediction:
+        """The answer; see `Head.decode`."""
+        return self.head.decode(query, support, size, own_class)
 
-    def forward(self, query: Tensor, support: Tensor, support_masks: Tensor) -> Prediction:
+    def forward(
+        self, query: Tensor, support: Tensor, support_masks: Tensor, own_class: Tensor | None = None
+    ) -> Prediction:
         """The three functions in one go, with one pass of the backbone over all images.
 
         Args:
             query: (B, 3, S, S), normalised.
             support: (B, K, 3, S, S), normalised.
             support_masks: (B, K, S, S); 1 is the object.
+            own_class: (B,), see `Head.decode`.
         """
         b, s = query.shape[0], query.shape[-2:]
         foreground = (support_masks == 1).to(query.dtype)
         masks = torch.cat(
             [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
         )  # (B + B * K, 1, S, S)
-        lower: Lower = self.backbone.lower(torch.cat([query, support.flatten(0, 1)]))
-        features = Features(*lower, self.backbone.upper(lower, masks))
-        encoded_query = self.head.encode_query(Features(*(maps[:b] for maps in features)))
-        encoded_support = self._encode_support(Features(*(maps[b:] for maps in features)), foreground)
-        return self.decode(encoded_query, encoded_support, (s[0], s[1]))
+        stem = self.backbone.stem(torch.cat([query, support.flatten(0, 1)]))
+        lower = self.backbone.after_stem(stem)
+        maps = (*lower, self.backbone.upper(lower, masks))
+        base = self._base_features(query, stem[:b], maps[2][:b])
+        encoded_query = self.head.encode_query(Features(*(m[:b] for m in maps), base))
+        encoded_support = self._encode_support([m[b:] for m in maps], foreground)
+        return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
 
-    def _encode_support(self, features: Features, foreground: Tensor) -> Any:
-        # (B * K, C, h, w) -> (B, K, C, h, w)
-        shots = Features(*(maps.unflatten(0, foreground.shape[:2]) for maps in features))
+    def _base_features(self, images: Tensor, stem: Tensor, high: Tensor) -> Tensor | None:
+        """What the base learner sees of queries (B, 3, S, S): high features of the backbone before tuning."""
+        base = self.base_backbone
+        if not self.head.has_base_learner:
+            return None
+        if base is None:  # the backbone is as it was
+            return high
+        pairs = zip(base.stem_modules, self.backbone.stem_modules, strict=True)
+        shared = all(mine is theirs for mine, theirs in pairs)
+        lower = base.after_stem(stem) if shared else base.lower(images)
+        return base.upper(lower)
+
+    def _encode_support(self, maps: Sequence[Tensor], foreground: Tensor) -> Any:
+        # low, mid and high (B * K, C, h, w) -> (B, K, C, h, w)
+        shots = Features(*(m.unflatten(0, foreground.shape[:2]) for m in maps))
         return self.head.encode_support(shots, foreground)
+
+
+def _share_equal_parts(copied: nn.Module, tuned: nn.Module) -> None:
+    """Puts parts of `tuned` that are frozen and equal in `copied`'s, from the largest down."""
+    for name, part in copied.named_children():
+        other = getattr(tuned, name)
+        if _equal_and_frozen(part, other):
+            setattr(copied, name, other)
+        elif type(part) is type(other):
+            _share_equal_parts(part, other)
+
+
+def _equal_and_frozen(part: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = part.state_dict(), other.state_dict()
+    return (
+        mine.keys() == theirs.keys()
+        and not any(p.requires_grad for p in other.parameters())
+        and all(torch.equal(mine[key], theirs[key]) for key in mine)
+    )

@@ -1,14 +1,17 @@
 """Ours against numbers put out by the published programs (tests/golden/README.md says what each holds).
 
 `FSS_GOLDEN=DIR pytest tests/test_golden.py` runs whatever cases another folder holds. Model cases are named
-`{method}_{backbone}_{dataset}_{shot}shot`; a method that is not built yet is skipped by name.
+`{method}_{backbone}_{dataset}_{shot}shot`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,15 +22,22 @@ from torch import Tensor, nn
 from fss.backbones import Backbone, ResNetBackbone, VGGBackbone
 from fss.checkpoints import load_published
 from fss.data.transforms import EvaluationTransform
-from fss.heads import Head, PFENet
-from fss.heads.ops import masked_average_pool, prior_mask
+from fss.heads import BAM, Baseline, Head, PFENet
+from fss.heads.ops import gram_matrix, masked_average_pool, prior_mask
 from fss.metrics import ClassIoU
 from fss.segmenter import FewShotSegmenter
-from fss.svf import decompose, singular_values
+from fss.svf import singular_values
+from fss.tuning import svf
 
 GOLDEN = Path(os.environ.get("FSS_GOLDEN", Path(__file__).parent / "golden"))
 FILES = {path.stem: path for path in sorted(GOLDEN.glob("*.npz"))}
 MODELS = [name for name in FILES if name.endswith("shot")]
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "resnet50": ResNetBackbone,
+    "resnet101": partial(ResNetBackbone, depth=101),
+    "vgg16": VGGBackbone,
+}
+LOSSES = {"pfenet": ("main", "inner"), "bam": ("main", "meta", "base"), "baseline": ("main",)}
 PYRAMIDS = {"pascal": (60, 30, 15, 8), "coco": (1.0, 0.5, 0.25, 0.125)}
 
 
@@ -37,14 +47,18 @@ def one(name: str) -> pytest.MarkDecorator:
 
 
 def build(case: str) -> FewShotSegmenter:
-    method, backbone_name, dataset, _ = case.split("_")
-    backbones = {"resnet50": ResNetBackbone, "vgg16": VGGBackbone}
-    if method != "pfenet" or backbone_name not in backbones:
-        pytest.skip(f"{method} with {backbone_name} is not built yet")
-    backbone: Backbone = backbones[backbone_name]()
-    head: Head = PFENet(backbone.channels, pyramid=PYRAMIDS[dataset])
-    segmenter = FewShotSegmenter(backbone, head)
+    method, backbone_name, dataset, shot = case.split("_")
     layout = json.loads((GOLDEN / f"{case}.layout.json").read_text())
+    backbone = BACKBONES[backbone_name]()
+    head: Head
+    if method == "pfenet":
+        head = PFENet(backbone.channels, pyramid=PYRAMIDS[dataset])
+    elif method == "bam":
+        classes = layout["learner_base.1.4.bias"][0]
+        head = BAM(backbone.channels, base_classes=classes - 1, shot=int(shot.removesuffix("shot")))
+    else:
+        head = Baseline(backbone.channels)
+    segmenter = FewShotSegmenter(backbone, head)
     # as the published files are: under DataParallel's prefix
     load_published(segmenter, {f"module.{name}": value for name, value in state_dict(layout).items()})
     return segmenter.eval()
@@ -74,10 +88,24 @@ def close(ours: Tensor, theirs: np.ndarray, relative: float) -> None:
     assert (ours - expected).abs().max() <= relative * expected.abs().max()
 
 
+def losses(
+    case: str, segmenter: FewShotSegmenter, golden: dict[str, Any], batch: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """The training losses, in the order of the file."""
+    query, support, support_mask, query_mask = batch
+    base_mask, own_class = (
+        torch.from_numpy(golden[n]) if n in golden else None for n in ("base_mask", "train_cat")
+    )
+    prediction = segmenter(query, support, support_mask, own_class)
+    named = segmenter.head.losses(prediction, query_mask, None, base_mask)
+    return [named[name] for name in LOSSES[case.split("_")[0]]]
+
+
 @pytest.mark.parametrize("case", MODELS)
 def test_outputs_and_losses(case: str) -> None:
     segmenter = build(case)
-    golden, query, support, support_mask, query_mask = inputs(case, torch.float32)
+    golden, *batch = inputs(case, torch.float32)
+    query, support, support_mask, _ = batch
     with torch.no_grad():
         at_once = segmenter(query, support, support_mask)
         parts = segmenter.decode(
@@ -85,38 +113,46 @@ def test_outputs_and_losses(case: str) -> None:
             segmenter.encode_support(support, support_mask),
             (query.shape[-2], query.shape[-1]),
         )
+        for loss, expected in zip(losses(case, segmenter, golden, batch), golden["train_losses"], strict=True):
+            assert loss.item() == pytest.approx(float(expected), rel=1e-4)
     for prediction in (at_once, parts):
-        close(prediction.logits, golden["logits"], 1e-4)
-        losses = segmenter.head.losses(prediction, query_mask, None)
-        for name, expected in zip(("main", "inner"), golden["train_losses"], strict=True):
-            assert losses[name].item() == pytest.approx(float(expected), rel=1e-4)
+        if "final" in golden:
+            stride = int(golden["base_stride"])
+            close(prediction.logits, golden["final"], 1e-4)
+            close(prediction.inner[0], golden["meta"], 1e-4)
+            close(prediction.base[..., ::stride, ::stride], golden["base"], 1e-4)
+        else:
+            close(prediction.logits, golden["logits"], 1e-4)
 
 
 @pytest.mark.parametrize("case", MODELS)
 def test_singular_values_and_gradients(case: str) -> None:
     segmenter = build(case).double()
-    golden, query, support, support_mask, query_mask = inputs(case, torch.float64)
-    decompose(segmenter.backbone, only=("layer2", "layer3", "layer4"))
+    golden, *batch = inputs(case, torch.float64)
+    segmenter.tune(svf)
     values = singular_values(segmenter.backbone)
     assert [value.name for value in values] == list(golden["svf_grad_names"])
     assert [len(value.S) for value in values] == list(golden["svf_sizes"])
     close(torch.cat([value.S for value in values]), golden["svf_singular_values"], 1e-5)
 
-    losses = segmenter.head.losses(segmenter(query, support, support_mask), query_mask, None)
-    for name, expected in zip(("main", "inner"), golden["svf_train_losses"], strict=True):
-        assert losses[name].item() == pytest.approx(float(expected), rel=1e-5)
-    torch.stack(list(losses.values())).sum().backward()
+    found = losses(case, segmenter, golden, tuple(batch))
+    for loss, expected in zip(found, golden["svf_train_losses"], strict=True):
+        assert loss.item() == pytest.approx(float(expected), rel=1e-5)
+    torch.stack(found).sum().backward()
     close(torch.cat([gradient(segmenter.backbone, f"{v.name}.S") for v in values]), golden["svf_grad"], 1e-5)
+    trained = {name for name, parameter in segmenter.head.named_parameters() if parameter.requires_grad}
+    assert trained == set(golden["head_grad_names"])
     for name, expected in zip(golden["head_grad_names"], golden["head_grad_norms"], strict=True):
         assert float(gradient(segmenter.head, str(name)).norm()) == pytest.approx(float(expected), rel=1e-5)
 
 
 @one("parts")
-def test_prior_and_prototype(file: Path) -> None:
+def test_prior_prototype_and_gram_matrix(file: Path) -> None:
     golden = {name: torch.from_numpy(value) for name, value in np.load(file).items()}
     masked = golden["support"] * golden["mask"]
     close(prior_mask(golden["query"], masked), golden["prior"].numpy(), 1e-4)
     close(masked_average_pool(golden["support"], golden["mask"]), golden["prototype"].numpy(), 1e-4)
+    close(gram_matrix(golden["support"]), golden["gram"].numpy(), 1e-4)
 
 
 @one("eval_resize")

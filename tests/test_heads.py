@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fss.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone, VGGBackbone
 from fss.heads import Features, Head, PFENet, Prediction, PriorMask
 from fss.heads.head import cross_entropy
-from fss.heads.ops import AREA_EPS, COSINE_EPS, masked_average_pool, mean_prior, prior_mask
+from fss.heads.ops import AREA_EPS, COSINE_EPS, gram_matrix, masked_average_pool, prior_mask, prior_masks
 from fss.segmenter import FewShotSegmenter
 
 CHANNELS = Channels(4, 6, 5)
@@ -137,10 +137,35 @@ def test_prior_mask_finds_the_same_feature() -> None:
     assert int(prior_mask(query, support).argmax()) == 2 * 5 + 1
 
 
-def test_mean_prior_is_over_the_shots() -> None:
+def test_prior_masks_are_those_of_the_shots() -> None:
     query, supports = torch.randn(2, 5, 4, 4), torch.randn(2, 3, 5, 4, 4)
-    expected = sum(prior_mask(query, supports[:, k]) for k in range(3)) / 3
-    torch.testing.assert_close(mean_prior(query, supports), expected)
+    priors = prior_masks(query, supports)
+    assert priors.shape == (2, 3, 4, 4)
+    for k in range(3):
+        torch.testing.assert_close(priors[:, k : k + 1], prior_mask(query, supports[:, k]))
+
+
+def test_gram_matrix_by_loops() -> None:
+    maps = torch.randn(2, 3, 4, 5)
+    gram = gram_matrix(maps)
+    assert gram.shape == (2, 3, 3)
+    for b in range(2):
+        for i in range(3):
+            for j in range(3):
+                one, other = maps[b, i].flatten().tolist(), maps[b, j].flatten().tolist()
+                cosine = sum(x * y for x, y in zip(one, other, strict=True)) / (
+                    math.hypot(*one) * math.hypot(*other)
+                )
+                assert float(gram[b, i, j]) == pytest.approx(cosine, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gram_matrix_is_float32_under_autocast(dtype: torch.dtype) -> None:
+    maps = torch.randn(1, 4, 3, 3).to(dtype)
+    with torch.autocast("cpu", dtype=dtype):
+        gram = gram_matrix(maps)
+    assert gram.dtype == torch.float32
+    assert torch.equal(gram, gram_matrix(maps.float()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -177,7 +202,7 @@ def test_pfenet_shapes(shots: int, pyramid: str, grid: tuple[int, int], size: tu
     masks = episode(2, shots, size)[2]
     support = head.encode_support(features(2, shots, grid, (3, 4)), masks)
     query = head.encode_query(features(2, None, grid, (3, 4)))
-    assert support.prototype.shape == (2, 8, 1, 1)
+    assert support.prototypes.shape == (2, shots, 8, 1, 1)
     assert support.high.shape == (2, shots, 5, 3, 4)
     assert query.features.shape == (2, 8, *grid)
     with torch.no_grad():
@@ -250,23 +275,6 @@ def test_identical_supports_give_the_one_shot_answer(head: Head) -> None:
     assert not torch.allclose(three.prior, first.prior, atol=1e-3)
 
 
-def test_every_support_counts_alike_in_prototype_and_prior() -> None:
-    head = PFENet(CHANNELS, width=8).eval()
-    shots, masks = features(2, 3, (6, 6)), (torch.rand(2, 3, 12, 12) > 0.5).float()
-    query = torch.randn(2, 5, 6, 6)
-    with torch.no_grad():
-        together = head.encode_support(shots, masks)
-        alone = [
-            head.encode_support(Features(*(maps[:, k : k + 1] for maps in shots)), masks[:, k : k + 1])
-            for k in range(3)
-        ]
-    prototypes = torch.stack([support.prototype for support in alone])
-    torch.testing.assert_close(together.prototype, prototypes.mean(0))
-    assert prototypes.std(0).max() > 0
-    priors = torch.stack([mean_prior(query, support.high) for support in alone])
-    torch.testing.assert_close(mean_prior(query, together.high), priors.mean(0))
-
-
 def test_episodes_of_a_batch_do_not_mix() -> None:
     segmenter = tiny_segmenter().eval()
     query, support, masks = episode(b=3, k=2)
@@ -297,7 +305,7 @@ def test_prior_head_answers_where_the_prior_exceeds_its_threshold() -> None:
         head = PriorMask(CHANNELS, threshold)
         assert not list(head.parameters())
         prediction = head.decode(head.encode_query(query), head.encode_support(support, masks), (5, 4))
-        torch.testing.assert_close(prediction.prior, mean_prior(query.high, support.high))
+        torch.testing.assert_close(prediction.prior, prior_masks(query.high, support.high).mean(1, keepdim=True))
         foreground = prediction.logits.argmax(1)
         assert torch.equal(foreground.bool(), prediction.prior[:, 0] > threshold)
         areas.append(int(foreground.sum()))

@@ -61,9 +61,26 @@ class Backbone(nn.Module):
         """RGB images (..., 3, S, S) in 0..255, of any type, to what the weights expect (float)."""
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
+    @property
+    def stem_modules(self) -> tuple[nn.Module, ...]:
+        """What `stem` runs."""
+        return ()
+
+    def stem(self, images: Tensor) -> Tensor:
+        """The first part of `lower`, rarely tuned: stages 0 and 1 where they can be run alone, else nothing.
+
+        Args:
+            images: Normalised (B, 3, S, S).
+        """
+        return images
+
+    def after_stem(self, stem: Tensor) -> Lower:
+        """The rest of `lower`."""
+        raise NotImplementedError
+
     def lower(self, images: Tensor) -> Lower:
         """Normalised images (B, 3, S, S) to low and mid features."""
-        raise NotImplementedError
+        return self.after_stem(self.stem(images))
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
         """High features (B, C, h, w), from which the prior mask is made.
@@ -108,8 +125,15 @@ class LayeredBackbone(Backbone):
         self.layer0, self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.high = high
 
-    def lower(self, images: Tensor) -> Lower:
-        low = self.layer2(self.layer1(self.layer0(images)))
+    @property
+    def stem_modules(self) -> tuple[nn.Module, ...]:
+        return (self.layer0, self.layer1)
+
+    def stem(self, images: Tensor) -> Tensor:
+        return self.layer1(self.layer0(images))
+
+    def after_stem(self, stem: Tensor) -> Lower:
+        low = self.layer2(stem)
         mid = self.layer3(low)
         return Lower(resize(low, mid.shape[-2:]), mid)
 

@@ -84,8 +84,8 @@ class TimmBackbone(Backbone):
         if weights is not None:
             load_timm_weights(network.model, name, weights)
 
-    def lower(self, images: Tensor) -> Lower:
-        low, mid = self.network(images)
+    def after_stem(self, stem: Tensor) -> Lower:
+        low, mid = self.network(stem)  # timm offers no common cut: its stem is nothing
         size = (low if self.grid == "low" else mid).shape[-2:]
         return Lower(*(F.normalize(resize(maps, size), dim=1) for maps in (low, mid)))
 

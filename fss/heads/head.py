@@ -14,11 +14,16 @@ IGNORE = 255  # label of pixels that count neither in losses nor in metrics
 
 
 class Features(NamedTuple):
-    """A backbone's maps of one set of images, each (B, C, h, w), or (B, K, C, h, w) for supports."""
+    """A backbone's maps of one set of images, each (B, C, h, w), or (B, K, C, h, w) for supports.
+
+    Attributes:
+        base: Of a query, for a head with a base learner: high features of the backbone as it was before tuning.
+    """
 
     low: Tensor
     mid: Tensor
     high: Tensor
+    base: Tensor | None = None
 
 
 class Prediction(NamedTuple):
@@ -28,15 +33,23 @@ class Prediction(NamedTuple):
         logits: (B, 2, S, S) background and foreground.
         prior: (B, 1, h, w) prior mask in 0..1.
         inner: Further logits (B, 2, S, S) that the method's own losses use.
+        base: Logits of the base classes (B, N + 1, S, S), background first, from a base learner.
     """
 
     logits: Tensor
     prior: Tensor
     inner: tuple[Tensor, ...] = ()
+    base: Tensor | None = None
 
 
 class Head(nn.Module):
-    """A few-shot method on top of a backbone: what the supports say, what the query offers, the answer."""
+    """A few-shot method on top of a backbone: what the supports say, what the query offers, the answer.
+
+    Attributes:
+        has_base_learner: Whether queries come with `Features.base`.
+    """
+
+    has_base_learner = False
 
     def encode_support(self, features: Features, masks: Tensor) -> Any:
         """The supports' part of the answer.
@@ -51,22 +64,39 @@ class Head(nn.Module):
         """The query's part of the answer, from maps (B, C, h, w)."""
         raise NotImplementedError
 
-    def decode(self, query: Any, support: Any, size: tuple[int, int]) -> Prediction:
-        """The answer, its logits at `size` (height and width of the image)."""
+    def decode(
+        self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
+    ) -> Prediction:
+        """The answer.
+
+        Args:
+            query: From `encode_query`.
+            support: From `encode_support`.
+            size: Height and width of the image, and of the logits.
+            own_class: (B,) where the class asked for stands among the base classes, from 0; -1 for a novel
+                one. None: all are novel.
+        """
         raise NotImplementedError
 
-    def losses(self, prediction: Prediction, mask: Tensor, class_weights: Tensor | None) -> dict[str, Tensor]:
+    def losses(
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        class_weights: Tensor | None,
+        base_mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """The named losses whose sum is minimised.
 
         Args:
             prediction: From `decode`.
             mask: Truth (B, S, S): 0, 1, 255 ignored.
             class_weights: (2,) weights of background and foreground, or None.
+            base_mask: Truth of a base learner (B, S, S): 0, base classes from 1, 255 ignored.
         """
         return {"main": cross_entropy(prediction.logits, mask, class_weights)}
 
 
 def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Mean cross-entropy over the pixels of (B, 2, S, S) that are not ignored, in float32 at least."""
+    """Mean cross-entropy over the pixels of (B, C, S, S) that are not ignored, in float32 at least."""
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
     return F.cross_entropy(logits, mask.long(), class_weights, ignore_index=IGNORE)

@@ -41,6 +41,17 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
         return ((best - low) / (high - low + COSINE_EPS)).reshape(b, 1, h, w)
 
 
-def mean_prior(query: Tensor, supports: Tensor) -> Tensor:
-    """Mean over the shots of `prior_mask`: query (B, C, h, w), supports (B, K, C, h', w') -> (B, 1, h, w)."""
-    return torch.stack([prior_mask(query, support) for support in supports.unbind(1)]).mean(0)
+def prior_masks(query: Tensor, supports: Tensor) -> Tensor:
+    """`prior_mask` of each shot: query (B, C, h, w), supports (B, K, C, h', w') -> (B, K, h, w)."""
+    return torch.cat([prior_mask(query, support) for support in supports.unbind(1)], dim=1)
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Cosine similarities of the channels over all locations: (B, C, h, w) -> (B, C, C) (BAM, equation 8).
+
+    Taken in float32 also under autocast.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        maps = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2)  # (B, C, n)
+        norms = maps.norm(dim=2, keepdim=True)  # (B, C, 1)
+        return maps @ maps.mT / (norms @ norms.mT + COSINE_EPS)

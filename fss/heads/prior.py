@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fss.heads.head import Features, Head, Prediction
-from fss.heads.ops import mean_prior
+from fss.heads.ops import prior_masks
 from fss.resize import resize
 
 
@@ -39,7 +39,9 @@ class PriorMask(Head):
         """High features (B, C, h, w)."""
         return features.high
 
-    def decode(self, query: Tensor, support: Tensor, size: tuple[int, int]) -> Prediction:
-        prior = mean_prior(query, support)
+    def decode(
+        self, query: Tensor, support: Tensor, size: tuple[int, int], own_class: Tensor | None = None
+    ) -> Prediction:
+        prior = prior_masks(query, support).mean(1, keepdim=True)
         margin = resize(prior, size) - self.threshold
         return Prediction(torch.cat([-margin, margin], 1), prior)
