@@ -108,10 +108,10 @@ class FewShotSegmenter(nn.Module):
         )  # (B + B * K, 1, S, S)
         stem = self.backbone.stem(torch.cat([query, support.flatten(0, 1)]))
         lower = self.backbone.after_stem(stem)
-        maps = (*lower, self.backbone.upper(lower, masks))
-        base = self._base_features(query, stem[:b], maps[2][:b])
-        encoded_query = self.head.encode_query(Features(*(m[:b] for m in maps), base))
-        encoded_support = self._encode_support([m[b:] for m in maps], foreground)
+        high = self.backbone.upper(lower, masks)
+        base = self._base_features(query, stem[:b], high[:b])
+        encoded_query = self.head.encode_query(Features(lower.low[:b], lower.mid[:b], high[:b], base))
+        encoded_support = self._encode_support((lower.low[b:], lower.mid[b:], high[b:]), foreground)
         return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
 
     def _base_features(self, images: Tensor, stem: Tensor, high: Tensor) -> Tensor | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,12 @@ def close(ours: Tensor, theirs: np.ndarray, relative: float) -> None:
 
 
 def losses(
-    case: str, segmenter: FewShotSegmenter, golden: dict[str, Any], batch: tuple[Tensor, ...]
+    case: str, segmenter: FewShotSegmenter, golden: dict[str, Any], batch: Sequence[Tensor]
 ) -> list[Tensor]:
     """The training losses, in the order of the file."""
     query, support, support_mask, query_mask = batch
     base_mask, own_class = (
-        torch.from_numpy(golden[n]) if n in golden else None for n in ("base_mask", "train_cat")
+        torch.from_numpy(golden[name]) if name in golden else None for name in ("base_mask", "train_cat")
     )
     prediction = segmenter(query, support, support_mask, own_class)
     named = segmenter.head.losses(prediction, query_mask, None, base_mask)
@@ -120,6 +120,7 @@ def test_outputs_and_losses(case: str) -> None:
             stride = int(golden["base_stride"])
             close(prediction.logits, golden["final"], 1e-4)
             close(prediction.inner[0], golden["meta"], 1e-4)
+            assert prediction.base is not None
             close(prediction.base[..., ::stride, ::stride], golden["base"], 1e-4)
         else:
             close(prediction.logits, golden["logits"], 1e-4)
@@ -135,7 +136,7 @@ def test_singular_values_and_gradients(case: str) -> None:
     assert [len(value.S) for value in values] == list(golden["svf_sizes"])
     close(torch.cat([value.S for value in values]), golden["svf_singular_values"], 1e-5)
 
-    found = losses(case, segmenter, golden, tuple(batch))
+    found = losses(case, segmenter, golden, batch)
     for loss, expected in zip(found, golden["svf_train_losses"], strict=True):
         assert loss.item() == pytest.approx(float(expected), rel=1e-5)
     torch.stack(found).sum().backward()

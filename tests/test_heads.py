@@ -153,9 +153,8 @@ def test_gram_matrix_by_loops() -> None:
         for i in range(3):
             for j in range(3):
                 one, other = maps[b, i].flatten().tolist(), maps[b, j].flatten().tolist()
-                cosine = sum(x * y for x, y in zip(one, other, strict=True)) / (
-                    math.hypot(*one) * math.hypot(*other)
-                )
+                product = sum(x * y for x, y in zip(one, other, strict=True))
+                cosine = product / (math.hypot(*one) * math.hypot(*other))
                 assert float(gram[b, i, j]) == pytest.approx(cosine, abs=1e-5)
 
 
