@@ -59,10 +59,10 @@ class MetaLearner(lightning.LightningModule):
         """The segmenter's answer to a batch of episodes, pictures not yet normalised."""
         segmenter = self._evaluated or self.segmenter
         normalize = segmenter.backbone.normalize
-        return segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask)
+        return segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask, batch.own_class)
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
-        losses = self.segmenter.head.losses(self(batch), batch.query_mask, self.class_weights)
+        losses = self.segmenter.head.losses(self(batch), batch.query_mask, self.class_weights, batch.base_mask)
         loss = torch.stack(list(losses.values())).sum()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.query))
         self.log_dict(

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fss.data.episodes import Draw, Episode, EpisodeDataset, Transform, collate
+from fss.data.episodes import Draw, Episode, EpisodeDataset, Transform, collate, fill_boxes
 from fss.data.index import build_index, build_pool
 from fss.data.reader import Reader
 from fss.data.sampler import EpisodeSampler
@@ -65,9 +67,11 @@ class Corner:
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]:
         self.seeds.append(seed)
-        return image[:S, :S].copy(), mask[:S, :S].copy()
+        return tuple(a[:S, :S].copy() for a in (image, mask, base_mask) if a is not None)
 
 
 def dataset(
@@ -77,10 +81,11 @@ def dataset(
     classes: Iterable[int] = (1, 2, 3, 4),
     seed: int = 7,
     with_label: bool = False,
+    **settings: Any,
 ) -> EpisodeDataset:
     reader = reader or Numbered()
     pool = build_pool(build_index(reader), classes, shot, min_pixels=1)
-    return EpisodeDataset(reader, pool, shot, seed, transform or Corner(), with_label)
+    return EpisodeDataset(reader, pool, shot, seed, transform or Corner(), with_label, **settings)
 
 
 def augmented(shot: int, seed: int = 7) -> EpisodeDataset:
@@ -295,8 +300,8 @@ def test_no_label_unless_asked_for() -> None:
     assert label.numel() == 0
 
 
-@pytest.mark.parametrize("shape", [(20, 25), (33, 31), (1, 1)])
-def test_picture_and_mask_of_different_sizes_name_the_file(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(20, 25), (33, 31), (1, 1), (31, 33, 3)])
+def test_picture_and_mask_of_different_sizes_name_the_file(shape: tuple[int, ...]) -> None:
     class Odd(Numbered):
         def image(self, index: int) -> np.ndarray:
             return np.zeros((31, 33, 3), np.uint8)
@@ -307,9 +312,67 @@ def test_picture_and_mask_of_different_sizes_name_the_file(shape: tuple[int, int
     episodes = dataset(1, Odd(), classes=(1,))
     name = rf"numbered/{episodes.draw(0).query}\.png"
     with pytest.raises(
-        ValueError, match=rf"{name}: the picture is 33 x 31 pixels, its mask {shape[1]} x {shape[0]}"
+        ValueError, match=rf"{name}: the picture has the shape \(31, 33, 3\), its mask {re.escape(str(shape))}"
     ):
         episodes[0]
+
+
+def test_base_masks_and_own_class() -> None:
+    episodes = dataset(1, classes=(1, 2, 4), base_classes=(2, 4), with_base_mask=True)
+    own = {}
+    for i in range(24):
+        episode, query = episodes[i], episodes.draw(i).query
+        labels = Numbered().mask(query)[:S, :S]
+        expected = np.select([labels == 2, labels == 4, labels == 255], [1, 2, 255], 0)
+        np.testing.assert_array_equal(episode.base_mask.numpy(), expected)
+        own[int(episode.class_id)] = int(episode.own_class)
+    assert own == {1: -1, 2: 0, 4: 1}
+
+
+def test_base_mask_goes_the_query_s_way() -> None:
+    """Where an augmented query shows the class, its base mask says that class."""
+    transform = TrainingTransform(48, (0.8, 1.25))
+    episodes = dataset(1, transform=transform, base_classes=(1, 2, 3, 4), with_base_mask=True)
+    for i in range(8):
+        episode = episodes[i]
+        assert episode.base_mask.shape == (48, 48)
+        assert torch.equal(episode.base_mask == episode.class_id, episode.query_mask == 1)
+        assert torch.equal(episode.base_mask == 255, episode.query_mask == 255)
+        plain = dataset(1, transform=transform)[i]
+        assert torch.equal(plain.query, episode.query)  # the same augmentation with and without
+        assert plain.base_mask.numel() == 0
+
+
+def test_support_boxes() -> None:
+    episodes, masks = (dataset(2, support_annotation=kind) for kind in ("box", "mask"))
+    for i in range(24):
+        episode = episodes[i]
+        for box, mask in zip(episode.support_mask, masks[i].support_mask, strict=True):
+            assert torch.equal(box == 255, mask == 255)
+            rows, columns = torch.nonzero(mask == 1, as_tuple=True)
+            inside = torch.zeros_like(mask, dtype=torch.bool)
+            inside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+            assert torch.equal(box == 1, inside & (mask != 255))  # one part in each picture of Numbered
+        assert torch.equal(episode.query_mask, masks[i].query_mask)
+
+
+def test_boxes_are_of_connected_parts() -> None:
+    mask = np.zeros((8, 9), np.uint8)
+    mask[0, 0] = mask[1, 1] = mask[2, 2] = 1  # connected by their corners
+    mask[5:8, 5] = mask[7, 5:9] = 1  # an L
+    mask[6, 7] = 255
+    expected = np.zeros((8, 9), np.uint8)
+    expected[0:3, 0:3] = expected[5:8, 5:9] = 1
+    expected[6, 7] = 255
+    before = mask.copy()
+    np.testing.assert_array_equal(fill_boxes(mask), expected)
+    np.testing.assert_array_equal(mask, before)
+    assert not fill_boxes(np.zeros((3, 3), np.uint8)).any()
+
+
+def test_unknown_support_annotation() -> None:
+    with pytest.raises(ValueError, match=r"dataset\.support_annotation='scribble': must be 'mask' or 'box'"):
+        dataset(1, support_annotation="scribble")
 
 
 def test_training_batch(shot: int) -> None:

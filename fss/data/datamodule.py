@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from fss.data.episodes import Episode, EpisodeDataset, Transform, collate
+from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.index import build_index, build_pool
 from fss.data.reader import Reader
@@ -42,6 +42,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         exclude_novel: Whether training pictures with any novel pixel are dropped; otherwise these pixels are
             background in training.
         eval_classes: "novel", or "base" to choose settings without looking at novel classes.
+        with_base_masks: Whether training episodes bring the labels of base classes along, for a base learner.
+        support_annotation: "mask", or "box" for supports with boxes in place of masks.
         num_workers: Loader processes; 0 loads in the main process.
 
     Attributes:
@@ -67,6 +69,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         min_pixels: int = 2048,
         exclude_novel: bool = True,
         eval_classes: Literal["novel", "base"] = "novel",
+        with_base_masks: bool = False,
+        support_annotation: SupportAnnotation = "mask",
         num_workers: int = 2,
     ) -> None:
         super().__init__()
@@ -90,6 +94,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
         self.eval_seed, self.min_pixels, self.exclude_novel = eval_seed, min_pixels, exclude_novel
         self.eval_classes, self.num_workers = eval_classes, num_workers
+        self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
 
@@ -112,7 +117,16 @@ class FewShotDataModule(lightning.LightningDataModule):
             names=dict(enumerate(reader.classes, start=1)),
         )
         logger.info("%d training pictures of %d base classes", len(pool.queries), len(pool.images_of))
-        return EpisodeDataset(reader, pool, self.shot, self.seed, self.train_transform)
+        return EpisodeDataset(
+            reader,
+            pool,
+            self.shot,
+            self.seed,
+            self.train_transform,
+            base_classes=base,
+            with_base_mask=self.with_base_masks,
+            support_annotation=self.support_annotation,
+        )
 
     def _eval_dataset(self) -> EpisodeDataset:
         reader = self.eval_reader()
@@ -129,7 +143,22 @@ class FewShotDataModule(lightning.LightningDataModule):
         logger.info(
             "%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes
         )
-        return EpisodeDataset(reader, pool, self.shot, self.eval_seed, self.eval_transform, with_label=True)
+        return EpisodeDataset(
+            reader,
+            pool,
+            self.shot,
+            self.eval_seed,
+            self.eval_transform,
+            with_label=True,
+            base_classes=classes.base,
+            support_annotation=self.support_annotation,
+        )
+
+    @property
+    def base_classes(self) -> list[int]:
+        """Ids of the fold's base classes, ascending."""
+        assert self._eval is not None, "call setup first"
+        return self._eval.base_classes
 
     @property
     def class_names(self) -> Sequence[str]:

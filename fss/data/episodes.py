@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,11 +18,15 @@ from torch.utils.data import Dataset
 from fss.data.index import Pool
 from fss.data.reader import IGNORE, Reader
 
+SupportAnnotation = Literal["mask", "box"]
+
 
 class Transform(Protocol):
-    """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) and (S, S), the same for the same seed."""
+    """image (h, w, 3) uint8 and masks (h, w) -> (S, S, 3) and (S, S) each, the same for the same seed."""
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]: ...
 
 
 class Draw(NamedTuple):
@@ -40,7 +45,10 @@ class Episode(NamedTuple):
         query_mask: (S, S) uint8: 1 object, 0 background, 255 ignored.
         support: (K, 3, S, S), like query.
         support_mask: (K, S, S), like query_mask.
+        base_mask: (S, S) uint8, the query's base classes: 1 is the first, 0 none, 255 ignored; empty unless
+            asked for.
         class_id: ().
+        own_class: (), where class_id stands among the base classes, from 0; -1 for a novel class.
         id: (), the global episode id.
         label: (h, w) uint8, the query's mask at original size; empty unless asked for.
         names: The query's file, then the supports'.
@@ -50,7 +58,9 @@ class Episode(NamedTuple):
     query_mask: Tensor
     support: Tensor
     support_mask: Tensor
+    base_mask: Tensor
     class_id: Tensor
+    own_class: Tensor
     id: Tensor
     label: Tensor | list[Tensor]
     names: Sequence
@@ -78,13 +88,29 @@ class EpisodeDataset(Dataset[Episode]):
         seed: Another seed gives other episodes.
         transform: Applied to the query and each support independently.
         with_label: Whether to bring the query's mask at original size along.
+        base_classes: Base class ids, ascending; for `own_class` and `base_mask`.
+        with_base_mask: Whether to bring `base_mask` along.
+        support_annotation: "mask", or "box": each connected part of a support's mask is filled to its box.
     """
 
     def __init__(
-        self, reader: Reader, pool: Pool, shot: int, seed: int, transform: Transform, with_label: bool = False
+        self,
+        reader: Reader,
+        pool: Pool,
+        shot: int,
+        seed: int,
+        transform: Transform,
+        with_label: bool = False,
+        base_classes: Sequence[int] = (),
+        with_base_mask: bool = False,
+        support_annotation: SupportAnnotation = "mask",
     ) -> None:
+        if support_annotation not in ("mask", "box"):
+            raise ValueError(f"dataset.support_annotation={support_annotation!r}: must be 'mask' or 'box'")
         self.reader, self.pool, self.shot, self.seed = reader, pool, shot, seed
         self.transform, self.with_label = transform, with_label
+        self.base_classes, self.with_base_mask = list(base_classes), with_base_mask
+        self.support_annotation = support_annotation
 
     def draw(self, episode_id: int) -> Draw:
         """What the episode is made of, without reading any picture."""
@@ -94,12 +120,24 @@ class EpisodeDataset(Dataset[Episode]):
         stream = self._stream(episode_id)
         class_id, query, supports = self._draw(episode_id, stream)
         numbers = [query, *supports]
-        images, masks, label = [], [], np.empty((0, 0), np.uint8)
+        images, masks = [], []
+        label = base_mask = np.empty((0, 0), np.uint8)
         for number in numbers:
-            image, mask = self._read(number, class_id)
-            if number == query and self.with_label:
-                label = mask
-            image, mask = self.transform(image, mask, int(stream.integers(2**31)))
+            image, labels = read(self.reader, number)
+            mask = self._select(labels, class_id)
+            seed = int(stream.integers(2**31))
+            if number != query:
+                if self.support_annotation == "box":
+                    mask = fill_boxes(mask)
+                image, mask = self.transform(image, mask, seed)
+            else:
+                label = mask if self.with_label else label
+                if self.with_base_mask:
+                    image, mask, base_mask = self.transform(
+                        image, mask, seed, base_labels(labels, self.base_classes)
+                    )
+                else:
+                    image, mask = self.transform(image, mask, seed)
             images.append(torch.from_numpy(image).permute(2, 0, 1))
             masks.append(torch.from_numpy(mask))
         return Episode(
@@ -107,7 +145,9 @@ class EpisodeDataset(Dataset[Episode]):
             query_mask=masks[0],
             support=torch.stack(images[1:]),
             support_mask=torch.stack(masks[1:]),
+            base_mask=torch.from_numpy(base_mask),
             class_id=torch.tensor(class_id),
+            own_class=torch.tensor(self.base_classes.index(class_id) if class_id in self.base_classes else -1),
             id=torch.tensor(episode_id),
             label=torch.from_numpy(label),
             names=[self.reader.name(number) for number in numbers],
@@ -126,17 +166,45 @@ class EpisodeDataset(Dataset[Episode]):
         supports = stream.choice(others, self.shot, replace=False)
         return Draw(class_id, query, tuple(supports.tolist()))
 
-    def _read(self, number: int, class_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """The picture, and 1 where its mask is the class, 255 where ignored, 0 elsewhere."""
-        image, labels = self.reader.image(number), self.reader.mask(number)
-        if image.shape[:2] != labels.shape:
-            raise ValueError(
-                f"{self.reader.name(number)}: the picture is {image.shape[1]} x {image.shape[0]} pixels, its mask "
-                f"{labels.shape[1]} x {labels.shape[0]}; give both the same size"
-            )
+    @staticmethod
+    def _select(labels: np.ndarray, class_id: int) -> np.ndarray:
+        """1 where the labels are the class, 255 where ignored, 0 elsewhere."""
         mask = (labels == class_id).astype(np.uint8)
         mask[labels == IGNORE] = IGNORE
-        return image, mask
+        return mask
+
+
+def read(reader: Reader, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (h, w, 3) and its labels (h, w).
+
+    Raises:
+        ValueError: The two differ in size.
+    """
+    image, labels = reader.image(number), reader.mask(number)
+    if labels.ndim != 2 or image.shape[:2] != labels.shape:
+        raise ValueError(
+            f"{reader.name(number)}: the picture has the shape {image.shape}, its mask {labels.shape}; the mask "
+            "must have one number for each pixel of the picture"
+        )
+    return image, labels
+
+
+def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
+    """Class ids (h, w) as a base learner counts them: base classes from 1, all others 0, 255 stays."""
+    table = np.zeros(IGNORE + 1, np.uint8)
+    table[list(base_classes)] = np.arange(1, len(base_classes) + 1)
+    table[IGNORE] = IGNORE
+    return table[labels]
+
+
+def fill_boxes(mask: np.ndarray) -> np.ndarray:
+    """A mask (h, w) of which each connected part (diagonals connect) of 1 fills its box; 255 stays 255."""
+    filled = mask.copy()
+    _, _, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8), connectivity=8)
+    for left, top, width, height, _ in stats[1:]:
+        filled[top : top + height, left : left + width] = 1
+    filled[mask == IGNORE] = IGNORE
+    return filled
 
 
 @lru_cache(maxsize=8)  # successive ids ask for the same order; a few data sets may alternate

@@ -78,11 +78,13 @@ class TrainingTransform:
 
     Args:
         size: S.
-        scale: Smallest and largest factor (0.9, 1.1 for PASCAL-5i; 0.8, 1.25 for COCO-20i).
+        scale: Smallest and largest factor (0.9, 1.1 for PASCAL-5i; 0.8, 1.25 for COCO-20i; 0.5, 2 for the
+            base learner).
         rotation: Largest angle in degrees, to both sides.
+        keep: Fraction of the object that the crop keeps; 0 crops anywhere.
     """
 
-    def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0) -> None:
+    def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0, keep: float = 0.85) -> None:
         _check_size(size)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise ValueError(f"dataset.scale={list(scale)}: give the smallest and the largest factor, above 0")
@@ -95,16 +97,27 @@ class TrainingTransform:
                 GaussianBlur5(p=0.5),
                 A.HorizontalFlip(p=0.5),
                 A.PadIfNeeded(size, size, position="center", **fill),
-                ObjectCrop(size),
-            ]
+                ObjectCrop(size, keep),
+            ],
+            additional_targets={"base_mask": "mask"},
         )
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) uint8 and (S, S); the same for the same seed."""
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) uint8 and (S, S); the same for the same seed.
+
+        Args:
+            image: RGB.
+            mask: The crop keeps where it is 1.
+            seed: Of all chance.
+            base_mask: A second mask, which goes the same way; then the third of the results.
+        """
         # one stream for all steps; set_random_seed would start each of them from the same number
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        result = self._compose(image=image, mask=mask)
-        return np.ascontiguousarray(result["image"]), np.ascontiguousarray(result["mask"])
+        given = {"image": image, "mask": mask} | ({} if base_mask is None else {"base_mask": base_mask})
+        result = self._compose(**given)
+        return tuple(np.ascontiguousarray(result[name]) for name in given)
 
 
 class EvaluationTransform:
@@ -120,17 +133,30 @@ class EvaluationTransform:
         _check_size(size)
         self.size = size
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) float32 in 0..255 and (S, S); nothing is random."""
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: int = 0, base_mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) float32 in 0..255 and (S, S); nothing is random.
+
+        Args:
+            image: RGB.
+            mask: Labels.
+            seed: Not used; transforms are called alike.
+            base_mask: A second mask, which goes the same way; then the third of the results.
+        """
         longer = max(mask.shape)
         height, width = (max(8, side * self.size // longer // 8 * 8) for side in mask.shape)
         # in float32, since the published program resizes floats and rounding would show in the third digit
         resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        labels = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         square = np.zeros((self.size, self.size, 3), np.float32)
-        square_labels = np.full((self.size, self.size), IGNORE, np.uint8)
-        square[:height, :width], square_labels[:height, :width] = resized, labels
-        return square, square_labels
+        square[:height, :width] = resized
+        squares = [square]
+        for labels in (mask, base_mask):
+            if labels is not None:
+                square = np.full((self.size, self.size), IGNORE, np.uint8)
+                square[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+                squares.append(square)
+        return tuple(squares)
 
 
 def _check_size(size: int) -> None:
