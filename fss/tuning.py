@@ -1,6 +1,7 @@
 """What of a backbone is trained: declared by stage, applied to any backbone.
 
-Each function freezes the whole backbone first. Norms stay frozen in all of them, as in the published programs.
+Each function freezes the whole backbone first. Norms keep their statistics in all of them; `bias` and `norm`
+train their parameters, the others leave these too, as in the published programs.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fss.backbones import Backbone
+from fss.base_segmenter import BaseSegmenter
 from fss.segmenter import FewShotSegmenter
-from fss.svf import decompose
+from fss.svf import SVFConv2d, SVFLinear, decompose
 
 Tuning = Callable[[Backbone], None]
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def frozen(backbone: Backbone) -> None:
@@ -26,14 +29,21 @@ def frozen(backbone: Backbone) -> None:
     backbone.requires_grad_(False)
 
 
-def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
-    """Singular value fine-tuning: factors the layers of some stages and trains their S alone.
+def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4), train: Collection[str] = ("S",)) -> None:
+    """Singular value fine-tuning: factors the layers of some stages and trains their S.
+
+    Args:
+        backbone: Changed in place.
+        stages: Of 0 to 4.
+        train: The factors to train, S alone or the ablation of the paper with U and V.
 
     Raises:
-        ValueError: The stages hold no layer that can be decomposed.
+        ValueError: The stages hold no layer that can be decomposed, or an unknown factor.
     """
     frozen(backbone)
     _check(stages)
+    if not train or not set(train) <= set("SUV"):
+        raise ValueError(f"tuning.train={list(train)}: name factors of S, U and V, at least one")
     try:
         decompose(
             backbone,
@@ -45,16 +55,51 @@ def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
         )
     except ValueError as error:
         raise ValueError(f"tuning.stages={sorted(stages)} of this backbone: {error}") from error
+    for layer in backbone.modules():
+        if isinstance(layer, SVFConv2d | SVFLinear):
+            for factor in ("S", "U", "V"):
+                layer.get_parameter(factor).requires_grad_(factor in train)
+
+
+def bias(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
+    """Trains the biases of some stages: of layers that have one, and the shifts of norms.
+
+    Raises:
+        ValueError: The stages hold no bias.
+    """
+    _train(backbone, stages, "bias", lambda _, name: name == "bias")
+
+
+def norm(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
+    """Trains scale and shift of the norms of some stages; their statistics stay.
+
+    Raises:
+        ValueError: The stages hold no norm.
+    """
+    _train(backbone, stages, "norm", lambda module, _: isinstance(module, NORMS))
 
 
 def full(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
     """Trains every weight and bias of some stages, norms excepted."""
+    _train(backbone, stages, "full", lambda module, _: not isinstance(module, NORMS))
+
+
+def _train(
+    backbone: Backbone, stages: Collection[int], tuning: str, chosen: Callable[[nn.Module, str], bool]
+) -> None:
+    """Trains those parameters of some stages that are chosen by their module and their name in it."""
     frozen(backbone)
     _check(stages)
+    found = False
     for path, module in backbone.named_modules():
-        if not isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm):
-            for name, parameter in module.named_parameters(prefix=path, recurse=False):
-                parameter.requires_grad_(backbone.stage_of(name) in stages)
+        for name, parameter in module.named_parameters(recurse=False):
+            if chosen(module, name) and backbone.stage_of(f"{path}.{name}".lstrip(".")) in stages:
+                parameter.requires_grad_(True)
+                found = True
+    if not found:
+        raise ValueError(
+            f"tuning.stages={sorted(stages)} of this backbone hold nothing that tuning={tuning} trains"
+        )
 
 
 def _check(stages: Collection[int]) -> None:
@@ -70,13 +115,21 @@ class PartCount(NamedTuple):
     all: int
 
 
-def count_parameters(segmenter: FewShotSegmenter) -> list[PartCount]:
-    """Trained and all parameters of each backbone stage that has any, and of the head."""
-    stages: dict[int, list[nn.Parameter]] = {}
+def count_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> list[PartCount]:
+    """Trained and all parameters of each backbone stage that has any, of a base learner, and of the head."""
+    parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in segmenter.backbone.named_parameters():
-        stages.setdefault(segmenter.backbone.stage_of(name), []).append(parameter)
-    parts = {f"backbone stage {stage}": stages[stage] for stage in sorted(stages)}
-    parts["head"] = list(segmenter.head.parameters())
+        parts.setdefault(f"backbone stage {segmenter.backbone.stage_of(name)}", []).append(parameter)
+    parts = dict(sorted(parts.items()))
+    head = dict(segmenter.head.named_parameters())
+    learner = [head.pop(name) for name in list(head) if name.startswith("learner_base.")]
+    base_backbone = getattr(segmenter, "base_backbone", None)
+    if base_backbone is not None:  # what it does not share with the tuned one
+        shared = {id(p) for p in segmenter.backbone.parameters()}
+        learner += [p for p in base_backbone.parameters() if id(p) not in shared]
+    if learner:
+        parts["base learner"] = learner
+    parts["head"] = list(head.values())
     return [
         PartCount(part, sum(p.numel() for p in ps if p.requires_grad), sum(p.numel() for p in ps))
         for part, ps in parts.items()

@@ -6,16 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import cv2
 import lightning
-import torch
 from torch.utils.data import DataLoader
 
 from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.index import build_index, build_pool
+from fss.data.loading import build_loader, evaluation_ids, training_batches
 from fss.data.reader import Reader
-from fss.data.sampler import EpisodeSampler
 
 logger = logging.getLogger(__name__)
 
@@ -182,48 +180,22 @@ class FewShotDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Episode]:
         assert self._train is not None, "call setup first"
-        trainer = self.trainer
-        world = trainer.world_size if trainer else 1
-        if self.batch_size % world:
-            raise ValueError(f"batch_size={self.batch_size} is for all {world} processes, which do not divide it")
         episodes = self.train_episodes or len(self._train.pool.queries)
         if episodes < self.batch_size:
             raise ValueError(
                 f"an epoch of {episodes} training episodes does not fill a batch of {self.batch_size}: lower "
                 "batch_size or raise dataset.train_episodes"
             )
-        # Whole batches only, so that every process takes as many steps; the rest comes in the next epoch.
-        episodes -= episodes % self.batch_size
-        epoch = trainer.current_epoch if trainer else 0
-        # built anew every epoch (reload_dataloaders_every_n_epochs=1), so that a resumed run keeps its order
-        sampler = self._sampler(episodes, epoch)
-        return self._loader(self._train, sampler, self.batch_size // world)
+        sampler, batch_size = training_batches(self.trainer, episodes, self.batch_size)
+        return build_loader(self._train, sampler, batch_size, self.num_workers, collate)
 
     def val_dataloader(self) -> DataLoader[Episode]:
-        assert self._eval is not None, "call setup first"
-        return self._loader(self._eval, self._sampler(self.val_episodes), self.eval_batch_size)
+        return self._evaluation(self.val_episodes)
 
     def test_dataloader(self) -> DataLoader[Episode]:
+        return self._evaluation(self.test_episodes)
+
+    def _evaluation(self, episodes: int) -> DataLoader[Episode]:
         assert self._eval is not None, "call setup first"
-        return self._loader(self._eval, self._sampler(self.test_episodes), self.eval_batch_size)
-
-    def _sampler(self, episodes: int, epoch: int = 0) -> EpisodeSampler:
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EpisodeSampler(episodes, epoch, rank, world)
-
-    def _loader(self, dataset: EpisodeDataset, sampler: EpisodeSampler, batch_size: int) -> DataLoader[Episode]:
-        return DataLoader(
-            dataset,
-            batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            # one thread a worker: OpenCV's own threads would fight the workers beside it
-            worker_init_fn=_one_thread,
-        )
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)
+        ids = evaluation_ids(self.trainer, episodes)
+        return build_loader(self._eval, ids, self.eval_batch_size, self.num_workers, collate)

@@ -159,7 +159,7 @@ class EpisodeDataset(Dataset[Episode]):
     def _draw(self, episode_id: int, stream: np.random.Generator) -> Draw:
         queries = self.pool.queries
         cycle, place = divmod(episode_id, len(queries))
-        query = int(queries[_order(self.seed, cycle, len(queries))[place]])
+        query = int(queries[draw_order(self.seed, cycle, len(queries))[place]])
         class_id = int(stream.choice(self.pool.classes_of[query]))
         others = self.pool.images_of[class_id]
         others = others[others != query]
@@ -208,6 +208,7 @@ def fill_boxes(mask: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)  # successive ids ask for the same order; a few data sets may alternate
-def _order(seed: int, cycle: int, n: int) -> np.ndarray:
+def draw_order(seed: int, cycle: int, n: int) -> np.ndarray:
+    """In which order n things come in a cycle."""
     # a stream of its own: [seed, id] belongs to the episodes
     return np.random.default_rng([seed, cycle, n]).permutation(n)

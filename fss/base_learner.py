@@ -1,0 +1,78 @@
+"""Training of the base learner (BAM, stage 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+import lightning
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from fss.base_segmenter import BaseSegmenter
+from fss.data.base import LabelledImages
+from fss.heads import IGNORE
+from fss.heads.head import cross_entropy
+from fss.schedules import ScheduleName, build_schedule
+
+
+class BaseLearner(lightning.LightningModule):
+    """Trains a segmenter of the base classes, norms included, and measures it on pictures it was not trained on.
+
+    Args:
+        segmenter: The network.
+        base_classes: N.
+        optimizer: Makes the optimiser from parameter groups (`functools.partial` of a torch optimiser).
+        head_lr: Learning rate of the head.
+        backbone_lr: Learning rate of the backbone; 0 leaves it as it is, its norms too.
+        schedule: See `build_schedule`.
+    """
+
+    def __init__(
+        self,
+        segmenter: BaseSegmenter,
+        base_classes: int,
+        optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
+        head_lr: float,
+        backbone_lr: float,
+        schedule: ScheduleName = "poly",
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.make_optimizer = optimizer
+        self.head_lr, self.backbone_lr, self.schedule = head_lr, backbone_lr, schedule
+        segmenter.backbone.requires_grad_(backbone_lr > 0)
+        self.iou = MulticlassJaccardIndex(base_classes + 1, average="none", ignore_index=IGNORE)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.backbone_lr == 0:
+            self.segmenter.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, N + 1, S, S) of pictures not yet normalised."""
+        return self.segmenter(self.segmenter.backbone.normalize(images))
+
+    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        loss = cross_entropy(self(batch.images), batch.labels, None)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.images))
+        return loss
+
+    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+        self.iou.update(self(batch.images), batch.labels.long())
+
+    def on_validation_epoch_end(self) -> None:
+        # the mean over the base classes, without the background, as published
+        self.log("val/miou", self.iou.compute()[1:].mean(), prog_bar=True)
+        self.iou.reset()
+
+    def configure_optimizers(self) -> Any:
+        groups = [{"params": list(self.segmenter.head.parameters()), "lr": self.head_lr, "name": "head"}]
+        if self.backbone_lr > 0:
+            backbone = list(self.segmenter.backbone.parameters())
+            groups.append({"params": backbone, "lr": self.backbone_lr, "name": "backbone"})
+        optimizer = self.make_optimizer(groups)
+        schedule = build_schedule(self.schedule, optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
