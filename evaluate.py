@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     checkpoint = runs.find_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)
     datamodule.setup("test")
-    segmenter = runs.build_segmenter(cfg, pretrained=checkpoint is None)
+    segmenter = runs.build_segmenter(cfg, len(datamodule.base_classes), pretrained=checkpoint is None)
     if checkpoint is not None:
         load_checkpoint(segmenter, checkpoint)
     # results of a file of one's own go beside it, not among the runs

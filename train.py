@@ -1,7 +1,8 @@
-"""Trains a few-shot segmenter and evaluates it on novel classes.
+"""Trains a few-shot segmenter and evaluates it on novel classes; or trains a base learner.
 
 python train.py                                                 # PFENet + SVF on the embedded data
 python train.py dataset=coco20i dataset.root=DIR backbone=resnet50 shot=5 fold=1
+python train.py method=base && python train.py method=bam       # BAM: first its base learner
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import hydra
+import lightning
 import wandb
-from lightning.pytorch.callbacks import LearningRateMonitor, Timer
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
 from fss import runs
+from fss.checkpoints import load_base_learner
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -21,15 +25,47 @@ def main(cfg: DictConfig) -> None:
     if not cfg.method.trained:
         raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
     runs.start(cfg)
+    if cfg.method.name == "base":
+        train_base_learner(cfg)
+    else:
+        train_few_shot(cfg)
+
+
+def train_few_shot(cfg: DictConfig) -> None:
+    """Trains on episodes, then evaluates."""
+    base_checkpoint = runs.base_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)
-    datamodule.setup("fit")  # first of all: data is what a user most often has to mend
-    segmenter = runs.build_segmenter(cfg)
-    hydra.utils.instantiate(cfg.tuning.apply)(segmenter.backbone)
+    datamodule.setup("fit")  # before any model: data is what a user most often has to mend
+    segmenter = runs.build_segmenter(cfg, len(datamodule.base_classes), pretrained=base_checkpoint is None)
+    if base_checkpoint is not None:
+        load_base_learner(segmenter, base_checkpoint)
+    segmenter.tune(instantiate(cfg.tuning.apply))
     runs.print_parameters(segmenter)
     learner = runs.build_learner(cfg, segmenter)
+    timer, _ = fit(cfg, learner, datamodule)
+    runs.write_training(Path(cfg.run_dir), segmenter, timer)
+    runs.test(cfg, learner, datamodule, Path(cfg.run_dir), checkpoint="last")
 
-    folder, timer = Path(cfg.run_dir), Timer()
-    callbacks = [runs.checkpoint_callback(folder), timer]
+
+def train_base_learner(cfg: DictConfig) -> None:
+    """Trains on labelled pictures, with validation on the same classes."""
+    datamodule = instantiate(cfg.method.datamodule, _convert_="all")
+    datamodule.setup("fit")
+    classes = len(datamodule.base_classes)
+    segmenter = runs.build_base_segmenter(cfg, classes)
+    learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=classes, _convert_="all")
+    runs.print_parameters(segmenter)
+    timer, checkpoints = fit(cfg, learner, datamodule)
+    runs.write_training(Path(cfg.run_dir), segmenter, timer)
+    runs.print_base_learner(checkpoints)
+
+
+def fit(
+    cfg: DictConfig, learner: lightning.LightningModule, datamodule: lightning.LightningDataModule
+) -> tuple[Timer, ModelCheckpoint]:
+    """Trains, keeping checkpoints in the run folder; also tells how long it took."""
+    timer, checkpoints = Timer(), runs.checkpoint_callback(Path(cfg.run_dir))
+    callbacks: list[lightning.Callback] = [checkpoints, timer]
     if cfg.logger.logger is not None:
         callbacks.append(LearningRateMonitor("step"))
     trainer = runs.build_trainer(cfg, callbacks)
@@ -37,8 +73,7 @@ def main(cfg: DictConfig) -> None:
         trainer.fit(learner, datamodule=datamodule)
     finally:
         wandb.finish()  # the next job of a sweep would go on in this one's run; without W&B it does nothing
-    runs.write_training(folder, segmenter, timer)
-    runs.test(cfg, learner, datamodule, folder, checkpoint="last")
+    return timer, checkpoints
 
 
 if __name__ == "__main__":

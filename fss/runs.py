@@ -20,6 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from fss.backbones import Backbone
+from fss.base_segmenter import BaseSegmenter
 from fss.callbacks import ContactSheet
 from fss.data.datamodule import FewShotDataModule
 from fss.meta_learner import MetaLearner
@@ -61,22 +63,55 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", "The '.*dataloader' does not have many workers")
 
 
-def build_segmenter(cfg: DictConfig, pretrained: bool = True) -> FewShotSegmenter:
+def build_segmenter(cfg: DictConfig, base_classes: int, pretrained: bool = True) -> FewShotSegmenter:
     """Backbone and head of a configuration, nothing tuned.
 
     Args:
         cfg: Composed configuration.
+        base_classes: How many there are, for a head with a base learner.
         pretrained: Whether to load `backbone.weights`; not needed before a whole checkpoint is loaded.
     """
-    backbone = instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
-    return FewShotSegmenter(
-        backbone, instantiate(cfg.method.head, channels=list(backbone.channels), _convert_="all")
+    backbone = _build_backbone(cfg, pretrained)
+    known = {"base_classes": base_classes} if cfg.method.base_learner else {}
+    head = instantiate(cfg.method.head, channels=list(backbone.channels), **known, _convert_="all")
+    return FewShotSegmenter(backbone, head)
+
+
+def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseSegmenter:
+    """Backbone and head of the base learner."""
+    backbone = _build_backbone(cfg, pretrained=True)
+    return BaseSegmenter(
+        backbone,
+        instantiate(cfg.method.head, channels=backbone.channels.high, base_classes=base_classes, _convert_="all"),
     )
+
+
+def _build_backbone(cfg: DictConfig, pretrained: bool) -> Backbone:
+    return instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
 
 
 def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:
     """The LightningModule around a segmenter, with the optimisation that the tuning declares."""
     return instantiate(cfg.learner, segmenter=segmenter, _convert_="all")
+
+
+def base_checkpoint(cfg: DictConfig) -> Path | None:
+    """The base learner that a method stands on; None where it needs none.
+
+    Raises:
+        FileNotFoundError: There is none; the message says the command that makes it.
+    """
+    if not cfg.method.base_learner:
+        return None
+    path = Path(cfg.method.base_checkpoint)
+    if not path.is_file():
+        others = ("method", "tuning", "shot", "optimizer", "learner", "pictures", "batch_size", "run", "seed")
+        typed = [o for o in HydraConfig.get().overrides.task if not o.lstrip("+~").startswith(others)]
+        command = " ".join(["python train.py method=base", *typed, f"seed={cfg.method.base_seed}"])
+        raise FileNotFoundError(
+            f"no base learner {path}: train it first ({command}) or name a file with method.base_checkpoint=FILE"
+        )
+    return path
 
 
 def build_datamodule(cfg: DictConfig) -> FewShotDataModule:
@@ -105,7 +140,7 @@ def checkpoint_callback(folder: Path) -> ModelCheckpoint:
     )
 
 
-def print_parameters(segmenter: FewShotSegmenter) -> None:
+def print_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> None:
     """Prints how many parameters of each part are trained."""
     table = Table("part", title="Parameters", title_justify="left")
     table.add_column("trained", justify="right")
@@ -153,7 +188,14 @@ def find_checkpoint(cfg: DictConfig) -> Path | None:
     return path
 
 
-def write_training(folder: Path, segmenter: FewShotSegmenter, timer: Timer) -> None:
+def print_base_learner(checkpoints: ModelCheckpoint) -> None:
+    """Says how well a base learner did at its best, and where that is."""
+    console = Console()
+    console.print(f"mIoU of the base classes: {float(checkpoints.best_model_score or 0):.3f}")
+    console.print(f"Base learner: {checkpoints.best_model_path}", soft_wrap=True)
+
+
+def write_training(folder: Path, segmenter: FewShotSegmenter | BaseSegmenter, timer: Timer) -> None:
     """Notes beside a run's checkpoints how long it trained (seconds) and how many parameters."""
     trained = sum(part.trained for part in count_parameters(segmenter))
     write_json(folder / TRAINING, {"seconds": round(timer.time_elapsed("train"), 1), "parameters": trained})

@@ -7,18 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
-from torch import Tensor
 
 from fss import runs
-from fss.heads import Head
-from fss.tuning import count_parameters
 
 CONF = Path(__file__).parent.parent / "conf"
 # What a group member needs besides its name, small and without downloads.
@@ -27,6 +22,8 @@ NEEDS = {
     "backbone=timm": ["backbone.name=resnet18"],
     "backbone=resnet50": ["backbone.weights=null"],
     "backbone=resnet50_deep": ["backbone.weights=null"],
+    "backbone=resnet101": ["backbone.weights=null"],
+    "backbone=resnet101_deep": ["backbone.weights=null"],
     "backbone=vgg16": ["backbone.weights=null"],
 }
 
@@ -45,30 +42,6 @@ def _hydra() -> Iterator[None]:
 def composed(*overrides: str, name: str = "train") -> DictConfig:
     needed = [extra for override in overrides for extra in NEEDS.get(override, [])]
     return compose(name, [*overrides, *needed])
-
-
-def shapes_of_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors of the right shapes, since the real ones take seconds for each network."""
-    rank = min(weight.shape[0], weight[0].numel())
-    return torch.zeros(len(weight), rank), torch.zeros(rank), torch.zeros(rank, *weight.shape[1:])
-
-
-@pytest.mark.parametrize(
-    "combination", list(itertools.product(*map(members, ("method", "backbone", "tuning")))), ids="-".join
-)
-def test_models(combination: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fss.svf.layers._svd", shapes_of_svd)
-    cfg = composed(*combination)
-    segmenter = runs.build_segmenter(cfg)
-    assert isinstance(segmenter.head, Head)
-    instantiate(cfg.tuning.apply)(segmenter.backbone)
-    learner = runs.build_learner(cfg, segmenter)
-    trained = {part.part for part in count_parameters(segmenter) if part.trained}
-    stages = {f"backbone stage {stage}" for stage in cfg.tuning.get("stages", [])}
-    everything = {part.part for part in count_parameters(segmenter)}
-    assert trained == (stages & everything) | ({"head"} if cfg.method.trained else set())
-    if cfg.method.trained:
-        assert learner.make_optimizer([{"params": list(segmenter.head.parameters()), "lr": 0.1}]).param_groups
 
 
 @pytest.mark.parametrize(
@@ -90,6 +63,17 @@ def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
     assert bool(trainer.loggers) == (cfg.logger.logger is not None)
 
 
+def test_base_learner_is_found_by_bam_without_being_told() -> None:
+    same = ("dataset=coco20i", "backbone=vgg16", "fold=2", "seed=7")
+    base = composed("method=base", *same)
+    assert base.run_dir == "outputs/coco20i/base-vgg16/fold2/seed7"
+    for overrides in (("shot=1",), ("shot=5", "tuning=frozen")):
+        bam = composed("method=bam", *same, *overrides)
+        assert bam.method.base_checkpoint == f"{base.run_dir}/checkpoints/best.ckpt"
+    other = composed("method=bam", *same, "method.base_seed=0", "outputs=runs")
+    assert other.method.base_checkpoint == "runs/coco20i/base-vgg16/fold2/seed0/checkpoints/best.ckpt"
+
+
 def test_run_folder_names_what_was_run() -> None:
     cfg = composed("dataset=coco20i", "backbone=vgg16", "tuning=frozen", "shot=5", "fold=2", "seed=7")
     assert cfg.run_dir == "outputs/coco20i/pfenet-frozen-vgg16/5shot/fold2/seed7"
@@ -104,6 +88,13 @@ def test_published_recipes(tuning: str, lrs: tuple[float, float], schedule: str)
     assert cfg.learner.schedule == schedule
     assert (cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.9, 1e-4)
     assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs, cfg.dataset.eval_seed) == (8, 641, 50, 321)
+
+
+def test_published_recipe_of_the_base_learner() -> None:
+    cfg = composed("dataset=coco20i", "method=base")
+    assert (cfg.batch_size, cfg.trainer.max_epochs, cfg.dataset.base.size) == (12, 20, 417)
+    assert cfg.method.datamodule.train_transform.scale == [0.5, 2.0]
+    assert (cfg.method.learner.head_lr, cfg.method.learner.schedule) == (2.5e-3, "poly")
 
 
 @pytest.mark.parametrize("group", ["dataset", "method", "backbone", "tuning", "trainer", "logger", "optimizer"])

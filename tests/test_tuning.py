@@ -19,7 +19,7 @@ from fss.heads import PFENet
 from fss.schedules import build_schedule
 from fss.segmenter import FewShotSegmenter
 from fss.svf import singular_values
-from fss.tuning import PartCount, count_parameters, frozen, full, svf
+from fss.tuning import PartCount, bias, count_parameters, frozen, full, norm, svf
 
 CHANNELS = Channels(4, 6, 5)
 
@@ -161,8 +161,53 @@ def test_full_on_convnext_leaves_layer_norms_and_takes_scales_and_biases() -> No
     assert {"gamma", "weight", "bias"} <= {name.rpartition(".")[2] for name in expected}
 
 
+@pytest.mark.parametrize("train", [["S"], ["U"], ["V"], ["S", "U"], ["S", "V"], ["S", "U", "V"]], ids="".join)
+def test_svf_trains_the_factors_asked_for(train: list[str]) -> None:
+    segmenter = segmenter_of(TinyBackbone())
+    svf(segmenter.backbone, (2, 4), train)
+    assert trained(segmenter.backbone) == {f"layer{stage}.0.{factor}" for stage in (2, 4) for factor in train}
+    answer_of_training(segmenter).sum().backward()
+    moved = {n for n, p in segmenter.backbone.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == trained(segmenter.backbone)
+
+
+@pytest.mark.parametrize("train", [[], ["W"], ["S", "bias"]])
+def test_factors_that_cannot_be(train: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"tuning\.train=\[.*factors of S, U and V"):
+        svf(TinyBackbone(), (2,), train)
+
+
+def test_bias_and_norm_on_resnet() -> None:
+    backbone = ResNetBackbone()
+    norms = {name for name, module in backbone.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    late = {name for name in norms if name.startswith(("layer3.", "layer4."))}
+    bias(backbone, (3, 4))
+    assert trained(backbone) == {f"{name}.bias" for name in late}  # its convolutions have none
+    norm(backbone, (3, 4))
+    assert trained(backbone) == {f"{name}.{leaf}" for name in late for leaf in ("weight", "bias")}
+    norm(backbone)
+    assert len(trained(backbone)) == 2 * len([name for name in norms if name[5] in "234"])
+
+
+def test_bias_and_norm_on_a_network_with_biases_and_other_norms() -> None:
+    backbone = TimmBackbone("convnext_atto", low=1, mid=2)
+    bias(backbone)
+    assert all(name.endswith(".bias") for name in trained(backbone))
+    assert any(".conv_dw." in name for name in trained(backbone))
+    norm(backbone)
+    assert all(".norm." in name or ".downsample.0." in name for name in trained(backbone))
+    assert trained(backbone)
+
+
+def test_norm_of_stages_without_norms() -> None:
+    backbone = LayeredBackbone([nn.Conv2d(3, 3, 1, bias=False) for _ in range(5)], Channels(3, 3, 3))
+    for tuning, name in ((bias, "bias"), (norm, "norm")):
+        with pytest.raises(ValueError, match=rf"tuning\.stages=\[2, 3, 4\].*tuning={name} trains"):
+            tuning(backbone)
+
+
 @pytest.mark.parametrize("tuning", [frozen, svf, full])
-def test_norms_are_never_trained(tuning: Callable[[Backbone], None]) -> None:
+def test_norms_are_not_trained_otherwise(tuning: Callable[[Backbone], None]) -> None:
     for backbone in (TinyBackbone(), lite0(), TimmBackbone("vit_tiny_patch16_224", 1, 2, image_size=64)):
         tuning(backbone)
         norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm)]
@@ -180,7 +225,7 @@ def test_tuning_leaves_the_head_alone_and_decides_anew() -> None:
     assert all(parameter.requires_grad for parameter in segmenter.head.parameters())
 
 
-@pytest.mark.parametrize("tuning", [svf, full])
+@pytest.mark.parametrize("tuning", [svf, full, bias, norm])
 @pytest.mark.parametrize("stages", [(), [5], [-1], (2, 7), ["layer2"]])
 def test_stages_that_cannot_be(tuning: Callable[..., None], stages: Any) -> None:
     with pytest.raises(ValueError, match=r"tuning\.stages=\[.*0 to 4"):
@@ -208,7 +253,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else() -> None:
 # How many
 
 
-@pytest.mark.parametrize("tuning", [frozen, svf, full])
+@pytest.mark.parametrize("tuning", [frozen, svf, full, bias, norm])
 @pytest.mark.parametrize("build", [TinyBackbone, lite0])
 def test_counts_add_up(tuning: Callable[[Backbone], None], build: Callable[[], Backbone]) -> None:
     segmenter = segmenter_of(build())
@@ -331,6 +376,12 @@ def published_state(segmenter: FewShotSegmenter, prefix: str = "") -> dict[str, 
         f"{prefix}{name.partition('.')[2]}": torch.rand_like(v.float())
         for name, v in segmenter.state_dict().items()
     }
+
+
+def answer_of_training(segmenter: FewShotSegmenter) -> Tensor:
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[..., :40, :40] = 1
+    return segmenter.train()(torch.randn(1, 3, 64, 64), torch.randn(1, 1, 3, 64, 64), masks).logits
 
 
 def answer(segmenter: FewShotSegmenter) -> Tensor:

@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("fss/**/*.py"), ROOT / "train.py", ROOT / "evaluate.py"])
 MAY_IMPORT_LIGHTNING = {
     "fss/meta_learner.py",
+    "fss/base_learner.py",
     "fss/data/datamodule.py",
+    "fss/data/base_datamodule.py",
     "fss/callbacks.py",
     "fss/runs.py",
     "train.py",

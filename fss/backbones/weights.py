@@ -86,7 +86,7 @@ def load_backbone_weights(
     if weights in enum:
         state = enum[weights].get_state_dict(check_hash=True)
     elif Path(weights).is_file():
-        state = read_state_dict(weights)
+        state = _backbone_part(read_state_dict(weights))
     else:
         names = f", a torchvision name ({', '.join(enum)})" if enum else ""
         raise FileNotFoundError(f"backbone.weights={weights}: no such file; give a file{names} or null")
@@ -100,6 +100,13 @@ def load_backbone_weights(
         elif name.split(".")[0] not in classifier:
             ours[f"{rename.get(path, path)}.{leaf}"] = value
     load_strictly(backbone, ours, weights)
+
+
+def _backbone_part(state: dict[str, Tensor], inside: str = "") -> dict[str, Tensor]:
+    """What lies `inside` the backbone of a checkpoint of this program; any other state dict as it is."""
+    prefix = f"segmenter.backbone.{inside}"
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return plain_state_dict(part) or state
 
 
 def load_timm_weights(network: nn.Module, name: str, weights: str) -> None:
@@ -118,7 +125,7 @@ def load_timm_weights(network: nn.Module, name: str, weights: str) -> None:
     if weights.startswith("package:"):
         state = _package_state_dict(weights.removeprefix("package:"), name, list(reference))
     else:
-        state = read_state_dict(weights)
+        state = _backbone_part(read_state_dict(weights), "network.model.")
     own = network.state_dict()
     # entries of layers that were pruned away are known to the whole network; anything else is an error
     load_strictly(network, {k: v for k, v in state.items() if k in own or k not in reference}, weights)

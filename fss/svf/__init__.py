@@ -6,12 +6,13 @@ merge(network)                                  # plain layers again, nothing of
 """
 
 from fss.svf.decompose import SingularValues, decompose, merge, plain_state_dict, singular_values
-from fss.svf.layers import SVFConv2d, SVFLinear
+from fss.svf.layers import SVFConv2d, SVFLinear, compose
 
 __all__ = [
     "SVFConv2d",
     "SVFLinear",
     "SingularValues",
+    "compose",
     "decompose",
     "merge",
     "plain_state_dict",
