@@ -36,6 +36,7 @@ class FewShotSegmenter(nn.Module):
         self.backbone = backbone
         self.head = head
         self.base_backbone: Backbone | None = None
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter less time on CPUs
         self.train(self.training)
 
     def tune(self, tuning: Callable[[Backbone], None]) -> None:
@@ -72,13 +73,14 @@ class FewShotSegmenter(nn.Module):
             images: (B, K, 3, S, S), normalised.
             masks: (B, K, S, S); 1 is the object, anything else is not.
         """
-        lower = self.backbone.lower(images.flatten(0, 1))
+        lower = self.backbone.lower(_channels_last(images.flatten(0, 1)))
         foreground = (masks == 1).to(images.dtype)
         high = self.backbone.upper(lower, foreground.flatten(0, 1)[:, None])
         return self._encode_support((*lower, high), foreground)
 
     def encode_query(self, images: Tensor) -> Any:
         """What the queries (B, 3, S, S), normalised, offer."""
+        images = _channels_last(images)
         stem = self.backbone.stem(images)
         lower = self.backbone.after_stem(stem)
         high = self.backbone.upper(lower)
@@ -106,7 +108,7 @@ class FewShotSegmenter(nn.Module):
         masks = torch.cat(
             [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
         )  # (B + B * K, 1, S, S)
-        stem = self.backbone.stem(torch.cat([query, support.flatten(0, 1)]))
+        stem = self.backbone.stem(_channels_last(torch.cat([query, support.flatten(0, 1)])))
         lower = self.backbone.after_stem(stem)
         high = self.backbone.upper(lower, masks)
         base = self._base_features(query, stem[:b], high[:b])
@@ -130,6 +132,10 @@ class FewShotSegmenter(nn.Module):
         # low, mid and high (B * K, C, h, w) -> (B, K, C, h, w)
         shots = Features(*(m.unflatten(0, foreground.shape[:2]) for m in maps))
         return self.head.encode_support(shots, foreground)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _share_equal_parts(copied: nn.Module, tuned: nn.Module) -> None:

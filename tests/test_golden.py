@@ -20,7 +20,7 @@ from golden.tensors import normal, state_dict
 from torch import Tensor, nn
 
 from fss.backbones import Backbone, ResNetBackbone, VGGBackbone
-from fss.checkpoints import load_published
+from fss.checkpoints import load_published, published_state_dict
 from fss.data.transforms import EvaluationTransform
 from fss.heads import BAM, Baseline, Head, PFENet
 from fss.heads.ops import gram_matrix, masked_average_pool, prior_mask
@@ -124,6 +124,15 @@ def test_outputs_and_losses(case: str) -> None:
             close(prediction.base[..., ::stride, ::stride], golden["base"], 1e-4)
         else:
             close(prediction.logits, golden["logits"], 1e-4)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_layout_goes_in_and_out_unchanged(case: str) -> None:
+    layout = json.loads((GOLDEN / f"{case}.layout.json").read_text())
+    theirs = state_dict(layout)
+    back = published_state_dict(build(case))
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], value) for name, value in theirs.items())
 
 
 @pytest.mark.parametrize("case", MODELS)
