@@ -15,8 +15,7 @@ $(INSTALLED): requirements.txt
 	touch $@
 
 demo: setup
-	$(BIN)/python train.py experiment=demo tuning=frozen
-	$(BIN)/python train.py experiment=demo tuning=svf
+	$(BIN)/python train.py -m experiment=demo tuning=frozen,svf
 	$(BIN)/python evaluate.py experiment=demo tuning=frozen method=prior
 	$(BIN)/python -m fss.report outputs/demo
 

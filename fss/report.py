@@ -60,15 +60,19 @@ def tables(metrics: dict[Path, dict[str, Any]]) -> list[Table]:
 def _table(runs: list[dict[str, Any]]) -> Table:
     runs = sorted(runs, key=lambda run: run["miou"])
     first = runs[0]
+    # what all runs share stands in the title, so that eighty columns hold several runs
+    differ = [key for key in ("backbone", "seed") if len({run[key] for run in runs}) > 1]
+    shared = "".join(f", {_tell(first, key)}" for key in ("backbone", "seed") if key not in differ)
     table = Table(
-        title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot: IoU of {first['eval_classes']} "
-        f"classes over {first['episodes']} episodes (seed {first['eval_seed']})",
+        title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot{shared}\nIoU of "
+        f"{first['eval_classes']} classes over {first['episodes']} episodes (seed {first['eval_seed']})",
         title_justify="left",
     )
     table.add_column("")
     for run in runs:
         tuning = run["tuning"] if run["trained_parameters"] != 0 else "training-free"
-        table.add_column(f"{run['method']}\n{tuning}\n{run['backbone']}\nseed {run['seed']}", justify="right")
+        header = [run["method"], tuning, *(_tell(run, key) for key in differ)]
+        table.add_column("\n".join(header), justify="right")
     classes = list(dict.fromkeys(name for run in runs for name in run["classes"]))
     for name in classes:
         scores = [run["classes"].get(name, {}).get("iou") for run in runs]
@@ -77,13 +81,17 @@ def _table(runs: list[dict[str, Any]]) -> Table:
     for label, key, style in (
         ("mIoU", "miou", "{:.3f}"),
         ("FB-IoU", "fb_iou", "{:.3f}"),
-        ("training, seconds", "train_seconds", "{:.0f}"),
-        ("evaluation, seconds", "test_seconds", "{:.0f}"),
-        ("trained parameters", "trained_parameters", "{:,}"),
+        ("training (s)", "train_seconds", "{:.0f}"),
+        ("evaluation (s)", "test_seconds", "{:.0f}"),
+        ("parameters trained", "trained_parameters", "{:,}"),
     ):
         values = ["-" if run[key] is None else style.format(run[key]) for run in runs]
         table.add_row(label, *values, style="bold" if key == "miou" else None)
     return table
+
+
+def _tell(run: dict[str, Any], key: str) -> str:
+    return f"seed {run[key]}" if key == "seed" else str(run[key])
 
 
 def main() -> int:

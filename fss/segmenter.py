@@ -36,7 +36,7 @@ class FewShotSegmenter(nn.Module):
         self.backbone = backbone
         self.head = head
         self.base_backbone: Backbone | None = None
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter less time on CPUs
+        self.to(memory_format=torch.channels_last)  # a quarter less time on CPUs
         self.train(self.training)
 
     def tune(self, tuning: Callable[[Backbone], None]) -> None:

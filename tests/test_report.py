@@ -62,8 +62,8 @@ def test_runs_on_the_same_episodes_share_a_table() -> None:
     )
     assert row(lines, "mIoU") == ["0.250", "0.500"]
     assert row(lines, "star") == ["0.250", "0.250"]
-    assert row(lines, "training, seconds") == ["-", "12"]
-    assert row(lines, "trained parameters") == ["0", "385,742"]
+    assert row(lines, "training (s)") == ["-", "12"]
+    assert row(lines, "parameters trained") == ["0", "385,742"]
     assert any("training-free" in line for line in lines)
 
 
@@ -156,3 +156,12 @@ def test_sheet_has_a_tile_for_everything(shots: int, tmp_path: Path) -> None:
 
     save_sheet([picture(shots)], tmp_path / "new/sheet.png")
     assert Image.open(tmp_path / "new/sheet.png").size[0] == columns * 198 + 6
+
+
+def test_what_differs_stands_over_its_column_what_is_shared_in_the_title() -> None:
+    lines = printed(made_up(seed=0), made_up(seed=1, miou=0.25))
+    assert any("seed 1" in line and "seed 0" in line for line in lines)
+    assert sum("efficientnet_lite0" in line for line in lines) == 1
+    lines = printed(made_up(), made_up(backbone="vgg16", miou=0.25))
+    assert any("vgg16" in line and "efficientnet_lite0" in line for line in lines)
+    assert sum("seed 0" in line for line in lines) == 1
