@@ -125,6 +125,7 @@ def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) 
         segmenter.base_backbone = before
         raise
     if segmenter.base_backbone is not None:
+        segmenter.backbone.requires_grad_(False)  # a tuning decides anew; until then equal parts can be one
         segmenter.keep_for_base_learner(segmenter.base_backbone)
 
 

@@ -45,7 +45,8 @@ class FewShotSegmenter(nn.Module):
         Args:
             tuning: Of `fss.tuning`.
         """
-        before = copy.deepcopy(self.backbone) if self.head.has_base_learner else None
+        untuned = self.base_backbone or self.backbone
+        before = copy.deepcopy(untuned) if self.head.has_base_learner else None
         tuning(self.backbone)
         if before is not None and any(p.requires_grad for p in self.backbone.parameters()):
             self.keep_for_base_learner(before)

@@ -66,7 +66,7 @@ def move(segmenter: FewShotSegmenter) -> None:
     with torch.no_grad():
         for parameter in segmenter.backbone.parameters():
             if parameter.requires_grad:
-                parameter.mul_(1 + 2 * torch.rand_like(parameter))
+                parameter.mul_(1 + 2 * torch.rand_like(parameter)).add_(0.3 * torch.rand_like(parameter))
 
 
 # The base learner's backbone
@@ -282,6 +282,21 @@ def test_trained_bam_is_read_back(tuning: Callable[[Backbone], None], tmp_path: 
     # equal parts are one again
     if target.base_backbone is not None:
         assert target.base_backbone.get_submodule("layer0") is target.backbone.get_submodule("layer0")
+
+
+def test_a_loaded_bam_can_be_tuned_further(tmp_path: Path) -> None:
+    source, target = bam().eval(), bam().eval()
+    source.tune(full)
+    move(source)
+    write(source, tmp_path / "last.ckpt")
+    load_checkpoint(target, tmp_path / "last.ckpt")
+    target.tune(lambda backbone: full(backbone, (0, 1, 2, 3, 4)))
+    move(target)
+    inputs = episode()
+    with torch.no_grad():
+        ours, theirs = target(*inputs), source(*inputs)
+    torch.testing.assert_close(ours.base, theirs.base)  # still that of before all tuning
+    assert (ours.prior - theirs.prior).abs().max() > 1e-3
 
 
 def test_checkpoint_of_another_bam_leaves_everything_as_it_was(tmp_path: Path) -> None:
