@@ -4,6 +4,7 @@ python evaluate.py                                          # the run that `pyth
 python evaluate.py fold=1 shot=5 dataset.test_episodes=1000
 python evaluate.py ckpt=FILE dataset=coco20i dataset.root=DIR backbone=resnet50
 python evaluate.py method=prior tuning=frozen               # the training-free prior mask
+python evaluate.py method=bam setting=generalized           # base classes and the novel one in one label map
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from fss.checkpoints import load_checkpoint
 def main(cfg: DictConfig) -> None:
     cfg = runs.recall_run(cfg)
     runs.start(cfg)
+    if cfg.method.name == "base":
+        raise ValueError("a base learner is evaluated while it trains; evaluate what stands on it: method=bam")
     checkpoint = runs.find_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)
     datamodule.setup("test")
@@ -33,7 +36,10 @@ def main(cfg: DictConfig) -> None:
     else:
         file = Path(cfg.ckpt)
         folder, name = file.with_name(f"{file.stem}-evaluation"), str(file)
-    runs.test(cfg, runs.build_learner(cfg, segmenter), datamodule, folder, checkpoint=name)
+    if cfg.setting == "generalized":
+        runs.test_generalized(cfg, segmenter, datamodule, folder, checkpoint=name)
+    else:
+        runs.test(cfg, runs.build_learner(cfg, segmenter), datamodule, folder, checkpoint=name)
 
 
 if __name__ == "__main__":

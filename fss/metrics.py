@@ -16,14 +16,19 @@ from fss.resize import resize
 IGNORE = 255
 
 
-def predict_at_original_size(logits: Tensor, height: int, width: int) -> Tensor:
-    """Label map (h, w) from logits (C, S, S) of a picture placed top-left in the S x S square.
+def at_original_size(logits: Tensor, height: int, width: int) -> Tensor:
+    """Logits (C, h, w) from logits (C, S, S) of a picture placed top-left in the S x S square.
 
     As published: the logits are resized to a square of the picture's longer side, of which the picture is
     the top-left part.
     """
     side = max(height, width)
-    return resize(logits[None].float(), (side, side))[0, :, :height, :width].argmax(0)
+    return resize(logits[None].float(), (side, side))[0, :, :height, :width]
+
+
+def predict_at_original_size(logits: Tensor, height: int, width: int) -> Tensor:
+    """Label map (h, w) from logits (C, S, S); see `at_original_size`."""
+    return at_original_size(logits, height, width).argmax(0)
 
 
 def intersection_and_union(prediction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,6 +73,8 @@ class ClassIoU(Metric):
         """Adds one episode: logits (2, S, S), label (h, w) at original size, the episode's class."""
         prediction = predict_at_original_size(logits, *label.shape)
         intersection, union = intersection_and_union(prediction, label.to(prediction.device))
+        if class_id not in self._row:
+            raise ValueError(f"an episode of class {class_id}, but this metric is of the classes {self.classes}")
         row = self._row[class_id]
         self.intersection[row] += intersection
         self.union[row] += union

@@ -18,7 +18,7 @@ from rich.table import Table
 METRICS = "metrics.json"
 PICTURES = "episodes.png"
 # Runs whose numbers can stand in one table: the same episodes of the same classes.
-_SHARED = ("dataset", "fold", "shot", "eval_classes", "episodes", "eval_seed")
+_SHARED = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "episodes", "eval_seed")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -65,7 +65,8 @@ def _table(runs: list[dict[str, Any]]) -> Table:
     shared = "".join(f", {_tell(first, key)}" for key in ("backbone", "seed") if key not in differ)
     table = Table(
         title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot{shared}\nIoU of "
-        f"{first['eval_classes']} classes over {first['episodes']} episodes (seed {first['eval_seed']})",
+        f"{first['eval_classes']} classes over {first['episodes']} episodes (seed {first['eval_seed']})"
+        + (", supports as boxes" if first["support_annotation"] == "box" else ""),
         title_justify="left",
     )
     table.add_column("")

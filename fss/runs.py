@@ -24,6 +24,7 @@ from fss.backbones import Backbone
 from fss.base_segmenter import BaseSegmenter
 from fss.callbacks import ContactSheet
 from fss.data.datamodule import FewShotDataModule
+from fss.generalized_learner import GeneralizedEvaluation
 from fss.meta_learner import MetaLearner
 from fss.report import METRICS, PICTURES, tables, write_json
 from fss.segmenter import FewShotSegmenter
@@ -229,17 +230,7 @@ def test(
     class_iou = scores["class_iou"].reshape(-1)  # torchmetrics makes a scalar of one class
     names = datamodule.class_names
     metrics = {
-        "dataset": cfg.dataset.name,
-        "method": cfg.method.name,
-        "tuning": cfg.tuning.name,
-        "backbone": cfg.backbone.name,
-        "fold": cfg.fold,
-        "shot": cfg.shot,
-        "seed": cfg.seed,
-        "checkpoint": checkpoint,
-        "eval_classes": cfg.dataset.eval_classes,
-        "episodes": datamodule.test_episodes,
-        "eval_seed": datamodule.eval_seed,
+        **_identity(cfg, datamodule, checkpoint),
         "miou": float(scores["miou"]),
         "fb_iou": float(scores["fb_iou"]),
         "classes": {
@@ -256,9 +247,7 @@ def test(
         "train_seconds": trained.get("seconds"),
         "test_seconds": round(timer.time_elapsed("test"), 1),
         "trained_parameters": trained.get("parameters") if cfg.method.trained else 0,
-        "git_revision": _git_revision(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        **_provenance(cfg),
     }
     path = folder / METRICS
     write_json(path, metrics)
@@ -269,6 +258,84 @@ def test(
     if cfg.pictures:
         console.print(f"Pictures: {folder / PICTURES}", soft_wrap=True)
     return metrics
+
+
+def test_generalized(
+    cfg: DictConfig,
+    segmenter: FewShotSegmenter,
+    datamodule: FewShotDataModule,
+    folder: Path,
+    checkpoint: str,
+) -> dict[str, Any]:
+    """Evaluates in the generalised setting, writes `metrics-generalized.json`, prints the table.
+
+    Args:
+        cfg: Composed configuration.
+        segmenter: With a base learner.
+        datamodule: Its generalised episodes.
+        folder: Where the results go.
+        checkpoint: What to call the weights in the results.
+    """
+    learner = GeneralizedEvaluation(segmenter)
+    trainer = build_trainer(cfg, (), with_logger=False)
+    trainer.test(learner, datamodule=datamodule, verbose=False)
+    names = datamodule.class_names
+    rules: dict[str, dict[str, Any]] = {}
+    for rule, metric in learner.metrics.items():
+        scores = metric.compute()
+        ids = [*datamodule.base_classes, *metric.novel_classes]
+        rules[rule] = {
+            **{part: float(scores[part]) for part in ("novel", "base", "all")},
+            "classes": {
+                names[class_id - 1]: {
+                    "id": class_id,
+                    "novel": row >= metric.base_classes,
+                    "iou": float(scores["class_iou"][row]),
+                    "intersection": int(metric.intersection[row]),
+                    "union": int(metric.union[row]),
+                }
+                for row, class_id in enumerate(ids)
+            },
+        }
+    metrics = {**_identity(cfg, datamodule, checkpoint), "rules": rules, **_provenance(cfg)}
+    path = folder / "metrics-generalized.json"
+    write_json(path, metrics)
+    table = Table("", title=f"Generalised, {datamodule.test_episodes} episodes: mIoU", title_justify="left")
+    for part in ("novel", "base", "all"):
+        table.add_column(part, justify="right")
+    for rule, result in rules.items():
+        table.add_row(f"{rule} first", *(f"{result[part]:.3f}" for part in ("novel", "base", "all")))
+    console = Console()
+    console.print(table)
+    console.print(f"Results: {path}", soft_wrap=True)
+    return metrics
+
+
+def _identity(cfg: DictConfig, datamodule: FewShotDataModule, checkpoint: str) -> dict[str, Any]:
+    """Which run on which episodes."""
+    return {
+        "dataset": cfg.dataset.name,
+        "method": cfg.method.name,
+        "tuning": cfg.tuning.name,
+        "backbone": cfg.backbone.name,
+        "fold": cfg.fold,
+        "shot": cfg.shot,
+        "seed": cfg.seed,
+        "checkpoint": checkpoint,
+        "eval_classes": cfg.dataset.eval_classes,
+        "support_annotation": cfg.dataset.support_annotation,
+        "episodes": datamodule.test_episodes,
+        "eval_seed": datamodule.eval_seed,
+    }
+
+
+def _provenance(cfg: DictConfig) -> dict[str, Any]:
+    """What made a result."""
+    return {
+        "git_revision": _git_revision(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
 
 
 def _git_revision() -> str | None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fss.backbones import Backbone, ResNetBackbone, VGGBackbone
 from fss.checkpoints import load_published, published_state_dict
 from fss.data.transforms import EvaluationTransform
+from fss.generalized import RULES, merge_maps
 from fss.heads import BAM, Baseline, Head, PFENet
 from fss.heads.ops import gram_matrix, masked_average_pool, prior_mask
 from fss.metrics import ClassIoU
@@ -196,4 +197,7 @@ def test_episode_metrics(file: Path) -> None:
 
 @one("gfss_merge")
 def test_generalized_merge(file: Path) -> None:
-    pytest.skip("generalised few-shot evaluation is not built yet")
+    golden = {name: torch.from_numpy(value) for name, value in np.load(file).items()}
+    for rule in RULES:
+        merged = merge_maps(golden["final_logits"], golden["base_logits"], rule, float(golden["tau"]))
+        assert torch.equal(merged, golden[f"merged_{rule}"].long())

@@ -46,7 +46,9 @@ BACKBONES = {
     "timm": ["backbone.name=resnet18"],
     "vgg16": [],
 }
-FEW_SHOT = sorted({p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "prior", "pfenet_small"})
+FEW_SHOT = sorted(
+    {p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "prior", "pfenet_small", "bam_small"}
+)
 TUNINGS = sorted(p.stem for p in (CONF / "tuning").glob("*.yaml"))
 
 

@@ -31,6 +31,7 @@ def made_up(**changes: Any) -> dict[str, Any]:
         "shot": 1,
         "seed": 0,
         "eval_classes": "novel",
+        "support_annotation": "mask",
         "episodes": 240,
         "eval_seed": 321,
         "miou": 0.5,

@@ -13,6 +13,7 @@ SOURCES = sorted([*ROOT.glob("fss/**/*.py"), ROOT / "train.py", ROOT / "evaluate
 MAY_IMPORT_LIGHTNING = {
     "fss/meta_learner.py",
     "fss/base_learner.py",
+    "fss/generalized_learner.py",
     "fss/data/datamodule.py",
     "fss/data/base_datamodule.py",
     "fss/callbacks.py",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import lightning
 from torch.utils.data import DataLoader
 
 from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
 from fss.data.folds import FoldScheme, fold_classes
+from fss.data.generalized import GeneralizedEpisodes
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader, evaluation_ids, training_batches
 from fss.data.reader import Reader
@@ -42,6 +43,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         eval_classes: "novel", or "base" to choose settings without looking at novel classes.
         with_base_masks: Whether training episodes bring the labels of base classes along, for a base learner.
         support_annotation: "mask", or "box" for supports with boxes in place of masks.
+        setting: "standard", or "generalized": evaluation on all pictures, whose labels hold base classes too.
         num_workers: Loader processes; 0 loads in the main process.
 
     Attributes:
@@ -69,11 +71,14 @@ class FewShotDataModule(lightning.LightningDataModule):
         eval_classes: Literal["novel", "base"] = "novel",
         with_base_masks: bool = False,
         support_annotation: SupportAnnotation = "mask",
+        setting: Literal["standard", "generalized"] = "standard",
         num_workers: int = 2,
     ) -> None:
         super().__init__()
         if shot < 1:
             raise ValueError(f"shot={shot}: must be at least 1")
+        if setting not in ("standard", "generalized"):
+            raise ValueError(f"setting={setting!r}: must be 'standard' or 'generalized'")
         if eval_classes not in ("novel", "base"):
             raise ValueError(f"dataset.eval_classes={eval_classes!r}: must be 'novel' or 'base'")
         for name, value in {
@@ -93,6 +98,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.eval_seed, self.min_pixels, self.exclude_novel = eval_seed, min_pixels, exclude_novel
         self.eval_classes, self.num_workers = eval_classes, num_workers
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
+        self.setting = setting
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
 
@@ -130,8 +136,9 @@ class FewShotDataModule(lightning.LightningDataModule):
         reader = self.eval_reader()
         classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
         names = dict(enumerate(reader.classes, start=1))
+        index = build_index(reader, "Reading evaluation masks")
         pool = build_pool(
-            build_index(reader, "Reading evaluation masks"),
+            index,
             getattr(classes, self.eval_classes),
             self.shot,
             self.min_pixels,
@@ -141,16 +148,19 @@ class FewShotDataModule(lightning.LightningDataModule):
         logger.info(
             "%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes
         )
-        return EpisodeDataset(
-            reader,
-            pool,
-            self.shot,
-            self.eval_seed,
-            self.eval_transform,
-            with_label=True,
-            base_classes=classes.base,
-            support_annotation=self.support_annotation,
-        )
+        settings: dict[str, Any] = {
+            "reader": reader,
+            "pool": pool,
+            "shot": self.shot,
+            "seed": self.eval_seed,
+            "transform": self.eval_transform,
+            "with_label": True,
+            "base_classes": classes.base,
+            "support_annotation": self.support_annotation,
+        }
+        if self.setting == "generalized":
+            return GeneralizedEpisodes(index, **settings)
+        return EpisodeDataset(**settings)
 
     @property
     def base_classes(self) -> list[int]:

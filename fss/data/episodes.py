@@ -124,14 +124,14 @@ class EpisodeDataset(Dataset[Episode]):
         label = base_mask = np.empty((0, 0), np.uint8)
         for number in numbers:
             image, labels = read(self.reader, number)
-            mask = self._select(labels, class_id)
+            mask = _select(labels, class_id)
             seed = int(stream.integers(2**31))
             if number != query:
                 if self.support_annotation == "box":
                     mask = fill_boxes(mask)
                 image, mask = self.transform(image, mask, seed)
             else:
-                label = mask if self.with_label else label
+                label = self._label(labels, class_id) if self.with_label else label
                 if self.with_base_mask:
                     image, mask, base_mask = self.transform(
                         image, mask, seed, base_labels(labels, self.base_classes)
@@ -161,17 +161,22 @@ class EpisodeDataset(Dataset[Episode]):
         cycle, place = divmod(episode_id, len(queries))
         query = int(queries[draw_order(self.seed, cycle, len(queries))[place]])
         class_id = int(stream.choice(self.pool.classes_of[query]))
+        return Draw(class_id, query, self._supports(class_id, query, stream))
+
+    def _supports(self, class_id: int, query: int, stream: np.random.Generator) -> tuple[int, ...]:
         others = self.pool.images_of[class_id]
         others = others[others != query]
-        supports = stream.choice(others, self.shot, replace=False)
-        return Draw(class_id, query, tuple(supports.tolist()))
+        return tuple(stream.choice(others, self.shot, replace=False).tolist())
 
-    @staticmethod
-    def _select(labels: np.ndarray, class_id: int) -> np.ndarray:
-        """1 where the labels are the class, 255 where ignored, 0 elsewhere."""
-        mask = (labels == class_id).astype(np.uint8)
-        mask[labels == IGNORE] = IGNORE
-        return mask
+    def _label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
+        return _select(labels, class_id)
+
+
+def _select(labels: np.ndarray, class_id: int) -> np.ndarray:
+    """1 where the labels are the class, 255 where ignored, 0 elsewhere."""
+    mask = (labels == class_id).astype(np.uint8)
+    mask[labels == IGNORE] = IGNORE
+    return mask
 
 
 def read(reader: Reader, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,8 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
     silent = not get_console().is_terminal  # a bar in a log file is noise
     for i in track(range(len(reader)), description=description, transient=True, disable=silent):
         counts = np.bincount(reader.mask(i).ravel(), minlength=IGNORE + 1)
-        present = np.flatnonzero(counts[1:IGNORE]) + 1
+        counts[IGNORE] = 0
+        present = np.flatnonzero(counts[1:]) + 1
         if len(present) and present[-1] > n:
             raise ValueError(f"{reader.name(i)}: its mask holds class id {present[-1]}, but there are {n} classes")
         rows += [(i, int(c), int(counts[c])) for c in present]

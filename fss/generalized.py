@@ -1,0 +1,100 @@
+"""Generalised few-shot segmentation: base classes and the novel class in one label map, and how well it fits.
+
+Lang et al., BAM (CVPR 2022, stage 4 of the published program).
+
+Shapes: B batch, H W image height and width, S its square, N base classes, M novel classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from fss.heads import IGNORE
+from fss.metrics import at_original_size
+
+Rule = Literal["final", "base"]
+RULES: tuple[Rule, ...] = ("final", "base")
+THRESHOLD = 0.9  # published: from this probability on a pixel is the novel class
+
+
+def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float = THRESHOLD) -> Tensor:
+    """One label map of what BAM and its base learner say.
+
+    Args:
+        final: BAM's maps (B, 2, H, W), background and novel class.
+        base: The base learner's logits (B, N + 1, H, W), background first.
+        rule: Who is heard first: "final", the novel class where it is likely, else the base class; or
+            "base", the base class where there is one, else the novel class where it is likely.
+        threshold: Probability from which on the novel class is likely.
+
+    Returns:
+        (B, H, W): 0 background, 1..N base classes, N + 1 the novel class.
+    """
+    novel = torch.where(final.softmax(1)[:, 1] > threshold, base.shape[1], 0)  # (B, H, W)
+    known = base.argmax(1)
+    first, second = (novel, known) if rule == "final" else (known, novel)
+    return torch.where(first > 0, first, second)
+
+
+class GeneralizedIoU(Metric):
+    """IoU of base classes, of novel classes, and the means over each and over all.
+
+    Sums are int64, exact and independent of order. A class that is neither shown nor predicted in any episode
+    counts in no mean.
+
+    Args:
+        base_classes: N.
+        novel_classes: Class ids of the novel classes, in the order of the results.
+        rule: See `merge_maps`.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    intersection: Tensor
+    union: Tensor
+
+    def __init__(self, base_classes: int, novel_classes: Iterable[int], rule: Rule) -> None:
+        super().__init__()
+        self.base_classes, self.novel_classes, self.rule = base_classes, list(novel_classes), rule
+        zeros = torch.zeros(base_classes + len(self.novel_classes), dtype=torch.int64)
+        self.add_state("intersection", zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("union", zeros.clone(), dist_reduce_fx="sum")
+
+    def update(self, final: Tensor, base: Tensor, label: Tensor, class_id: int) -> None:
+        """Adds one episode.
+
+        Args:
+            final: BAM's maps (2, S, S).
+            base: The base learner's logits (N + 1, S, S).
+            label: (h, w) at original size: base classes from 1, N + 1 the novel class, 255 ignored.
+            class_id: The novel class.
+        """
+        n = self.base_classes
+        final, base = (at_original_size(logits, *label.shape)[None] for logits in (final, base))
+        prediction = merge_maps(final, base, self.rule)[0]
+        counted = label.to(prediction.device) != IGNORE
+        pairs = (n + 2) * label.to(prediction.device).long()[counted] + prediction[counted]
+        table = torch.bincount(pairs, minlength=(n + 2) ** 2).reshape(n + 2, n + 2)  # truth x prediction
+        intersection = table.diagonal()
+        union = table.sum(0) + table.sum(1) - intersection
+        # label 1..N are the first N rows, N + 1 is this episode's novel class
+        rows = torch.cat([torch.arange(n), torch.tensor([n + self.novel_classes.index(class_id)])])
+        self.intersection[rows] += intersection[1:]
+        self.union[rows] += union[1:]
+
+    def compute(self) -> dict[str, Tensor]:
+        """`class_iou` (N + M,), and the means `novel`, `base` and `all`, as fractions, in float64."""
+        class_iou = self.intersection / self.union.double().clamp(min=1)
+        seen = self.union > 0
+        novel = torch.arange(len(class_iou), device=seen.device) >= self.base_classes
+        parts = {"novel": novel, "base": ~novel, "all": torch.ones_like(novel)}
+        # no class of a part seen: 0
+        means = {
+            name: class_iou[part & seen].sum() / (part & seen).sum().clamp(min=1) for name, part in parts.items()
+        }
+        return {"class_iou": class_iou, **means}

@@ -1,0 +1,47 @@
+"""Evaluation of a segmenter with a base learner in the generalised setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+
+from fss.data.episodes import Episode
+from fss.generalized import RULES, GeneralizedIoU
+from fss.segmenter import FewShotSegmenter
+
+
+class GeneralizedEvaluation(lightning.LightningModule):
+    """Measures both fusion rules on the same episodes.
+
+    Args:
+        segmenter: Its head has a base learner.
+
+    Raises:
+        ValueError: It has none.
+    """
+
+    def __init__(self, segmenter: FewShotSegmenter) -> None:
+        super().__init__()
+        if not segmenter.head.has_base_learner:
+            raise ValueError("setting=generalized needs a method that knows the base classes: method=bam")
+        self.segmenter = segmenter.eval()
+        self.metrics: dict[str, GeneralizedIoU] = {}
+
+    def on_test_start(self) -> None:
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        base, novel = datamodule.base_classes, datamodule.evaluated_classes(datamodule.test_episodes)
+        self.metrics = {rule: GeneralizedIoU(len(base), novel, rule).to(self.device) for rule in RULES}
+
+    def test_step(self, batch: Episode, batch_idx: int) -> None:
+        normalize = self.segmenter.backbone.normalize
+        prediction = self.segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask)
+        assert prediction.base is not None
+        for episode in zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True):
+            for metric in self.metrics.values():
+                metric.update(*episode[:3], int(episode[3]))
+
+    def on_test_epoch_end(self) -> None:
+        for rule, metric in self.metrics.items():
+            scores = metric.compute()
+            self.log_dict({f"test/{rule}/{part}": scores[part].float() for part in ("novel", "base", "all")})
