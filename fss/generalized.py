@@ -19,10 +19,9 @@ from fss.metrics import at_original_size
 
 Rule = Literal["final", "base"]
 RULES: tuple[Rule, ...] = ("final", "base")
-THRESHOLD = 0.9  # published: from this probability on a pixel is the novel class
 
 
-def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float = THRESHOLD) -> Tensor:
+def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float) -> Tensor:
     """One label map of what BAM and its base learner say.
 
     Args:
@@ -30,7 +29,8 @@ def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float = THRES
         base: The base learner's logits (B, N + 1, H, W), background first.
         rule: Who is heard first: "final", the novel class where it is likely, else the base class; or
             "base", the base class where there is one, else the novel class where it is likely.
-        threshold: Probability from which on the novel class is likely.
+        threshold: Probability above which the novel class is likely (0.9 as published). BAM's maps are no
+            logits: they begin in 0..1, where no probability exceeds 0.74, and grow in long training only.
 
     Returns:
         (B, H, W): 0 background, 1..N base classes, N + 1 the novel class.
@@ -51,6 +51,7 @@ class GeneralizedIoU(Metric):
         base_classes: N.
         novel_classes: Class ids of the novel classes, in the order of the results.
         rule: See `merge_maps`.
+        threshold: See `merge_maps`.
     """
 
     full_state_update = False
@@ -58,9 +59,10 @@ class GeneralizedIoU(Metric):
     intersection: Tensor
     union: Tensor
 
-    def __init__(self, base_classes: int, novel_classes: Iterable[int], rule: Rule) -> None:
+    def __init__(self, base_classes: int, novel_classes: Iterable[int], rule: Rule, threshold: float) -> None:
         super().__init__()
-        self.base_classes, self.novel_classes, self.rule = base_classes, list(novel_classes), rule
+        self.base_classes, self.novel_classes = base_classes, list(novel_classes)
+        self.rule, self.threshold = rule, threshold
         zeros = torch.zeros(base_classes + len(self.novel_classes), dtype=torch.int64)
         self.add_state("intersection", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("union", zeros.clone(), dist_reduce_fx="sum")
@@ -76,7 +78,7 @@ class GeneralizedIoU(Metric):
         """
         n = self.base_classes
         final, base = (at_original_size(logits, *label.shape)[None] for logits in (final, base))
-        prediction = merge_maps(final, base, self.rule)[0]
+        prediction = merge_maps(final, base, self.rule, self.threshold)[0]
         counted = label.to(prediction.device) != IGNORE
         pairs = (n + 2) * label.to(prediction.device).long()[counted] + prediction[counted]
         table = torch.bincount(pairs, minlength=(n + 2) ** 2).reshape(n + 2, n + 2)  # truth x prediction

@@ -16,22 +16,28 @@ class GeneralizedEvaluation(lightning.LightningModule):
 
     Args:
         segmenter: Its head has a base learner.
+        threshold: See `merge_maps`.
 
     Raises:
         ValueError: It has none.
     """
 
-    def __init__(self, segmenter: FewShotSegmenter) -> None:
+    def __init__(self, segmenter: FewShotSegmenter, threshold: float) -> None:
         super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold={threshold}: must be in 0..1")
         if not segmenter.head.has_base_learner:
             raise ValueError("setting=generalized needs a method that knows the base classes: method=bam")
         self.segmenter = segmenter.eval()
+        self.threshold = threshold
         self.metrics: dict[str, GeneralizedIoU] = {}
 
     def on_test_start(self) -> None:
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         base, novel = datamodule.base_classes, datamodule.evaluated_classes(datamodule.test_episodes)
-        self.metrics = {rule: GeneralizedIoU(len(base), novel, rule).to(self.device) for rule in RULES}
+        self.metrics = {
+            rule: GeneralizedIoU(len(base), novel, rule, self.threshold).to(self.device) for rule in RULES
+        }
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
         normalize = self.segmenter.backbone.normalize

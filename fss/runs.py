@@ -276,7 +276,7 @@ def test_generalized(
         folder: Where the results go.
         checkpoint: What to call the weights in the results.
     """
-    learner = GeneralizedEvaluation(segmenter)
+    learner = GeneralizedEvaluation(segmenter, cfg.threshold)
     trainer = build_trainer(cfg, (), with_logger=False)
     trainer.test(learner, datamodule=datamodule, verbose=False)
     names = datamodule.class_names
@@ -297,7 +297,12 @@ def test_generalized(
                 for row, class_id in enumerate(ids)
             },
         }
-    metrics = {**_identity(cfg, datamodule, checkpoint), "rules": rules, **_provenance(cfg)}
+    metrics = {
+        **_identity(cfg, datamodule, checkpoint),
+        "threshold": cfg.threshold,
+        "rules": rules,
+        **_provenance(cfg),
+    }
     path = folder / "metrics-generalized.json"
     write_json(path, metrics)
     table = Table("", title=f"Generalised, {datamodule.test_episodes} episodes: mIoU", title_justify="left")
