@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from fss import runs
-from fss.checkpoints import load_checkpoint
+from fss.checkpoints import load_checkpoint, save_published
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -30,6 +30,8 @@ def main(cfg: DictConfig) -> None:
     segmenter = runs.build_segmenter(cfg, len(datamodule.base_classes), pretrained=checkpoint is None)
     if checkpoint is not None:
         load_checkpoint(segmenter, checkpoint)
+    if cfg.export is not None:
+        save_published(segmenter, cfg.export)
     # results of a file of one's own go beside it, not among the runs
     if cfg.ckpt is None:
         folder, name = Path(cfg.run_dir), cfg.checkpoint

@@ -109,8 +109,10 @@ def published_state_dict(segmenter: FewShotSegmenter | BaseSegmenter, factored: 
 def save_published(segmenter: FewShotSegmenter | BaseSegmenter, file: str | Path, factored: bool = False) -> None:
     """Writes a checkpoint for the published programs, whole or not at all; see `published_state_dict`."""
     path = Path(file)
+    state = published_state_dict(segmenter, factored)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.part")
-    torch.save({"epoch": 0, "state_dict": published_state_dict(segmenter, factored)}, unfinished)
+    torch.save({"epoch": 0, "state_dict": state}, unfinished)
     unfinished.replace(path)
 
 

@@ -77,6 +77,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+BAM_RUN = Path("outputs/shapes/bam-svf-efficientnet_lite0/1shot/fold0/seed0")
+
+
 def run_folder(root: Path) -> Path:
     return root / "outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0"
 
@@ -151,6 +154,62 @@ def test_prior_needs_no_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bam_in_its_two_stages(tmp_path: Path) -> None:
+    small = [s for s in SMALL if not s.startswith("batch_size")]
+    base = [s for s in small if "head.width" not in s and "epochs" not in s]
+    output = succeed(
+        "train.py", *base, "method=base", "dataset.base.epochs=1", "dataset.base.width=16", cwd=tmp_path
+    )
+    checkpoint = tmp_path / "outputs/shapes/base-efficientnet_lite0/fold0/seed0/checkpoints/best.ckpt"
+    assert checkpoint.is_file()
+    assert "mIoU of the base classes" in output
+    small.append("dataset.base.width=16")
+    output = succeed("train.py", *small, "method=bam", "batch_size=4", cwd=tmp_path)
+    assert "base learner" in output
+    before = metrics(tmp_path)
+    succeed("evaluate.py", "method=bam", cwd=tmp_path)
+    assert integers(metrics(tmp_path)) == integers(before)
+    # the base learner is what stage 1 left
+    ours = torch.load(tmp_path / BAM_RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    theirs = torch.load(checkpoint, weights_only=True)["state_dict"]
+    for name, value in theirs.items():
+        kept = name.replace("segmenter.head.", "segmenter.head.learner_base.")
+        kept = kept.replace("segmenter.backbone.", "segmenter.base_backbone.")
+        assert torch.equal(ours[kept], value), name
+
+    succeed("evaluate.py", "method=bam", "setting=generalized", "threshold=0.5", cwd=tmp_path)
+    content = json.loads((tmp_path / BAM_RUN / "metrics-generalized.json").read_text())
+    for rule in ("final", "base"):
+        classes = content["rules"][rule]["classes"]
+        assert len(classes) >= 12
+        assert sum(c["novel"] for c in classes.values()) <= 4
+        assert 0 <= content["rules"][rule]["all"] <= 1
+    assert content["threshold"] == 0.5
+    assert metrics(tmp_path)["miou"] == before["miou"]  # the standard result stays
+
+
+@pytest.mark.slow
+def test_boxes_in_place_of_masks(trained: Path, tmp_path: Path) -> None:
+    checkpoint = run_folder(trained) / "checkpoints/last.ckpt"
+    results = []
+    for kind in ("mask", "box"):
+        copy = tmp_path / f"{kind}.ckpt"
+        copy.write_bytes(checkpoint.read_bytes())
+        succeed(
+            "evaluate.py",
+            f"ckpt={copy}",
+            *SMALL,
+            f"dataset.support_annotation={kind}",
+            "pictures=0",
+            cwd=tmp_path,
+        )
+        results.append(json.loads((tmp_path / f"{kind}-evaluation" / "metrics.json").read_text()))
+    assert integers(results[0]) == integers(metrics(trained))
+    assert integers(results[1]) != integers(results[0])
+    assert [r["support_annotation"] for r in results] == ["mask", "box"]
+
+
+@pytest.mark.slow
 def test_an_error_ends_the_program(tmp_path: Path) -> None:
     done = run("train.py", *SMALL, "shot=200", cwd=tmp_path)
     assert done.returncode == 1
@@ -179,6 +238,18 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ("evaluate", [], FileNotFoundError, r"train it first \(python train.py"),
         ("evaluate", ["ckpt=nowhere.pth"], FileNotFoundError, "no weights file nowhere.pth"),
         ("evaluate", ["checkpoint=newest"], ValueError, "must be last or best"),
+        ("evaluate", ["export=theirs.pth", "method=prior"], ValueError, "a TimmBackbone cannot be written"),
+        ("evaluate", ["setting=general"], ValueError, "must be 'standard' or 'generalized'"),
+        ("evaluate", ["dataset.support_annotation=dots"], ValueError, "must be 'mask' or 'box'"),
+        (
+            "train",
+            ["method=bam", "fold=1", "shot=5"],
+            FileNotFoundError,
+            r"no base learner outputs/shapes/base-efficientnet_lite0/fold1/seed0/checkpoints/best\.ckpt: train "
+            r"it first \(python train.py method=base fold=1 seed=0\) or name a file with method\.base_checkpoint",
+        ),
+        ("train", ["method=base", "batch_size=1"], ValueError, "batch_size=1: must be at least 2"),
+        ("evaluate", ["method=base"], ValueError, "evaluate what stands on it: method=bam"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else None,
 )
