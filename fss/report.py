@@ -10,6 +10,7 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
@@ -50,7 +51,10 @@ def read_metrics(folder: Path) -> dict[Path, dict[str, Any]]:
 
 
 def tables(metrics: dict[Path, dict[str, Any]]) -> list[Table]:
-    """One table for each set of runs that share data, classes and episodes; best mIoU last."""
+    """One table for each set of runs that share data, classes and episodes.
+
+    A column is a method, tuning and backbone: over its seeds mean and standard deviation. Best mIoU last.
+    """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for run in metrics.values():
         groups[tuple(run[key] for key in _SHARED)].append(run)
@@ -58,41 +62,53 @@ def tables(metrics: dict[Path, dict[str, Any]]) -> list[Table]:
 
 
 def _table(runs: list[dict[str, Any]]) -> Table:
-    runs = sorted(runs, key=lambda run: run["miou"])
-    first = runs[0]
-    # what all runs share stands in the title, so that eighty columns hold several runs
-    differ = [key for key in ("backbone", "seed") if len({run[key] for run in runs}) > 1]
-    shared = "".join(f", {_tell(first, key)}" for key in ("backbone", "seed") if key not in differ)
+    columns: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        columns[run["method"], run["tuning"], run["backbone"]].append(run)
+    ordered = sorted(columns.values(), key=lambda column: fmean(run["miou"] for run in column))
+    first = ordered[0][0]
+    # what all columns share stands in the title, so that eighty columns of text hold several
+    told = [[column[0]["backbone"], _seeds(column)] for column in ordered]
+    shared = [len({column[i] for column in told}) == 1 for i in range(2)]
+    title = "".join(f", {text}" for text, is_shared in zip(told[0], shared, strict=True) if is_shared)
     table = Table(
-        title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot{shared}\nIoU of "
+        title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot{title}\nIoU of "
         f"{first['eval_classes']} classes over {first['episodes']} episodes (seed {first['eval_seed']})"
         + (", supports as boxes" if first["support_annotation"] == "box" else ""),
         title_justify="left",
     )
     table.add_column("")
-    for run in runs:
-        tuning = run["tuning"] if run["trained_parameters"] != 0 else "training-free"
-        header = [run["method"], tuning, *(_tell(run, key) for key in differ)]
-        table.add_column("\n".join(header), justify="right")
-    classes = list(dict.fromkeys(name for run in runs for name in run["classes"]))
-    for name in classes:
-        scores = [run["classes"].get(name, {}).get("iou") for run in runs]
-        table.add_row(name, *("-" if score is None else f"{score:.3f}" for score in scores))
+    for column, texts in zip(ordered, told, strict=True):
+        tuning = column[0]["tuning"] if column[0]["trained_parameters"] != 0 else "training-free"
+        own = [text for text, is_shared in zip(texts, shared, strict=True) if not is_shared]
+        table.add_column("\n".join([column[0]["method"], tuning, *own]), justify="right")
+    for name in dict.fromkeys(name for column in ordered for run in column for name in run["classes"]):
+        scores = [[run["classes"].get(name, {}).get("iou") for run in column] for column in ordered]
+        table.add_row(name, *(_cell(values, ".3f") for values in scores))
     table.add_section()
     for label, key, style in (
-        ("mIoU", "miou", "{:.3f}"),
-        ("FB-IoU", "fb_iou", "{:.3f}"),
-        ("training (s)", "train_seconds", "{:.0f}"),
-        ("evaluation (s)", "test_seconds", "{:.0f}"),
-        ("parameters trained", "trained_parameters", "{:,}"),
+        ("mIoU", "miou", ".3f"),
+        ("FB-IoU", "fb_iou", ".3f"),
+        ("training (s)", "train_seconds", ".0f"),
+        ("evaluation (s)", "test_seconds", ".0f"),
+        ("parameters trained", "trained_parameters", ",.0f"),
     ):
-        values = ["-" if run[key] is None else style.format(run[key]) for run in runs]
-        table.add_row(label, *values, style="bold" if key == "miou" else None)
+        cells = [_cell([run[key] for run in column], style) for column in ordered]
+        table.add_row(label, *cells, style="bold" if key == "miou" else None)
     return table
 
 
-def _tell(run: dict[str, Any], key: str) -> str:
-    return f"seed {run[key]}" if key == "seed" else str(run[key])
+def _seeds(column: list[dict[str, Any]]) -> str:
+    return f"seed {column[0]['seed']}" if len(column) == 1 else f"{len(column)} seeds"
+
+
+def _cell(values: list[float | None], style: str) -> str:
+    """A value; of several seeds mean and standard deviation."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "-"
+    mean = format(fmean(known), style)
+    return mean if len(set(known)) == 1 else f"{mean} ± {format(stdev(known), style)}"
 
 
 def main() -> int:

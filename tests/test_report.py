@@ -160,9 +160,17 @@ def test_sheet_has_a_tile_for_everything(shots: int, tmp_path: Path) -> None:
 
 
 def test_what_differs_stands_over_its_column_what_is_shared_in_the_title() -> None:
-    lines = printed(made_up(seed=0), made_up(seed=1, miou=0.25))
+    lines = printed(made_up(), made_up(method="bam", seed=1, miou=0.25))
     assert any("seed 1" in line and "seed 0" in line for line in lines)
     assert sum("efficientnet_lite0" in line for line in lines) == 1
     lines = printed(made_up(), made_up(backbone="vgg16", miou=0.25))
     assert any("vgg16" in line and "efficientnet_lite0" in line for line in lines)
     assert sum("seed 0" in line for line in lines) == 1
+
+
+def test_seeds_of_a_column_become_mean_and_standard_deviation() -> None:
+    runs = [made_up(seed=seed, miou=miou) for seed, miou in enumerate((0.5, 0.6, 0.7))]
+    lines = printed(*runs, made_up(tuning="frozen", miou=0.1))
+    assert row(lines, "mIoU") == ["0.100", "0.600 ± 0.100"]
+    assert row(lines, "FB-IoU") == ["0.750", "0.750"]
+    assert any("3 seeds" in line and "seed 0" in line for line in lines)
