@@ -28,6 +28,8 @@ from fss.meta_learner import MetaLearner
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONF = Path(__file__).parent.parent / "conf"
 SMALL = [
     "dataset.size=40",
@@ -60,14 +62,10 @@ def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small operations on several threads wait for each other
-    torch.manual_seed(0)
+def _hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
-    torch.set_num_threads(threads)
 
 
 def composed(method: str, backbone: str, *overrides: str) -> DictConfig:
