@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -107,6 +108,11 @@ def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return U, torch.ones(min(m, n)), V.reshape(-1, *weight.shape[1:])
 
 
+def two_steps(**settings: Any) -> lightning.Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return lightning.Trainer(accelerator="cpu", max_steps=2, **quiet, **settings)
+
+
 def test_every_backbone_is_known() -> None:
     assert set(BACKBONES) == {p.stem for p in (CONF / "backbone").glob("*.yaml")}
 
@@ -129,15 +135,7 @@ def test_trains_and_evaluates(
     before = {n: p.detach().clone() for n, p in segmenter.named_parameters()}
     learner = runs.build_learner(cfg, segmenter)
     assert isinstance(learner, MetaLearner)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = two_steps(limit_val_batches=0)
     trainer.fit(learner, datamodule=datamodule)
     assert trainer.global_step == 2
     moved = {n for n, p in segmenter.named_parameters() if not torch.equal(p, before[n])}
@@ -165,17 +163,7 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
     assert isinstance(segmenter, BaseSegmenter)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=12, _convert_="all")
     before = copy.deepcopy(segmenter.state_dict())
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=2,
-        num_sanity_val_steps=0,
-        val_check_interval=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = two_steps(limit_val_batches=2, num_sanity_val_steps=0, val_check_interval=2)
     trainer.fit(learner, datamodule=datamodule)
     after = segmenter.state_dict()
     # the whole network learns, norms' statistics too
