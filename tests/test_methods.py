@@ -109,8 +109,15 @@ def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def two_steps(**settings: Any) -> lightning.Trainer:
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return lightning.Trainer(accelerator="cpu", max_steps=2, **quiet, **settings)
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
 
 
 def test_every_backbone_is_known() -> None:
