@@ -7,10 +7,10 @@ import io
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
+from fss.data.pictures import absent, read_image
 from fss.data.reader import IGNORE, MAX_CLASSES
 
 
@@ -68,10 +68,7 @@ class Coco:
         return str(self._path(index))
 
     def image(self, index: int) -> np.ndarray:
-        image = cv2.imread(self.name(index), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"{self.name(index)} cannot be read as a picture: get this file anew")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return read_image(self._path(index))
 
     def mask(self, index: int) -> np.ndarray:
         info = self._coco.imgs[self._ids[index]]
@@ -94,11 +91,7 @@ class Coco:
     def _check_pictures(self) -> None:
         if not self._ids:
             raise ValueError(f"{self._annotations} lists no picture with an annotation")
-        paths = [self._path(index) for index in range(len(self))]
-        there = {
-            path for folder in {path.parent for path in paths} if folder.is_dir() for path in folder.iterdir()
-        }
-        missing = [path for path in paths if path not in there]
+        missing = absent(map(self._path, range(len(self))))
         if missing:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(self)} pictures of {self._annotations} are not in {self._folder}, "

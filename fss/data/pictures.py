@@ -1,0 +1,70 @@
+"""Picture and mask files to arrays, with errors that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+
+def read_image(path: Path) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of any picture file: grey, CMYK, 16-bit too; turned as its EXIF says, without alpha.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, or cut short.
+    """
+    encoded = path.read_bytes()  # imread would not tell a missing file from a damaged one
+    image = None if _is_cut_short(encoded) else _decoded(encoded)
+    if image is None:
+        raise ValueError(f"{path} cannot be read as a picture: get this file anew")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decoded(encoded: bytes) -> np.ndarray | None:
+    if not encoded:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # OpenCV refuses some damaged headers so, others by None
+        return None
+
+
+def _is_cut_short(encoded: bytes) -> bool:
+    """Whether a JPEG ends within its pixels, for which OpenCV would make up the rest in grey."""
+    # neither marker can occur within the pixels: end of the picture, start of a scan
+    return encoded.startswith(b"\xff\xd8") and encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """(h, w) uint8 numbers of a one-channel or palette picture, as they stand in the file.
+
+    By Pillow: OpenCV would turn a palette's numbers into the brightness of its colours.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, has colours in place of numbers, or numbers above 255.
+    """
+    try:
+        with Image.open(path) as file:
+            mode, values = file.mode, np.asarray(file)
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for damaged PNGs
+        raise ValueError(f"{path} cannot be read as a mask ({error}): get this file anew") from error
+    if values.ndim != 2:
+        raise ValueError(f"{path} is a picture in colours ({mode}): a mask needs one number a pixel or a palette")
+    if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
+        raise ValueError(f"{path} holds numbers from {values.min()} to {values.max()}: a mask has 0 to 255")
+    return values.astype(np.uint8)
+
+
+def absent(paths: Iterable[Path]) -> list[Path]:
+    """Those of the files that are not there; lists folders, which is faster than asking for each file."""
+    paths = list(paths)
+    folders = {path.parent for path in paths}
+    there = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    return [path for path in paths if path not in there]
