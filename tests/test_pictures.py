@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss.data.pictures import absent, read_image, read_mask
+from fss.data.pictures import absent, image_size, read_image, read_mask
 
 H, W = 20, 30
 RGB = np.zeros((H, W, 3), np.uint8)
@@ -90,6 +90,36 @@ def test_bytes_after_the_picture_do_no_harm(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes() + b"\0" * 100)
     assert read_image(path).shape == (H, W, 3)
+
+
+# Sizes without decoding
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_size_is_that_of_the_image(tmp_path: Path, suffix: str, orientation: int | None) -> None:
+    path, exif = tmp_path / f"a.{suffix}", Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(RGB).save(path, **({} if suffix == "bmp" else {"exif": exif}))  # type: ignore[arg-type]
+    assert image_size(path) == read_image(path).shape[:2]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("length", [0, 20, -1000])
+def test_damage_is_noticed_without_decoding(tmp_path: Path, name: str, length: int) -> None:
+    path = save(tmp_path / name, np.random.default_rng(0).integers(256, size=(H, W, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as a picture: get this file anew"):
+        image_size(path)
+
+
+def test_size_with_bytes_after_the_picture(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg")
+    path.write_bytes(path.read_bytes() + b"\0" * 1000)
+    assert image_size(path) == (H, W)
+    with pytest.raises(FileNotFoundError, match=r"b\.jpg"):
+        image_size(tmp_path / "b.jpg")
 
 
 # Masks

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pycocotools.coco import COCO
 
-from fss.data.coco_masks import folder_of, mask_path, read_contents
-from fss.data.pictures import absent, read_image, read_mask
+from fss.data import index_cache
+from fss.data.coco_masks import contents_path, folder_of, mask_path, read_contents
+from fss.data.pictures import absent, image_size, read_image, read_mask
 from fss.data.reader import IGNORE, MAX_CLASSES
 
 Crowd = Literal["include", "ignore"]
@@ -53,6 +54,7 @@ class Coco:
         if folder is None:
             raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} holds any")
         self._annotations, self._folder = annotations, folder
+        self.cache = base / index_cache.FOLDER / f"coco20i-{split}-{crowd}.npz"
         self._masks = folder_of(base, split, crowd)
         self._drawing: Drawing | None = None
         if contents := read_contents(self._masks, annotations):  # spares reading the annotations too
@@ -76,6 +78,14 @@ class Coco:
         if self._drawing:
             return draw(self._drawing.task(index))
         return read_mask(mask_path(self._masks, self._pictures[index]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(self._folder / self._pictures[index])
+
+    def files(self) -> list[Path]:
+        # prepared masks depend on nothing but their list, which is written after them and rewritten with them
+        drawn_from = [self._annotations] if self._drawing else [self._annotations, contents_path(self._masks)]
+        return [*drawn_from, *(self._folder / picture for picture in self._pictures)]
 
     def _check(self, folder: Path, paths: list[Path]) -> None:
         if missing := absent(paths):

@@ -12,8 +12,6 @@ from fss.data.atomic import whole
 
 logger = logging.getLogger(__name__)
 
-_CONTENTS = "contents.json"
-
 
 class Contents(NamedTuple):
     """What a folder of masks holds.
@@ -39,6 +37,11 @@ def mask_path(folder: Path, picture: str) -> Path:
     return folder / f"{picture}.png"
 
 
+def contents_path(folder: Path) -> Path:
+    """Where a folder of masks says what it holds; written when all of them are there."""
+    return folder / "contents.json"
+
+
 def digest(path: Path) -> str:
     """What tells an annotation file from every other."""
     with path.open("rb") as file:
@@ -47,7 +50,7 @@ def digest(path: Path) -> str:
 
 def read_contents(folder: Path, annotations: Path) -> Contents | None:
     """What the folder holds; None where it is not there or was drawn from other annotations."""
-    path = folder / _CONTENTS
+    path = contents_path(folder)
     if not path.is_file():
         return None
     try:
@@ -63,5 +66,5 @@ def read_contents(folder: Path, annotations: Path) -> Contents | None:
 
 
 def write_contents(folder: Path, contents: Contents) -> None:
-    with whole(folder / _CONTENTS) as unfinished:
+    with whole(contents_path(folder)) as unfinished:
         unfinished.write_text(json.dumps(contents._asdict()))

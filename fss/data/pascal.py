@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from fss.data.pictures import absent, read_image, read_mask
+from fss.data import index_cache
+from fss.data.pictures import absent, image_size, read_image, read_mask
 
 CLASSES = (
     "aeroplane",
@@ -59,6 +60,7 @@ class Pascal:
         if not listed.is_file():
             raise FileNotFoundError(f"no {listed}: {_mend(root)}")
         self._base, self._stems = base, read_list(listed)
+        self.cache = base / index_cache.FOLDER / f"pascal5i-{image_set}.npz"
         if not self._stems:
             raise ValueError(f"{listed} lists no picture: delete it; {_mend(root)}")
         for what, path_of in (("pictures", self._image), ("masks", self._mask)):
@@ -79,6 +81,12 @@ class Pascal:
 
     def mask(self, index: int) -> np.ndarray:
         return read_mask(self._mask(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(self._image(index))
+
+    def files(self) -> list[Path]:
+        return [path_of(index) for path_of in (self._image, self._mask) for index in range(len(self))]
 
     def _image(self, index: int) -> Path:
         return self._base / IMAGES / f"{self._stems[index]}.jpg"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -37,6 +38,34 @@ def _is_cut_short(encoded: bytes) -> bool:
     """Whether a JPEG ends within its pixels, for which OpenCV would make up the rest in grey."""
     # neither marker can occur within the pixels: end of the picture, start of a scan
     return encoded.startswith(b"\xff\xd8") and encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda")
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(h, w) that `read_image` would give; reads no more than both ends of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, or surely cut short.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            # of a TIFF Pillow gives the size after turning
+            turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a picture: get this file anew") from error
+    if marker not in _tail(path):
+        read_image(path)  # an odd ending, which is rare: only this tells
+    return (width, height) if turned else (height, width)
+
+
+def _tail(path: Path, length: int = 256) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-min(length, path.stat().st_size), os.SEEK_END)
+        return file.read()
 
 
 def read_mask(path: Path) -> np.ndarray:

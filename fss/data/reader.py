@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,4 +34,29 @@ class Reader(Protocol):
 
     def mask(self, index: int) -> np.ndarray:
         """(h, w) uint8: class ids, 0 background, 255 ignored."""
+        ...
+
+
+@runtime_checkable
+class FileReader(Reader, Protocol):
+    """A reader of files: they can be checked before they are used, and what was found be kept.
+
+    Attributes:
+        cache: File to keep the index in.
+    """
+
+    @property
+    def cache(self) -> Path: ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(h, w) that `image` would have, without decoding it.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no picture.
+        """
+        ...
+
+    def files(self) -> Sequence[Path]:
+        """All files that pictures and masks are made from."""
         ...

@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from fss.data.parallel import cores
 from fss.data.prepare.coco import prepare_coco
 from fss.data.prepare.pascal import prepare_pascal, summary
-from fss.data.prepare.work import cores
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from typing import IO
 
 from rich.progress import Progress
 
-from fss.data.prepare.work import progress
+from fss.data.parallel import progress
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)
 

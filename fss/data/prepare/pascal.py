@@ -10,10 +10,11 @@ import numpy as np
 from scipy.io import loadmat
 
 from fss.data.atomic import whole
+from fss.data.parallel import for_each
 from fss.data.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
 from fss.data.pictures import absent, read_mask
 from fss.data.prepare.archives import find_archive, unpack
-from fss.data.prepare.work import for_each, write_mask
+from fss.data.prepare.masks import write_mask
 from fss.data.reader import IGNORE
 
 VOC, VOC_URL = "VOCtrainval_11-May-2012.tar", "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"

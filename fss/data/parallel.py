@@ -1,19 +1,14 @@
-"""Many small files made by all cores, under a progress bar."""
+"""One function for many things, by all cores, under a progress bar."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-from PIL import Image
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from fss.data.atomic import whole
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +30,7 @@ def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, descr
     """Results of the function for every task, in their order; the first error ends it.
 
     Args:
-        function: At module level, since other processes run it.
+        function: Goes to each process once; not a lambda or a local function.
         tasks: What it is called with.
         workers: Processes; 1 works in this one.
         description: Beside the bar.
@@ -43,9 +38,10 @@ def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, descr
     with progress(count=True) as bar:
         if workers <= 1 or len(tasks) <= 1:
             return [function(task) for task in bar.track(tasks, description=description)]
-        with ProcessPoolExecutor(min(workers, len(tasks))) as pool:
+        workers = min(workers, len(tasks))
+        with ProcessPoolExecutor(workers, initializer=_keep, initargs=(function,)) as pool:
             chunk = max(1, min(64, len(tasks) // (4 * workers)))
-            results = pool.map(function, tasks, chunksize=chunk)
+            results = pool.map(_call, tasks, chunksize=chunk)
             try:
                 return list(bar.track(results, total=len(tasks), description=description))
             except BaseException:
@@ -53,7 +49,13 @@ def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, descr
                 raise
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Writes class ids (h, w) uint8 as a one-channel PNG."""
-    with whole(path) as unfinished:
-        Image.fromarray(mask).save(unfinished, "PNG")
+_kept: Callable[[Any], Any]
+
+
+def _keep(function: Callable[[Any], Any]) -> None:
+    global _kept
+    _kept = function
+
+
+def _call(task: Any) -> Any:
+    return _kept(task)
