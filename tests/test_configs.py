@@ -19,6 +19,7 @@ CONF = Path(__file__).parent.parent / "conf"
 # What a group member needs besides its name, small and without downloads.
 NEEDS = {
     "dataset=coco20i": ["dataset.root=nowhere"],
+    "dataset=folder": ["dataset.root=nowhere"],
     "dataset=pascal5i": ["dataset.root=nowhere"],
     "backbone=timm": ["backbone.name=resnet18"],
     "backbone=resnet50": ["backbone.weights=null"],
