@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
 from fss import runs
+from fss.data.folds import fold_classes
 
 CONF = Path(__file__).parent.parent / "conf"
 # What a group member needs besides its name, small and without downloads.
@@ -97,6 +98,12 @@ def test_published_recipe_of_the_base_learner() -> None:
     assert (cfg.batch_size, cfg.trainer.max_epochs, cfg.dataset.base.size) == (12, 20, 417)
     assert cfg.method.datamodule.train_transform.scale == [0.5, 2.0]
     assert (cfg.method.learner.head_lr, cfg.method.learner.schedule) == (2.5e-3, "poly")
+
+
+def test_folds_of_own_data_can_be_given(tmp_path: Path) -> None:
+    cfg = composed("dataset=folder", "dataset.fold_scheme=[[1,2],[3]]", "fold=1", f"run_dir={tmp_path}")
+    scheme = runs.build_datamodule(cfg).fold_scheme
+    assert fold_classes(4, 1, scheme) == ((3,), (1, 2, 4))
 
 
 def test_published_recipe_of_pascal() -> None:

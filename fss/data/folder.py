@@ -42,7 +42,7 @@ class Folder:
         self._root = Path(root)
         if not self._root.is_dir():
             raise FileNotFoundError(
-                f"no folder {root}: set dataset.root to a folder with images/, masks/ and, if you like, classes.txt"
+                f"no folder {root}: set dataset.root to a folder with images/, masks/ and perhaps classes.txt"
             )
         self._masks = self._root / "masks"
         self._pictures = self._find_pictures()
@@ -122,9 +122,8 @@ class Folder:
         if self._class_folders:
             return tuple(self._class_folders)
         with ThreadPoolExecutor() as pool:
-            n = max(
-                pool.map(_greatest_id, (path for paths in self._mask_paths.values() for path in paths)), default=0
-            )
+            paths = (path for paths in self._mask_paths.values() for path in paths)
+            n = max(pool.map(_greatest_id, paths), default=0)
         if n == 0:
             raise ValueError(
                 f"the masks in {self._masks} hold no class id ({IGNORE} is ignored): put masks of 0 and {IGNORE} "

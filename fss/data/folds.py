@@ -37,8 +37,8 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
         raise ValueError(f"fold={fold}: there are {folds} folds, 0 to {folds - 1}")
     if scheme in ("contiguous", "interleaved") and (n_classes < FOLDS or n_classes % FOLDS):
         raise ValueError(
-            f"{n_classes} classes cannot be split into {FOLDS} equal folds: take dataset.fold_scheme=uneven, or give "
-            "the novel classes of each fold"
+            f"{n_classes} classes cannot be split into {FOLDS} equal folds: take dataset.fold_scheme=uneven, or "
+            "give the novel class ids of each fold"
         )
     ids = range(1, n_classes + 1)
     quarter = n_classes // FOLDS
@@ -51,8 +51,8 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
         novel = set(scheme[fold])  # type: ignore[arg-type]
     else:
         raise ValueError(
-            f"dataset.fold_scheme={scheme!r}: must be 'contiguous' or 'interleaved', 'uneven', or the novel class ids "
-            "of each fold"
+            f"dataset.fold_scheme={scheme!r}: must be 'contiguous' or 'interleaved', 'uneven', or the novel "
+            "class ids of each fold"
         )
     if unknown := sorted(novel - set(ids), key=str):
         raise ValueError(f"dataset.fold_scheme: fold {fold} holds {unknown}, class ids are 1 to {n_classes}")
