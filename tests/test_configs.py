@@ -21,6 +21,7 @@ CONF = Path(__file__).parent.parent / "conf"
 NEEDS = {
     "dataset=coco20i": ["dataset.root=nowhere"],
     "dataset=folder": ["dataset.root=nowhere"],
+    "dataset=fss1000": ["dataset.root=nowhere"],
     "dataset=pascal5i": ["dataset.root=nowhere"],
     "backbone=timm": ["backbone.name=resnet18"],
     "backbone=resnet50": ["backbone.weights=null"],

@@ -11,7 +11,7 @@ import numpy as np
 
 from fss.data import index_cache
 from fss.data.parallel import cores, for_each
-from fss.data.reader import IGNORE, FileReader, Reader
+from fss.data.reader import FileReader, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,9 @@ def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
             return f"{reader.name(i)}: has {w} x {h} pixels, its mask {mask_w} x {mask_h}"
     except (ValueError, OSError) as error:
         return str(error)
-    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
-    counts[IGNORE] = 0
+    ignore = np.iinfo(mask.dtype).max
+    counts = np.bincount(mask.ravel(), minlength=ignore + 1)
+    counts[ignore] = 0
     present = np.flatnonzero(counts[1:]) + 1
     n = len(reader.classes)
     if len(present) and present[-1] > n:

@@ -77,18 +77,34 @@ def read_mask(path: Path) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: It is no picture, has colours in place of numbers, or numbers above 255.
     """
-    try:
-        with Image.open(path) as file:
-            mode, values = file.mode, np.asarray(file)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for damaged PNGs
-        raise ValueError(f"{path} cannot be read as a mask ({error}): get this file anew") from error
+    mask = _open_mask(path)
+    mode, values = mask.mode, np.asarray(mask)
     if values.ndim != 2:
         raise ValueError(f"{path} is a picture in colours ({mode}): a mask needs one number a pixel or a palette")
     if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
         raise ValueError(f"{path} holds numbers from {values.min()} to {values.max()}: a mask has 0 to 255")
     return values.astype(np.uint8)
+
+
+def read_region(path: Path) -> np.ndarray:
+    """(h, w) bool: where a picture of any kind that shows one object is bright.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture.
+    """
+    return np.asarray(_open_mask(path).convert("L")) >= 128
+
+
+def _open_mask(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return file
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for damaged PNGs
+        raise ValueError(f"{path} cannot be read as a mask ({error}): get this file anew") from error
 
 
 def absent(paths: Iterable[Path]) -> list[Path]:

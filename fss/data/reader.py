@@ -9,7 +9,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 IGNORE = 255  # label of pixels that belong to no class and are not background either
-MAX_CLASSES = 254  # label maps are uint8, 0 is background
+MAX_CLASSES = 254  # of label maps of uint8, where 0 is background
+
+
+def ignored(mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the pixels of a reader's mask that are to be ignored, the greatest number of its type."""
+    return mask == np.iinfo(mask.dtype).max
 
 
 class Reader(Protocol):
@@ -33,7 +38,7 @@ class Reader(Protocol):
         ...
 
     def mask(self, index: int) -> np.ndarray:
-        """(h, w) uint8: class ids, 0 background, 255 ignored."""
+        """(h, w) uint8: class ids, 0 background, 255 ignored; uint16 for more classes, 65535 ignored."""
         ...
 
 
