@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ _kept: Callable[[Any], Any]
 def _keep(function: Callable[[Any], Any]) -> None:
     global _kept
     _kept = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits here to answer
 
 
 def _call(task: Any) -> Any:
