@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_coco import ANNOTATIONS, PICTURES, annotation, polygon, write
+from test_damaged_inputs import use
 
 from fss.data.coco import Coco, Crowd
 from fss.data.prepare import coco
@@ -172,6 +173,7 @@ def test_archives_to_reader(tmp_path: Path) -> None:
     for i in range(3):
         np.testing.assert_array_equal(reader.mask(i), drawn.mask(i))
         np.testing.assert_array_equal(reader.image(i), drawn.image(i))
+    assert use(reader) == {PICTURES[i]["file_name"] for i in (0, 1, 3)}
     assert prepare(root, archives=tmp_path / "nowhere")[0] == "train2014: nothing to do, all is there."
 
 

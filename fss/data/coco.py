@@ -189,11 +189,13 @@ def _read_annotations(path: Path) -> COCO:
         raise ValueError(
             f"{path} has no {', '.join(sorted(absent))}: take the instance annotations (instances_*.json)"
         )
-    for kind, entries, needed in (
-        ("picture", coco.imgs, ("file_name", "height", "width")),
-        ("category", coco.cats, ("name",)),
-        ("annotation", coco.anns, ("category_id", "segmentation")),
+    for kind, part, entries, needed in (
+        ("picture", "images", coco.imgs, ("file_name", "height", "width")),
+        ("category", "categories", coco.cats, ("name",)),
+        ("annotation", "annotations", coco.anns, ("category_id", "segmentation")),
     ):
+        if len(entries) < len(coco.dataset[part]):  # the later of two with one id would silently replace the other
+            raise ValueError(f"{path}: two of its {part} share an id: give each its own")
         for number, entry in entries.items():
             if lacking := [key for key in needed if key not in entry]:
                 raise ValueError(f"{path}: {kind} {number} has no {', '.join(lacking)}")

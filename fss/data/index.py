@@ -67,7 +67,7 @@ def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
         mask = reader.mask(i)
         if isinstance(reader, FileReader) and reader.size(i) != mask.shape:
             (h, w), (mask_h, mask_w) = reader.size(i), mask.shape
-            return f"{reader.name(i)}: has {w} x {h} pixels, its mask {mask_w} x {mask_h}"
+            return f"{reader.name(i)}: has {w} x {h} pixels, its mask {mask_w} x {mask_h}: they must be equal"
     except (ValueError, OSError) as error:
         return str(error)
     ignore = np.iinfo(mask.dtype).max
@@ -76,7 +76,7 @@ def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
     present = np.flatnonzero(counts[1:]) + 1
     n = len(reader.classes)
     if len(present) and present[-1] > n:
-        return f"{reader.name(i)}: its mask holds class id {present[-1]}, but there are {n} classes"
+        return f"{reader.name(i)}: its mask holds class id {present[-1]}, but there are {n} classes: mend the mask"
     return [(int(c), int(counts[c])) for c in present]
 
 
