@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from test_damaged_inputs import use
 from fss.data.index import build_index
 from fss.data.pascal import Pascal
 from fss.data.prepare import pascal
+from fss.data.prepare.archives import Archive
 from fss.data.prepare.pascal import prepare_pascal, read_sbd
 
 ROOT = Path(__file__).parent.parent
@@ -265,6 +270,45 @@ def test_unknown_class_ids_are_named(tmp_path: Path, archives: Path) -> None:
     pack(archives / "benchmark.tgz", files)
     with pytest.raises(ValueError, match=r"2010_000001\.mat holds class ids \[2[0-9, ]*\], there are 1 to 20"):
         prepare_pascal(tmp_path / "data", archives, 2)
+
+
+@pytest.fixture
+def server(archives: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serves the archives on this machine."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(archives))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+def test_download(tmp_path: Path, archives: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("VOC", "SBD"):
+        path = archives / getattr(pascal, kind).name
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        monkeypatch.setattr(pascal, kind, Archive(f"{server}/{path.name}", md5))
+    root, downloads = tmp_path / "data", tmp_path / "new"
+    with pytest.raises(FileNotFoundError, match=r"no VOCtrainval_11-May-2012\.tar in .* by --download"):
+        prepare_pascal(root, downloads, 1)
+    assert not downloads.exists()
+    prepare_pascal(root, downloads, 1, download=True)
+    assert sorted(path.name for path in downloads.iterdir()) == ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"]
+    check(root)
+
+
+@pytest.mark.parametrize("md5", [None, "0" * 32])
+def test_failed_download_leaves_nothing(
+    tmp_path: Path, archives: Path, server: str, md5: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archives / pascal.VOC.name
+    if md5 is None:
+        path.unlink()
+    monkeypatch.setattr(pascal, "VOC", Archive(f"{server}/{path.name}", md5))
+    message = r"http:.*May-2012\.tar cannot be downloaded \(.+\): put VOCtrainval_11-May-2012\.tar into .*new"
+    with pytest.raises(ValueError, match=message):
+        prepare_pascal(tmp_path / "data", tmp_path / "new", 1, download=True)
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_command(tmp_path: Path, archives: Path) -> None:

@@ -36,8 +36,10 @@ def _decoded(encoded: bytes) -> np.ndarray | None:
 
 def _is_cut_short(encoded: bytes) -> bool:
     """Whether a JPEG ends within its pixels, for which OpenCV would make up the rest in grey."""
-    # neither marker can occur within the pixels: end of the picture, start of a scan
-    return encoded.startswith(b"\xff\xd8") and encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda")
+    end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixels
+    if not encoded.startswith(b"\xff\xd8") or encoded.endswith(end_of_picture):
+        return False
+    return encoded.rfind(end_of_picture) < encoded.rfind(start_of_scan)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -25,23 +25,23 @@ def main() -> int:
     parser.add_argument("dataset", choices=("pascal5i", "coco20i"))
     parser.add_argument("--root", type=Path, required=True, help="where the data set is, or goes")
     parser.add_argument("--archives", type=Path, help="where the downloaded archives are; default: --root")
+    parser.add_argument("--download", action="store_true", help="fetch archives that are not there")
     parser.add_argument("--workers", type=int, default=cores(), help="processes; default: %(default)s, all cores")
     coco = parser.add_argument_group("coco20i")
     coco.add_argument("--year", type=int, default=2014, choices=(2014, 2017), help="default: %(default)s")
     coco.add_argument("--crowd", choices=("include", "ignore"), default="include", help="default: %(default)s")
     coco.add_argument("--sets", nargs="+", default=["train", "val"], help="default: train val")
     given = parser.parse_args()
-    archives = given.archives or given.root
+    root, archives = given.root, given.archives or given.root
     try:
         if given.dataset == "pascal5i":
-            lines = [*prepare_pascal(given.root, archives, given.workers), *summary(given.root)]
-            print(*lines, sep="\n")
+            print(*prepare_pascal(root, archives, given.workers, given.download), *summary(root), sep="\n")
         else:
             for image_set in given.sets:
-                print(
-                    *prepare_coco(given.root, archives, image_set, given.year, given.crowd, given.workers),
-                    sep="\n",
+                lines = prepare_coco(
+                    root, archives, image_set, given.year, given.crowd, given.workers, given.download
                 )
+                print(*lines, sep="\n")
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

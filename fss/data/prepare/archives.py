@@ -9,30 +9,62 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from rich.progress import Progress
 
+from fss.data.atomic import whole
 from fss.data.parallel import progress
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)
 
 
-def find_archive(name: str, folders: Iterable[Path], url: str) -> Path:
-    """The archive of that name in the first folder that holds it.
+class Archive(NamedTuple):
+    """An official archive.
+
+    Attributes:
+        url: Where it comes from; ends with its name.
+        md5: Of the file, where its makers or torchvision tell it.
+    """
+
+    url: str
+    md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def find_archive(archive: Archive, folders: Sequence[Path], download: bool = False) -> Path:
+    """The archive in the first folder that holds it; otherwise it is downloaded into the first folder, if allowed.
 
     Raises:
-        FileNotFoundError: None does; the message says where it can be had.
+        FileNotFoundError: It is not there and not to be downloaded.
+        ValueError: It cannot be downloaded, or came damaged.
     """
     folders = list(dict.fromkeys(folders))
     for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(
-        f"no {name} in {' or '.join(map(str, folders))}: download it from {url}, or name its folder by --archives"
-    )
+        if (folder / archive.name).is_file():
+            return folder / archive.name
+    if not download:
+        raise FileNotFoundError(
+            f"no {archive.name} in {' or '.join(map(str, folders))}: download it from {archive.url}, name its "
+            "folder by --archives, or let it be downloaded by --download"
+        )
+    # not above: it imports torch, which takes seconds that others need not wait
+    from torchvision.datasets.utils import download_url
+
+    target = folders[0] / archive.name
+    try:
+        with whole(target) as unfinished:
+            download_url(archive.url, unfinished.parent, unfinished.name, archive.md5)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{archive.url} cannot be downloaded ({error}): put {archive.name} into {folders[0]}"
+        ) from error
+    return target
 
 
 def unpack(archive: Path, wanted: str, destination: Path) -> int:

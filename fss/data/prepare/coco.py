@@ -11,10 +11,10 @@ from fss.data.coco import Crowd, Drawing, MaskTask, annotations_path, draw, pict
 from fss.data.coco_masks import Contents, digest, folder_of, mask_path, read_contents, write_contents
 from fss.data.parallel import for_each
 from fss.data.pictures import absent
-from fss.data.prepare.archives import find_archive, unpack
+from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
 
-URL = "https://cocodataset.org/#download"
+URL = "http://images.cocodataset.org"
 
 
 class _Task(NamedTuple):
@@ -22,7 +22,9 @@ class _Task(NamedTuple):
     target: Path
 
 
-def prepare_coco(root: Path, archives: Path, image_set: str, year: int, crowd: Crowd, workers: int) -> list[str]:
+def prepare_coco(
+    root: Path, archives: Path, image_set: str, year: int, crowd: Crowd, workers: int, download: bool = False
+) -> list[str]:
     """Unpacks what is missing of an image set and draws its masks to `masks/` in root.
 
     The masks grow in a folder named after their annotation file's digest, which takes its name when all are there.
@@ -34,18 +36,19 @@ def prepare_coco(root: Path, archives: Path, image_set: str, year: int, crowd: C
         year: 2014 or 2017.
         crowd: Whether crowd regions belong to their class or are ignored.
         workers: Processes.
+        download: Whether archives that are not there are downloaded, to `archives`.
 
     Returns:
         What was done and what there is now, in lines.
 
     Raises:
         FileNotFoundError: An archive is needed and not there.
-        ValueError: An archive, or the annotations, are damaged or the wrong ones.
+        ValueError: An archive cannot be downloaded; an archive, or the annotations, are damaged or the wrong ones.
     """
     split, places, done = f"{image_set}{year}", (archives, root), []
     annotations = annotations_path(root, split)
     if not annotations.is_file():
-        archive = find_archive(f"annotations_trainval{year}.zip", places, URL)
+        archive = find_archive(Archive(f"{URL}/annotations/annotations_trainval{year}.zip"), places, download)
         unpack(archive, rf"(?:.*/)?(annotations/instances_[^/]+{year}\.json)", root)
         if not annotations.is_file():
             raise ValueError(f"{archive} holds no {annotations.name}: download it anew")
@@ -61,7 +64,7 @@ def prepare_coco(root: Path, archives: Path, image_set: str, year: int, crowd: C
     pictures = next((f for f in candidates if f.is_dir() and any(f.iterdir())), candidates[0])
     needed = [pictures / picture for picture in contents.pictures]
     if absent(needed):
-        archive = find_archive(f"{split}.zip", places, URL)
+        archive = find_archive(Archive(f"{URL}/zips/{split}.zip"), places, download)
         n = unpack(archive, rf"(?:.*/)?{re.escape(split)}/([^/]+\.jpg)", pictures)
         if missing := absent(needed):
             raise ValueError(

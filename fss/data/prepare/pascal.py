@@ -13,14 +13,17 @@ from fss.data.atomic import whole
 from fss.data.parallel import for_each
 from fss.data.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
 from fss.data.pictures import absent, read_mask
-from fss.data.prepare.archives import find_archive, unpack
+from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
 from fss.data.reader import IGNORE
 
-VOC, VOC_URL = "VOCtrainval_11-May-2012.tar", "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
-SBD, SBD_URL = (
-    "benchmark.tgz",
-    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours",
+VOC = Archive(
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "6cd6e144f989b92b3379bac3b3de84fd",
+)
+SBD = Archive(
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    "82b4d87ceb2ed10f6038a1cba92111cb",
 )
 VOC_FILES = (
     r"(?:.*/)?VOCdevkit/VOC2012/"
@@ -35,7 +38,7 @@ class _Task(NamedTuple):
     target: Path
 
 
-def prepare_pascal(root: Path, archives: Path, workers: int) -> list[str]:
+def prepare_pascal(root: Path, archives: Path, workers: int, download: bool = False) -> list[str]:
     """Lays out PASCAL-5i below root: VOC 2012, `SegmentationClassAug/` and the training list.
 
     The list is VOC's `train` united with SBD's pictures that are not in VOC's `val`, neither that of segmentation
@@ -45,13 +48,14 @@ def prepare_pascal(root: Path, archives: Path, workers: int) -> list[str]:
         root: The folder VOC2012, or one that holds or will hold VOCdevkit/VOC2012.
         archives: Where the archives are, if not in root.
         workers: Processes.
+        download: Whether archives that are not there are downloaded, to `archives`.
 
     Returns:
         What was done, in lines.
 
     Raises:
         FileNotFoundError: An archive is needed and not there.
-        ValueError: An archive or a file of it is damaged or the wrong one.
+        ValueError: An archive cannot be downloaded; an archive or a file of it is damaged or the wrong one.
     """
     try:
         voc = find_voc(root)
@@ -64,15 +68,15 @@ def prepare_pascal(root: Path, archives: Path, workers: int) -> list[str]:
 
     lists = [voc / f"ImageSets/{name}.txt" for name in ("Segmentation/train", "Segmentation/val", "Main/val")]
     if absent(lists) or absent(_voc_files(voc)):
-        archive = find_archive(VOC, places, VOC_URL)
-        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC}.")
+        archive = find_archive(VOC, places, download)
+        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC.name}.")
         _check_complete(archive, [*lists])
         _check_complete(archive, _voc_files(voc))
 
     sbd = next((f for p in places if not _sbd_gaps(f := p / "benchmark_RELEASE/dataset")), None)
     if sbd is None:
-        archive, sbd = find_archive(SBD, places, SBD_URL), root / "benchmark_RELEASE/dataset"
-        done.append(f"{unpack(archive, SBD_FILES, sbd)} files unpacked from {SBD}.")
+        archive, sbd = find_archive(SBD, places, download), root / "benchmark_RELEASE/dataset"
+        done.append(f"{unpack(archive, SBD_FILES, sbd)} files unpacked from {SBD.name}.")
         _check_complete(archive, [sbd / "train.txt", sbd / "val.txt"])
         _check_complete(archive, _sbd_gaps(sbd))
 
@@ -81,8 +85,8 @@ def prepare_pascal(root: Path, archives: Path, workers: int) -> list[str]:
     listed = sorted(train | sbd_all - val - main_val)
     pictures = [voc / IMAGES / f"{stem}.jpg" for stem in sorted(train | val | sbd_all)]
     if absent(pictures):
-        archive = find_archive(VOC, places, VOC_URL)
-        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC}.")
+        archive = find_archive(VOC, places, download)
+        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC.name}.")
         _check_complete(archive, pictures)
 
     sources = {stem: sbd / f"cls/{stem}.mat" for stem in sbd_all}
