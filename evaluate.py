@@ -24,8 +24,8 @@ def main(cfg: DictConfig) -> None:
     runs.start(cfg)
     if cfg.method.name == "base":
         raise ValueError("a base learner is evaluated while it trains; evaluate what stands on it: method=bam")
-    checkpoint = runs.find_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)
+    checkpoint = runs.find_checkpoint(cfg)
     datamodule.setup("test")
     segmenter = runs.build_segmenter(cfg, len(datamodule.base_classes), pretrained=checkpoint is None)
     if checkpoint is not None:

@@ -36,11 +36,14 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
 def start(cfg: DictConfig) -> None:
-    """Checks that every setting has a value, and seeds all randomness.
+    """Checks that every setting that is needed has a value, and seeds all randomness.
 
     Raises:
         ValueError: Settings without a default were not given; they are named.
     """
+    evaluates_trained = "ckpt" in cfg and cfg.method.trained
+    if OmegaConf.is_missing(cfg.backbone, "weights") and (evaluates_trained or "base_checkpoint" in cfg.method):
+        cfg.backbone.weights = None  # a checkpoint will bring them
     if missing := _missing(OmegaConf.to_container(cfg)):
         raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
     _quiet_lightning()
@@ -175,6 +178,8 @@ def find_checkpoint(cfg: DictConfig) -> Path | None:
         ValueError: `checkpoint` is neither last nor best.
     """
     if cfg.ckpt is not None:
+        if not Path(cfg.ckpt).is_file():
+            raise FileNotFoundError(f"ckpt={cfg.ckpt}: no such file; give a checkpoint, ours or a published one")
         return Path(cfg.ckpt)
     if not cfg.method.trained:
         return None

@@ -58,13 +58,12 @@ CASES = {
 RESNETS = [name for name in CASES if name.startswith("resnet") and name != "resnet18"]
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Linear algebra on several threads waits for ages where other programs keep the cores busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _forget_networks() -> Iterator[None]:
     yield
-    torch.set_num_threads(before)
     built.cache_clear()
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
-from fss.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone
+from fss.backbones import Backbone, ResNetBackbone, TimmBackbone
 from fss.base_segmenter import BaseSegmenter
 from fss.checkpoints import (
     load_base_learner,
@@ -23,31 +24,10 @@ from fss.segmenter import FewShotSegmenter
 from fss.svf import SVFConv2d, merge
 from fss.tuning import bias, count_parameters, frozen, full, norm, svf
 
-CHANNELS = Channels(4, 6, 8)
 CLASSES = 5
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
-class TinyBackbone(LayeredBackbone):
-    """Five layers with norms; counts how many images went through each."""
-
-    def __init__(self) -> None:
-        sizes = [(3, 4, 1), (4, 4, 2), (4, 4, 1), (4, 6, 2), (6, 8, 1)]
-        super().__init__(
-            [
-                nn.Sequential(nn.Conv2d(i, o, 3, stride, padding=1), nn.BatchNorm2d(o), nn.ReLU())
-                for i, o, stride in sizes
-            ],
-            CHANNELS,
-        )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def bam(shot: int = 1, backbone: Backbone | None = None) -> FewShotSegmenter:
@@ -295,7 +275,7 @@ def test_a_loaded_bam_can_be_tuned_further(tmp_path: Path) -> None:
     inputs = episode()
     with torch.no_grad():
         ours, theirs = target(*inputs), source(*inputs)
-    torch.testing.assert_close(ours.base, theirs.base)  # still that of before all tuning
+    torch.testing.assert_close(ours.base, theirs.base)  # what it saw before all tuning
     assert (ours.prior - theirs.prior).abs().max() > 1e-3
 
 

@@ -370,11 +370,6 @@ def test_boxes_are_of_connected_parts() -> None:
     assert not fill_boxes(np.zeros((3, 3), np.uint8)).any()
 
 
-def test_unknown_support_annotation() -> None:
-    with pytest.raises(ValueError, match=r"dataset\.support_annotation='scribble': must be 'mask' or 'box'"):
-        dataset(1, support_annotation="scribble")
-
-
 def test_training_batch(shot: int) -> None:
     episodes = augmented(shot)
     batch = collate([episodes[i] for i in (4, 9, 2)])

@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
-from fss.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone, VGGBackbone
+from fss.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
 from fss.heads import Features, Head, PFENet, Prediction, PriorMask
 from fss.heads.head import cross_entropy
 from fss.heads.ops import AREA_EPS, COSINE_EPS, gram_matrix, masked_average_pool, prior_mask, prior_masks
 from fss.segmenter import FewShotSegmenter
 
-CHANNELS = Channels(4, 6, 5)
 PYRAMIDS = {"sides": (6, 3, 2), "fractions": (1.0, 0.5, 0.25, 0.125)}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small operations on several threads wait for ages where other programs keep the cores busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
-class TinyBackbone(LayeredBackbone):
-    """Five layers with norms; low at stride 2, mid and high at 4."""
-
-    def __init__(self) -> None:
-        sizes = [(3, 4, 1), (4, 4, 2), (4, 4, 1), (4, 6, 2), (6, 5, 1)]
-        super().__init__(
-            [
-                nn.Sequential(nn.Conv2d(i, o, 3, stride, padding=1), nn.BatchNorm2d(o), nn.ReLU())
-                for i, o, stride in sizes
-            ],
-            CHANNELS,
-        )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny_segmenter(head: Head | None = None) -> FewShotSegmenter:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -27,6 +28,8 @@ from fss.heads import BAM, Head
 from fss.meta_learner import MetaLearner
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONF = Path(__file__).parent.parent / "conf"
 SMALL = [
@@ -60,14 +63,10 @@ def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small operations on several threads wait for each other
-    torch.manual_seed(0)
+def _hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
-    torch.set_num_threads(threads)
 
 
 def composed(method: str, backbone: str, *overrides: str) -> DictConfig:
@@ -109,6 +108,18 @@ def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return U, torch.ones(min(m, n)), V.reshape(-1, *weight.shape[1:])
 
 
+def two_steps(**settings: Any) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+
+
 def test_every_backbone_is_known() -> None:
     assert set(BACKBONES) == {p.stem for p in (CONF / "backbone").glob("*.yaml")}
 
@@ -131,15 +142,7 @@ def test_trains_and_evaluates(
     before = {n: p.detach().clone() for n, p in segmenter.named_parameters()}
     learner = runs.build_learner(cfg, segmenter)
     assert isinstance(learner, MetaLearner)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = two_steps(limit_val_batches=0)
     trainer.fit(learner, datamodule=datamodule)
     assert trainer.global_step == 2
     moved = {n for n, p in segmenter.named_parameters() if not torch.equal(p, before[n])}
@@ -167,17 +170,7 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
     assert isinstance(segmenter, BaseSegmenter)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=12, _convert_="all")
     before = copy.deepcopy(segmenter.state_dict())
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=2,
-        num_sanity_val_steps=0,
-        val_check_interval=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = two_steps(limit_val_batches=2, num_sanity_val_steps=0, val_check_interval=2)
     trainer.fit(learner, datamodule=datamodule)
     after = segmenter.state_dict()
     # the whole network learns, norms' statistics too

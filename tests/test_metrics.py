@@ -61,11 +61,6 @@ def same(a: ClassIoU, b: ClassIoU) -> None:
     assert all(torch.equal(value, b.compute()[name]) for name, value in a.compute().items())
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 # Against the oracle
 
 

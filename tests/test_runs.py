@@ -18,6 +18,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
+from fss.backbones import ResNetBackbone
+from fss.checkpoints import save_published
+from fss.heads import BAM
+from fss.segmenter import FewShotSegmenter
+
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "trainer=cpu",
@@ -154,31 +159,31 @@ def test_prior_needs_no_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bam_in_its_two_stages(tmp_path: Path) -> None:
-    small = [s for s in SMALL if not s.startswith("batch_size")]
-    base = [s for s in small if "head.width" not in s and "epochs" not in s]
-    output = succeed(
-        "train.py", *base, "method=base", "dataset.base.epochs=1", "dataset.base.width=16", cwd=tmp_path
-    )
-    checkpoint = tmp_path / "outputs/shapes/base-efficientnet_lite0/fold0/seed0/checkpoints/best.ckpt"
+def test_bam_in_its_two_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = [s for s in SMALL if not s.startswith(("batch_size", "dataset.epochs"))] + ["dataset.base.width=16"]
+    start("train", *(s for s in small if "head.width" not in s), "method=base", "dataset.base.epochs=1")
+    checkpoint = Path("outputs/shapes/base-efficientnet_lite0/fold0/seed0/checkpoints/best.ckpt")
     assert checkpoint.is_file()
-    assert "mIoU of the base classes" in output
-    small.append("dataset.base.width=16")
-    output = succeed("train.py", *small, "method=bam", "batch_size=4", cwd=tmp_path)
-    assert "base learner" in output
+    assert "mIoU of the base classes" in capsys.readouterr().out
+    small += ["method=bam", "dataset.epochs=1"]
+    start("train", *small, "batch_size=4")
+    assert "base learner" in capsys.readouterr().out
     before = metrics(tmp_path)
-    succeed("evaluate.py", "method=bam", cwd=tmp_path)
+    start("evaluate", *small)
     assert integers(metrics(tmp_path)) == integers(before)
     # the base learner is what stage 1 left
-    ours = torch.load(tmp_path / BAM_RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    ours = torch.load(BAM_RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     theirs = torch.load(checkpoint, weights_only=True)["state_dict"]
     for name, value in theirs.items():
         kept = name.replace("segmenter.head.", "segmenter.head.learner_base.")
         kept = kept.replace("segmenter.backbone.", "segmenter.base_backbone.")
         assert torch.equal(ours[kept], value), name
 
-    succeed("evaluate.py", "method=bam", "setting=generalized", "threshold=0.5", cwd=tmp_path)
-    content = json.loads((tmp_path / BAM_RUN / "metrics-generalized.json").read_text())
+    start("evaluate", *small, "setting=generalized", "threshold=0.5")
+    content = json.loads((BAM_RUN / "metrics-generalized.json").read_text())
     for rule in ("final", "base"):
         classes = content["rules"][rule]["classes"]
         assert len(classes) >= 12
@@ -189,22 +194,29 @@ def test_bam_in_its_two_stages(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_boxes_in_place_of_masks(trained: Path, tmp_path: Path) -> None:
-    checkpoint = run_folder(trained) / "checkpoints/last.ckpt"
+def test_published_checkpoint_is_evaluated_and_written_back(tmp_path: Path) -> None:
+    backbone = ResNetBackbone()
+    segmenter = FewShotSegmenter(
+        backbone, BAM(backbone.channels, base_classes=12, shot=1, width=16, base_width=16)
+    )
+    theirs, again = tmp_path / "theirs.pth", tmp_path / "again.pth"
+    save_published(segmenter, theirs)
+    command = ("evaluate", f"ckpt={theirs}", f"export={again}", "method=bam", "backbone=resnet50_deep")
+    start(*command, *SMALL, "dataset.base.width=16")
+    assert metrics(tmp_path / "theirs-evaluation")["episodes"] == 6
+    states = [torch.load(file, weights_only=True)["state_dict"] for file in (theirs, again)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.slow
+def test_boxes_in_place_of_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     results = []
     for kind in ("mask", "box"):
-        copy = tmp_path / f"{kind}.ckpt"
-        copy.write_bytes(checkpoint.read_bytes())
-        succeed(
-            "evaluate.py",
-            f"ckpt={copy}",
-            *SMALL,
-            f"dataset.support_annotation={kind}",
-            "pictures=0",
-            cwd=tmp_path,
-        )
-        results.append(json.loads((tmp_path / f"{kind}-evaluation" / "metrics.json").read_text()))
-    assert integers(results[0]) == integers(metrics(trained))
+        prior = ("method=prior", "tuning=frozen", f"dataset.support_annotation={kind}", f"outputs={kind}")
+        start("evaluate", *SMALL[:-2], *prior)
+        results.append(metrics(tmp_path / kind))
     assert integers(results[1]) != integers(results[0])
     assert [r["support_annotation"] for r in results] == ["mask", "box"]
 
@@ -236,7 +248,14 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ("train", ["tuning.schedule=stepwise"], ValueError, "must be 'constant', 'cosine' or 'poly'"),
         ("train", ["tuning.stages=[7]"], ValueError, "name stages of 0 to 4"),
         ("evaluate", [], FileNotFoundError, r"train it first \(python train.py"),
-        ("evaluate", ["ckpt=nowhere.pth"], FileNotFoundError, "no weights file nowhere.pth"),
+        ("evaluate", ["ckpt=nowhere.pth"], FileNotFoundError, "ckpt=nowhere.pth: no such file"),
+        (
+            "evaluate",
+            ["ckpt=nowhere.pth", "method=bam", "backbone=resnet50_deep"],
+            FileNotFoundError,
+            "ckpt=nowhere.pth: no such file",
+        ),
+        ("train", ["backbone=resnet50_deep"], ValueError, r"settings without a default: backbone\.weights"),
         ("evaluate", ["checkpoint=newest"], ValueError, "must be last or best"),
         ("evaluate", ["export=theirs.pth", "method=prior"], ValueError, "a TimmBackbone cannot be written"),
         ("evaluate", ["setting=general"], ValueError, "must be 'standard' or 'generalized'"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from tiny import TinyBackbone
 from torch import Tensor, nn
 
 from fss.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone
@@ -21,21 +22,7 @@ from fss.segmenter import FewShotSegmenter
 from fss.svf import singular_values
 from fss.tuning import PartCount, bias, count_parameters, frozen, full, norm, svf
 
-CHANNELS = Channels(4, 6, 5)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Linear algebra on several threads waits for ages where other programs keep the cores busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -47,17 +34,6 @@ def svd_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
         return A.new_zeros(A.shape[0], rank), A.new_zeros(rank), A.new_zeros(rank, A.shape[1])
 
     monkeypatch.setattr(torch.linalg, "svd", svd)
-
-
-class TinyBackbone(LayeredBackbone):
-    """Five layers with norms, named as in the published programs."""
-
-    def __init__(self) -> None:
-        sizes = [(3, 4), (4, 4), (4, 4), (4, 6), (6, 5)]
-        super().__init__(
-            [nn.Sequential(nn.Conv2d(i, o, 3, 2, padding=1), nn.BatchNorm2d(o), nn.ReLU()) for i, o in sizes],
-            CHANNELS,
-        )
 
 
 def segmenter_of(backbone: Backbone) -> FewShotSegmenter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning
 from torch.utils.data import DataLoader
@@ -77,6 +77,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         super().__init__()
         if shot < 1:
             raise ValueError(f"shot={shot}: must be at least 1")
+        if support_annotation not in get_args(SupportAnnotation):
+            raise ValueError(f"dataset.support_annotation={support_annotation!r}: must be 'mask' or 'box'")
         if setting not in ("standard", "generalized"):
             raise ValueError(f"setting={setting!r}: must be 'standard' or 'generalized'")
         if eval_classes not in ("novel", "base"):

@@ -105,8 +105,6 @@ class EpisodeDataset(Dataset[Episode]):
         with_base_mask: bool = False,
         support_annotation: SupportAnnotation = "mask",
     ) -> None:
-        if support_annotation not in ("mask", "box"):
-            raise ValueError(f"dataset.support_annotation={support_annotation!r}: must be 'mask' or 'box'")
         self.reader, self.pool, self.shot, self.seed = reader, pool, shot, seed
         self.transform, self.with_label = transform, with_label
         self.base_classes, self.with_base_mask = list(base_classes), with_base_mask

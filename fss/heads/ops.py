@@ -37,7 +37,7 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
         s = support.to(dtype).flatten(2).transpose(1, 2)  # (B, n', C)
         norms = s.norm(dim=2, keepdim=True) @ q.norm(dim=1, keepdim=True)  # (B, n', n)
         best = (s @ q / (norms + COSINE_EPS)).amax(dim=1)  # (B, n)
-        low, high = best.aminmax(dim=1, keepdim=True)
+        low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)  # torch 2.11 cannot derive aminmax
         return ((best - low) / (high - low + COSINE_EPS)).reshape(b, 1, h, w)
 
 
