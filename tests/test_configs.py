@@ -14,11 +14,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
 from fss import runs
+from fss.data.folds import fold_classes
 
 CONF = Path(__file__).parent.parent / "conf"
 # What a group member needs besides its name, small and without downloads.
 NEEDS = {
     "dataset=coco20i": ["dataset.root=nowhere"],
+    "dataset=folder": ["dataset.root=nowhere"],
+    "dataset=fss1000": ["dataset.root=nowhere"],
+    "dataset=pascal5i": ["dataset.root=nowhere"],
     "backbone=timm": ["backbone.name=resnet18"],
     "backbone=resnet50": ["backbone.weights=null"],
     "backbone=resnet50_deep": ["backbone.weights=null"],
@@ -95,6 +99,24 @@ def test_published_recipe_of_the_base_learner() -> None:
     assert (cfg.batch_size, cfg.trainer.max_epochs, cfg.dataset.base.size) == (12, 20, 417)
     assert cfg.method.datamodule.train_transform.scale == [0.5, 2.0]
     assert (cfg.method.learner.head_lr, cfg.method.learner.schedule) == (2.5e-3, "poly")
+
+
+def test_folds_of_own_data_can_be_given(tmp_path: Path) -> None:
+    cfg = composed("dataset=folder", "dataset.fold_scheme=[[1,2],[3]]", "fold=1", f"run_dir={tmp_path}")
+    scheme = runs.build_datamodule(cfg).fold_scheme
+    assert fold_classes(4, 1, scheme) == ((3,), (1, 2, 4))
+
+
+def test_published_recipe_of_pascal() -> None:
+    cfg = composed("dataset=pascal5i")
+    assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs, cfg.dataset.eval_seed) == (8, 473, 200, 321)
+    assert cfg.datamodule.train_transform.scale == [0.9, 1.1]
+    assert (cfg.datamodule.min_pixels, cfg.datamodule.exclude_novel) == (2048, True)
+    assert (cfg.datamodule.fold_scheme, cfg.datamodule.test_episodes) == ("contiguous", 1000)
+    assert cfg.method.head.pyramid == [60, 30, 15, 8]
+    base = composed("dataset=pascal5i", "method=base")
+    assert (base.batch_size, base.trainer.max_epochs, base.dataset.base.size) == (12, 100, 417)
+    assert (base.method.learner.head_lr, base.method.learner.backbone_lr) == (2.5e-3, 2.5e-4)
 
 
 @pytest.mark.parametrize("group", ["dataset", "method", "backbone", "tuning", "trainer", "logger", "optimizer"])

@@ -73,3 +73,37 @@ def test_classes_that_four_does_not_divide(n: int, scheme: FoldScheme) -> None:
 def test_unknown_scheme(scheme: Any) -> None:
     with pytest.raises(ValueError, match=rf"dataset\.fold_scheme={scheme!r}: .*'contiguous' or 'interleaved'"):
         fold_classes(20, 0, scheme)
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 7, 80])
+def test_uneven_folds_share_the_classes_out(n: int) -> None:
+    folds = [fold_classes(n, fold, "uneven") for fold in range(FOLDS)]
+    assert sorted(c for fold in folds for c in fold.novel) == list(range(1, n + 1))
+    for novel, base in folds:
+        assert sorted(novel + base) == list(range(1, n + 1))
+        assert n // 4 <= len(novel) <= n // 4 + 1
+    if n % 4 == 0:
+        assert folds == [fold_classes(n, fold, "interleaved") for fold in range(FOLDS)]
+
+
+def test_few_classes_make_few_folds() -> None:
+    assert fold_classes(2, 0, "uneven") == ((1,), (2,))
+    assert fold_classes(2, 1, "uneven") == ((2,), (1,))
+    with pytest.raises(ValueError, match="fold 2 of 2 classes has no novel class"):
+        fold_classes(2, 2, "uneven")
+    with pytest.raises(ValueError, match="fold 0 of 1 classes has no base class"):
+        fold_classes(1, 0, "uneven")
+
+
+def test_given_folds() -> None:
+    folds = [[3, 1], [2, 5]]
+    assert fold_classes(5, 0, folds) == ((1, 3), (2, 4, 5))
+    assert fold_classes(5, 1, folds) == ((2, 5), (1, 3, 4))
+    with pytest.raises(ValueError, match="fold=2: there are 2 folds, 0 to 1"):
+        fold_classes(5, 2, folds)
+    with pytest.raises(ValueError, match=r"fold 0 holds \[0, 6\], class ids are 1 to 5"):
+        fold_classes(5, 0, [[0, 1, 6]])
+    with pytest.raises(ValueError, match="fold 0 of 2 classes has no base class"):
+        fold_classes(2, 0, [[1, 2]])
+    with pytest.raises(ValueError, match="fold 0 of 2 classes has no novel class"):
+        fold_classes(2, 0, [[]])

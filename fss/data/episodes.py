@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fss.data.index import Pool
-from fss.data.reader import IGNORE, Reader
+from fss.data.reader import IGNORE, MAX_CLASSES, Reader, ignored
 
 SupportAnnotation = Literal["mask", "box"]
 
@@ -173,7 +173,7 @@ class EpisodeDataset(Dataset[Episode]):
 def _select(labels: np.ndarray, class_id: int) -> np.ndarray:
     """1 where the labels are the class, 255 where ignored, 0 elsewhere."""
     mask = (labels == class_id).astype(np.uint8)
-    mask[labels == IGNORE] = IGNORE
+    mask[ignored(labels)] = IGNORE
     return mask
 
 
@@ -194,9 +194,14 @@ def read(reader: Reader, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
     """Class ids (h, w) as a base learner counts them: base classes from 1, all others 0, 255 stays."""
-    table = np.zeros(IGNORE + 1, np.uint8)
+    if len(base_classes) > MAX_CLASSES:
+        raise ValueError(
+            f"{len(base_classes)} base classes: a base learner can have {MAX_CLASSES}; take a method without "
+            "one, as method=pfenet"
+        )
+    table = np.zeros(np.iinfo(labels.dtype).max + 1, np.uint8)
     table[list(base_classes)] = np.arange(1, len(base_classes) + 1)
-    table[IGNORE] = IGNORE
+    table[-1] = IGNORE
     return table[labels]
 
 

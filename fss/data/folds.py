@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 FOLDS = 4
-FoldScheme = Literal["contiguous", "interleaved"]
+FoldScheme = Literal["contiguous", "interleaved", "uneven"] | Sequence[Sequence[int]]
 
 
 class FoldClasses(NamedTuple):
@@ -19,24 +20,43 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
     """Splits classes 1..n_classes by fold.
 
     Args:
-        n_classes: Number of classes; 4 must divide it.
-        fold: 0 to 3.
+        n_classes: Number of classes; 4 must divide it, but for "uneven" and given folds.
+        fold: 0 to 3, or to the last of the given folds.
         scheme: "contiguous": fold f takes the f-th quarter (PASCAL-5i; COCO as in PANet).
             "interleaved": fold f takes f + 1, f + 5, f + 9, ... (COCO-20i as in SVF, BAM, PFENet and HSNet).
+            "uneven": the same for any number of classes, so that folds may differ by one class.
+            A list: the novel class ids of each fold.
 
     Raises:
-        ValueError: Unknown fold or scheme, or a number of classes that 4 does not divide.
+        ValueError: Unknown fold or scheme, a number of classes that 4 does not divide, or a fold without novel or
+            without base classes.
     """
-    if fold not in range(FOLDS):
-        raise ValueError(f"fold={fold}: there are {FOLDS} folds, 0 to {FOLDS - 1}")
-    if n_classes < FOLDS or n_classes % FOLDS:
-        raise ValueError(f"{n_classes} classes cannot be split into {FOLDS} equal folds")
+    given = not isinstance(scheme, str) and isinstance(scheme, Sequence)
+    folds = len(scheme) if given else FOLDS
+    if fold not in range(folds):
+        raise ValueError(f"fold={fold}: there are {folds} folds, 0 to {folds - 1}")
+    if scheme in ("contiguous", "interleaved") and (n_classes < FOLDS or n_classes % FOLDS):
+        raise ValueError(
+            f"{n_classes} classes cannot be split into {FOLDS} equal folds: take dataset.fold_scheme=uneven, or "
+            "give the novel class ids of each fold"
+        )
     ids = range(1, n_classes + 1)
     quarter = n_classes // FOLDS
+    novel: set[int]
     if scheme == "contiguous":
         novel = set(ids[fold * quarter : (fold + 1) * quarter])
-    elif scheme == "interleaved":
+    elif scheme in ("interleaved", "uneven"):
         novel = set(ids[fold::FOLDS])
+    elif given:
+        novel = set(scheme[fold])  # type: ignore[arg-type]
     else:
-        raise ValueError(f"dataset.fold_scheme={scheme!r}: must be 'contiguous' or 'interleaved'")
-    return FoldClasses(tuple(sorted(novel)), tuple(c for c in ids if c not in novel))
+        raise ValueError(
+            f"dataset.fold_scheme={scheme!r}: must be 'contiguous' or 'interleaved', 'uneven', or the novel "
+            "class ids of each fold"
+        )
+    if unknown := sorted(novel - set(ids), key=str):
+        raise ValueError(f"dataset.fold_scheme: fold {fold} holds {unknown}, class ids are 1 to {n_classes}")
+    base = set(ids) - novel
+    if not novel or not base:
+        raise ValueError(f"fold {fold} of {n_classes} classes has no {'base' if novel else 'novel'} class")
+    return FoldClasses(tuple(sorted(novel)), tuple(sorted(base)))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from rich import get_console
-from rich.progress import track
 
-from fss.data.reader import IGNORE, Reader
+from fss.data import index_cache
+from fss.data.parallel import cores, for_each
+from fss.data.reader import FileReader, Reader
 
 logger = logging.getLogger(__name__)
+
+WORTHWHILE = (
+    256  # from this many pictures on, scanning takes longer than starting processes and looking for a cache
+)
 
 
 class Index(NamedTuple):
@@ -30,19 +35,49 @@ class Index(NamedTuple):
 
 
 def build_index(reader: Reader, description: str = "Reading masks") -> Index:
-    """Scans every mask of a reader once."""
-    rows: list[tuple[int, int, int]] = []
-    n = len(reader.classes)
-    silent = not get_console().is_terminal  # a bar in a log file is noise
-    for i in track(range(len(reader)), description=description, transient=True, disable=silent):
-        counts = np.bincount(reader.mask(i).ravel(), minlength=IGNORE + 1)
-        counts[IGNORE] = 0
-        present = np.flatnonzero(counts[1:]) + 1
-        if len(present) and present[-1] > n:
-            raise ValueError(f"{reader.name(i)}: its mask holds class id {present[-1]}, but there are {n} classes")
-        rows += [(i, int(c), int(counts[c])) for c in present]
+    """Scans every mask of a reader once; of many files by all cores, and keeps what it found beside them.
+
+    Raises:
+        ValueError: Masks are missing, damaged, of another size than their picture, or hold unknown class ids; the
+            message names every one of them.
+    """
+    if not isinstance(reader, FileReader) or len(reader) < WORTHWHILE:
+        return _scan_all(reader, description, workers=1)
+    key = index_cache.fingerprint(reader.classes, reader.files())
+    if columns := index_cache.load(reader.cache, key, Index._fields):
+        return Index(**columns)
+    index = _scan_all(reader, description, cores())
+    index_cache.save(reader.cache, key, index._asdict())
+    return index
+
+
+def _scan_all(reader: Reader, description: str, workers: int) -> Index:
+    scans = for_each(partial(_scan, reader), range(len(reader)), workers, description)
+    if problems := [scan for scan in scans if isinstance(scan, str)]:
+        head = f"{len(problems)} of {len(reader)} pictures cannot be used:\n" if len(problems) > 1 else ""
+        raise ValueError(head + "\n".join(problems))
+    rows = [(i, c, pixels) for i, scan in enumerate(scans) if not isinstance(scan, str) for c, pixels in scan]
     image, class_id, pixels = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     return Index(image, class_id, pixels)
+
+
+def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
+    """(class, pixels) for each class of a picture, or what is wrong with it."""
+    try:
+        mask = reader.mask(i)
+        if isinstance(reader, FileReader) and reader.size(i) != mask.shape:
+            (h, w), (mask_h, mask_w) = reader.size(i), mask.shape
+            return f"{reader.name(i)}: has {w} x {h} pixels, its mask {mask_w} x {mask_h}: they must be equal"
+    except (ValueError, OSError) as error:
+        return str(error)
+    ignore = np.iinfo(mask.dtype).max
+    counts = np.bincount(mask.ravel(), minlength=ignore + 1)
+    counts[ignore] = 0
+    present = np.flatnonzero(counts[1:]) + 1
+    n = len(reader.classes)
+    if len(present) and present[-1] > n:
+        return f"{reader.name(i)}: its mask holds class id {present[-1]}, but there are {n} classes: mend the mask"
+    return [(int(c), int(counts[c])) for c in present]
 
 
 class Pool(NamedTuple):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 IGNORE = 255  # label of pixels that belong to no class and are not background either
-MAX_CLASSES = 254  # label maps are uint8, 0 is background
+MAX_CLASSES = 254  # of label maps of uint8, where 0 is background
+
+
+def ignored(mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the pixels of a reader's mask that are to be ignored, the greatest number of its type."""
+    return mask == np.iinfo(mask.dtype).max
 
 
 class Reader(Protocol):
@@ -32,5 +38,30 @@ class Reader(Protocol):
         ...
 
     def mask(self, index: int) -> np.ndarray:
-        """(h, w) uint8: class ids, 0 background, 255 ignored."""
+        """(h, w) uint8: class ids, 0 background, 255 ignored; uint16 for more classes, 65535 ignored."""
+        ...
+
+
+@runtime_checkable
+class FileReader(Reader, Protocol):
+    """A reader of files: they can be checked before they are used, and what was found be kept.
+
+    Attributes:
+        cache: File to keep the index in.
+    """
+
+    @property
+    def cache(self) -> Path: ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(h, w) that `image` would have, without decoding it.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no picture.
+        """
+        ...
+
+    def files(self) -> Sequence[Path]:
+        """All files that pictures and masks are made from."""
         ...

@@ -1,0 +1,63 @@
+"""One function for many things, by all cores, under a progress bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def progress(count: bool = False) -> Progress:
+    """A bar; silent where nobody looks, as in a log file."""
+    columns = [TextColumn("{task.description}"), BarColumn(), *([MofNCompleteColumn()] if count else [])]
+    silent = not get_console().is_terminal
+    return Progress(*columns, TimeRemainingColumn(), transient=True, disable=silent)
+
+
+def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, description: str) -> list[R]:
+    """Results of the function for every task, in their order; the first error ends it.
+
+    Args:
+        function: Goes to each process once; not a lambda or a local function.
+        tasks: What it is called with.
+        workers: Processes; 1 works in this one.
+        description: Beside the bar.
+    """
+    with progress(count=True) as bar:
+        if workers <= 1 or len(tasks) <= 1:
+            return [function(task) for task in bar.track(tasks, description=description)]
+        workers = min(workers, len(tasks))
+        with ProcessPoolExecutor(workers, initializer=_keep, initargs=(function,)) as pool:
+            chunk = max(1, min(64, len(tasks) // (4 * workers)))
+            results = pool.map(_call, tasks, chunksize=chunk)
+            try:
+                return list(bar.track(results, total=len(tasks), description=description))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # otherwise it would finish all tasks first
+                raise
+
+
+_kept: Callable[[Any], Any]
+
+
+def _keep(function: Callable[[Any], Any]) -> None:
+    global _kept
+    _kept = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits here to answer
+
+
+def _call(task: Any) -> Any:
+    return _kept(task)

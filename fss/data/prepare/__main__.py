@@ -1,0 +1,55 @@
+"""Data sets from their official archives to the layout that the readers read. A second run does what is left.
+
+python -m fss.data.prepare pascal5i --root DIR --archives DOWNLOADS
+python -m fss.data.prepare coco20i --root DIR --year 2017
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fss.data.parallel import cores
+from fss.data.prepare.coco import prepare_coco
+from fss.data.prepare.pascal import prepare_pascal, summary
+
+
+def main() -> int:
+    """Prepares one data set and says what there is now."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", choices=("pascal5i", "coco20i"))
+    parser.add_argument("--root", type=Path, required=True, help="where the data set is, or goes")
+    parser.add_argument("--archives", type=Path, help="where the downloaded archives are; default: --root")
+    parser.add_argument("--download", action="store_true", help="fetch archives that are not there")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes; default: %(default)s, all cores")
+    coco = parser.add_argument_group("coco20i")
+    coco.add_argument("--year", type=int, default=2014, choices=(2014, 2017), help="default: %(default)s")
+    coco.add_argument("--crowd", choices=("include", "ignore"), default="include", help="default: %(default)s")
+    coco.add_argument("--sets", nargs="+", default=["train", "val"], help="default: train val")
+    given = parser.parse_args()
+    root, archives = given.root, given.archives or given.root
+    try:
+        if given.dataset == "pascal5i":
+            print(*prepare_pascal(root, archives, given.workers, given.download), *summary(root), sep="\n")
+        else:
+            for image_set in given.sets:
+                lines = prepare_coco(
+                    root, archives, image_set, given.year, given.crowd, given.workers, given.download
+                )
+                print(*lines, sep="\n")
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted: the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Official archives: finding, unpacking, and saying which one is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from rich.progress import Progress
+
+from fss.data.atomic import whole
+from fss.data.parallel import progress
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)
+
+
+class Archive(NamedTuple):
+    """An official archive.
+
+    Attributes:
+        url: Where it comes from; ends with its name.
+        md5: Of the file, where its makers or torchvision tell it.
+    """
+
+    url: str
+    md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def find_archive(archive: Archive, folders: Sequence[Path], download: bool = False) -> Path:
+    """The archive in the first folder that holds it; otherwise it is downloaded into the first folder, if allowed.
+
+    Raises:
+        FileNotFoundError: It is not there and not to be downloaded.
+        ValueError: It cannot be downloaded, or came damaged.
+    """
+    folders = list(dict.fromkeys(folders))
+    for folder in folders:
+        if (folder / archive.name).is_file():
+            return folder / archive.name
+    if not download:
+        raise FileNotFoundError(
+            f"no {archive.name} in {' or '.join(map(str, folders))}: download it from {archive.url}, name its "
+            "folder by --archives, or let it be downloaded by --download"
+        )
+    # not above: it imports torch, which takes seconds that others need not wait
+    from torchvision.datasets.utils import download_url
+
+    target = folders[0] / archive.name
+    try:
+        with whole(target) as unfinished:
+            download_url(archive.url, unfinished.parent, unfinished.name, archive.md5)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{archive.url} cannot be downloaded ({error}): put {archive.name} into {folders[0]}"
+        ) from error
+    return target
+
+
+def unpack(archive: Path, wanted: str, destination: Path) -> int:
+    """Unpacks some files of a tar (of any compression) or zip archive; files already there are left alone.
+
+    Args:
+        archive: The file.
+        wanted: Regular expression for whole names within the archive; its first group is the path below
+            `destination`.
+        destination: A folder, made where missing. Nothing is written outside it.
+
+    Returns:
+        How many files were unpacked.
+
+    Raises:
+        ValueError: The archive is damaged, cut short, or holds no wanted file.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    staging = destination / ".unpacking"  # beside the files, so that they are moved by renaming
+    found = new = 0
+    try:
+        with archive.open("rb") as raw, progress() as bar:
+            entries = _zip_entries if zipfile.is_zipfile(raw) else _tar_entries
+            raw.seek(0)
+            for entry in entries(raw, bar, f"Unpacking {archive.name}"):
+                if not (match := re.fullmatch(wanted, entry.name)):
+                    continue
+                found += 1
+                target = destination / match[1]
+                if target.is_file() and target.stat().st_size == entry.size:
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                entry.extract(staging).replace(target)
+                new += 1
+    except _DAMAGE as error:
+        what = str(error).partition(":\n")[0]  # tarfile goes on with every compression that it tried
+        raise ValueError(f"{archive} is damaged or cut short ({what}): download it anew") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    if not found:
+        raise ValueError(f"{archive} is not the official archive, none of its files is like {wanted}: download it")
+    return new
+
+
+class _Entry:
+    """A file within an archive."""
+
+    def __init__(self, container: tarfile.TarFile | zipfile.ZipFile, info: tarfile.TarInfo | zipfile.ZipInfo):
+        self._container, self._info = container, info
+        self.name = info.name if isinstance(info, tarfile.TarInfo) else info.filename
+        self.size = info.size if isinstance(info, tarfile.TarInfo) else info.file_size
+
+    def extract(self, folder: Path) -> Path:
+        if isinstance(self._container, zipfile.ZipFile):
+            return Path(self._container.extract(self._info, folder))  # type: ignore[arg-type]
+        self._container.extract(self._info, folder, filter="data")  # type: ignore[arg-type]
+        return folder / self.name
+
+
+def _tar_entries(raw: IO[bytes], bar: Progress, description: str) -> Iterator[_Entry]:
+    task = bar.add_task(description, total=raw.seek(0, 2))
+    raw.seek(0)
+    with tarfile.open(fileobj=raw) as tar:
+        for member in tar:
+            if member.isfile():
+                yield _Entry(tar, member)
+            bar.update(task, completed=raw.tell())
+
+
+def _zip_entries(raw: IO[bytes], bar: Progress, description: str) -> Iterator[_Entry]:
+    with zipfile.ZipFile(raw) as container:
+        for info in bar.track(container.infolist(), description=description):
+            if not info.is_dir():
+                yield _Entry(container, info)

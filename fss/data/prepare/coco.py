@@ -1,0 +1,104 @@
+"""COCO-20i from the official archives: pictures, annotations, and every label map drawn once."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from fss.data.coco import Crowd, Drawing, MaskTask, annotations_path, draw, picture_folders
+from fss.data.coco_masks import Contents, digest, folder_of, mask_path, read_contents, write_contents
+from fss.data.parallel import for_each
+from fss.data.pictures import absent
+from fss.data.prepare.archives import Archive, find_archive, unpack
+from fss.data.prepare.masks import write_mask
+
+URL = "http://images.cocodataset.org"
+
+
+class _Task(NamedTuple):
+    mask: MaskTask
+    target: Path
+
+
+def prepare_coco(
+    root: Path, archives: Path, image_set: str, year: int, crowd: Crowd, workers: int, download: bool = False
+) -> list[str]:
+    """Unpacks what is missing of an image set and draws its masks to `masks/` in root.
+
+    The masks grow in a folder named after their annotation file's digest, which takes its name when all are there.
+
+    Args:
+        root: Where COCO is, or goes.
+        archives: Where the archives are, if not in root.
+        image_set: "train" or "val".
+        year: 2014 or 2017.
+        crowd: Whether crowd regions belong to their class or are ignored.
+        workers: Processes.
+        download: Whether archives that are not there are downloaded, to `archives`.
+
+    Returns:
+        What was done and what there is now, in lines.
+
+    Raises:
+        FileNotFoundError: An archive is needed and not there.
+        ValueError: An archive cannot be downloaded; an archive, or the annotations, are damaged or the wrong ones.
+    """
+    split, places, done = f"{image_set}{year}", (archives, root), []
+    annotations = annotations_path(root, split)
+    if not annotations.is_file():
+        archive = find_archive(Archive(f"{URL}/annotations/annotations_trainval{year}.zip"), places, download)
+        unpack(archive, rf"(?:.*/)?(annotations/instances_[^/]+{year}\.json)", root)
+        if not annotations.is_file():
+            raise ValueError(f"{archive} holds no {annotations.name}: download it anew")
+        done.append(f"{split}: annotations unpacked from {archive.name}.")
+
+    folder = folder_of(root, split, crowd)
+    contents, drawing = read_contents(folder, annotations), None
+    if contents is None:
+        drawing = Drawing(annotations, crowd)
+        contents = Contents(digest(annotations), drawing.classes, drawing.pictures)
+
+    candidates = picture_folders(root, split)
+    pictures = next((f for f in candidates if f.is_dir() and any(f.iterdir())), candidates[0])
+    needed = [pictures / picture for picture in contents.pictures]
+    if absent(needed):
+        archive = find_archive(Archive(f"{URL}/zips/{split}.zip"), places, download)
+        n = unpack(archive, rf"(?:.*/)?{re.escape(split)}/([^/]+\.jpg)", pictures)
+        if missing := absent(needed):
+            raise ValueError(
+                f"{archive} lacks {len(missing)} pictures of {annotations}, the first is {missing[0].name}: "
+                "download it anew"
+            )
+        done.append(f"{split}: {n} pictures unpacked from {archive.name}.")
+
+    unfinished = folder.with_name(f"{folder.name}.{contents.annotations[:12]}.part")
+    if drawing is None and absent(mask_path(folder, picture) for picture in contents.pictures):
+        drawing = Drawing(annotations, crowd)
+        if not unfinished.exists():
+            folder.rename(unfinished)  # some masks were lost: the others stay
+    if drawing:
+        drawn = _draw_all(drawing, contents, unfinished, workers)
+        shutil.rmtree(folder, ignore_errors=True)  # drawn from other annotations
+        unfinished.rename(folder)
+        done.append(f"{split}: {drawn} masks drawn, {len(contents.pictures) - drawn} were there.")
+    n = len(contents.pictures)
+    return [
+        *(done or [f"{split}: nothing to do, all is there."]),
+        f"coco20i {split}: {n} pictures, {n} masks, {len(contents.classes)} classes",
+    ]
+
+
+def _draw_all(drawing: Drawing, contents: Contents, folder: Path, workers: int) -> int:
+    """Draws the masks that the folder lacks and says how many."""
+    paths = [mask_path(folder, picture) for picture in contents.pictures]
+    number = {path: i for i, path in enumerate(paths)}
+    tasks = [_Task(drawing.task(number[path]), path) for path in absent(paths)]
+    for_each(_draw, tasks, workers, f"Drawing masks of {folder.parent.name}/{folder.name}")
+    write_contents(folder, contents)
+    return len(tasks)
+
+
+def _draw(task: _Task) -> None:
+    write_mask(task.target, draw(task.mask))

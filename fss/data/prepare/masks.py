@@ -1,0 +1,16 @@
+"""Masks as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fss.data.atomic import whole
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Writes class ids (h, w) uint8 as a one-channel PNG."""
+    with whole(path) as unfinished:
+        Image.fromarray(mask).save(unfinished, "PNG")

@@ -1,0 +1,173 @@
+"""PASCAL-5i from the archives of VOC 2012 and SBD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.io import loadmat
+
+from fss.data.atomic import whole
+from fss.data.parallel import for_each
+from fss.data.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
+from fss.data.pictures import absent, read_mask
+from fss.data.prepare.archives import Archive, find_archive, unpack
+from fss.data.prepare.masks import write_mask
+from fss.data.reader import IGNORE
+
+VOC = Archive(
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "6cd6e144f989b92b3379bac3b3de84fd",
+)
+SBD = Archive(
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    "82b4d87ceb2ed10f6038a1cba92111cb",
+)
+VOC_FILES = (
+    r"(?:.*/)?VOCdevkit/VOC2012/"
+    r"(JPEGImages/[^/]+\.jpg|SegmentationClass/[^/]+\.png|ImageSets/(?:Segmentation|Main)/[^/]+\.txt)"
+)
+SBD_FILES = r"(?:.*/)?benchmark_RELEASE/dataset/((?:train|val)\.txt|cls/[^/]+\.mat)"
+PUBLISHED = {"sbd": 11355, "train": 5953}  # pictures in SBD, and in the published training list
+
+
+class _Task(NamedTuple):
+    source: Path
+    target: Path
+
+
+def prepare_pascal(root: Path, archives: Path, workers: int, download: bool = False) -> list[str]:
+    """Lays out PASCAL-5i below root: VOC 2012, `SegmentationClassAug/` and the training list.
+
+    The list is VOC's `train` united with SBD's pictures that are not in VOC's `val`, neither that of segmentation
+    nor that of detection (`ImageSets/Main`); the latter is what `train_noval` of SBD's authors leaves out.
+
+    Args:
+        root: The folder VOC2012, or one that holds or will hold VOCdevkit/VOC2012.
+        archives: Where the archives are, if not in root.
+        workers: Processes.
+        download: Whether archives that are not there are downloaded, to `archives`.
+
+    Returns:
+        What was done, in lines.
+
+    Raises:
+        FileNotFoundError: An archive is needed and not there.
+        ValueError: An archive cannot be downloaded; an archive or a file of it is damaged or the wrong one.
+    """
+    try:
+        voc = find_voc(root)
+    except FileNotFoundError:
+        voc = root / "VOCdevkit/VOC2012"
+    if _is_finished(voc):
+        return ["Nothing to do: all is there."]
+    places = (archives, root)
+    done = []
+
+    lists = [voc / f"ImageSets/{name}.txt" for name in ("Segmentation/train", "Segmentation/val", "Main/val")]
+    if absent(lists) or absent(_voc_files(voc)):
+        archive = find_archive(VOC, places, download)
+        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC.name}.")
+        _check_complete(archive, [*lists])
+        _check_complete(archive, _voc_files(voc))
+
+    sbd = next((f for p in places if not _sbd_gaps(f := p / "benchmark_RELEASE/dataset")), None)
+    if sbd is None:
+        archive, sbd = find_archive(SBD, places, download), root / "benchmark_RELEASE/dataset"
+        done.append(f"{unpack(archive, SBD_FILES, sbd)} files unpacked from {SBD.name}.")
+        _check_complete(archive, [sbd / "train.txt", sbd / "val.txt"])
+        _check_complete(archive, _sbd_gaps(sbd))
+
+    train, val, main_val = (set(read_list(path)) for path in lists)
+    sbd_all = _sbd_stems(sbd)
+    listed = sorted(train | sbd_all - val - main_val)
+    pictures = [voc / IMAGES / f"{stem}.jpg" for stem in sorted(train | val | sbd_all)]
+    if absent(pictures):
+        archive = find_archive(VOC, places, download)
+        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC.name}.")
+        _check_complete(archive, pictures)
+
+    sources = {stem: sbd / f"cls/{stem}.mat" for stem in sbd_all}
+    sources |= {stem: voc / f"SegmentationClass/{stem}.png" for stem in train | val}  # VOC's own masks win
+    targets = {voc / MASKS / f"{stem}.png": source for stem, source in sorted(sources.items())}
+    tasks = [_Task(targets[target], target) for target in absent(targets)]
+    for_each(_render, tasks, workers, "Drawing masks")
+    done.append(f"{len(tasks)} masks drawn, {len(targets) - len(tasks)} were there.")
+    # last, since it says that everything else is there
+    with whole(voc / LISTS["train"]) as unfinished:
+        unfinished.write_text("\n".join(listed) + "\n")
+    if len(sbd_all) == PUBLISHED["sbd"] and len(listed) != PUBLISHED["train"]:
+        done.append(f"The training list has {len(listed)} pictures, the published one {PUBLISHED['train']}.")
+    return done
+
+
+def summary(root: Path) -> list[str]:
+    """Pictures, masks and classes of both image sets."""
+    lines = []
+    for image_set in ("train", "val"):
+        n = len(Pascal(str(root), image_set))
+        lines.append(f"pascal5i {image_set}: {n} pictures, {n} masks, {len(CLASSES)} classes")
+    return lines
+
+
+def _is_finished(voc: Path) -> bool:
+    lists = [voc / name for name in LISTS.values()]
+    if absent(lists):
+        return False
+    stems = [stem for path in lists for stem in read_list(path)]
+    needed = [
+        voc / folder / f"{stem}{end}" for folder, end in ((IMAGES, ".jpg"), (MASKS, ".png")) for stem in stems
+    ]
+    return not absent(needed)
+
+
+def _voc_files(voc: Path) -> list[Path]:
+    """Pictures and masks that VOC's own lists name."""
+    stems = [
+        stem
+        for name in ("train", "val")
+        if (path := voc / f"ImageSets/Segmentation/{name}.txt").is_file()
+        for stem in read_list(path)
+    ]
+    folders = ((IMAGES, ".jpg"), ("SegmentationClass", ".png"))
+    return [voc / folder / f"{stem}{end}" for folder, end in folders for stem in stems]
+
+
+def _sbd_stems(sbd: Path) -> set[str]:
+    return {stem for name in ("train.txt", "val.txt") for stem in read_list(sbd / name)}
+
+
+def _sbd_gaps(sbd: Path) -> list[Path]:
+    """What an unpacked SBD lacks."""
+    lists = [sbd / "train.txt", sbd / "val.txt"]
+    return absent(lists) or absent(sbd / f"cls/{stem}.mat" for stem in sorted(_sbd_stems(sbd)))
+
+
+def _check_complete(archive: Path, needed: Iterable[Path]) -> None:
+    if missing := absent(needed):
+        raise ValueError(
+            f"{archive} lacks {len(missing)} files that its lists name, the first is {missing[0].name}: it is cut "
+            "short or another release, download it anew"
+        )
+
+
+def _render(task: _Task) -> None:
+    mask = read_mask(task.source) if task.source.suffix == ".png" else read_sbd(task.source)
+    unknown = sorted(set(np.unique(mask).tolist()) - {0, IGNORE, *range(1, len(CLASSES) + 1)})
+    if unknown:
+        raise ValueError(f"{task.source} holds class ids {unknown}, there are 1 to {len(CLASSES)}: get it anew")
+    write_mask(task.target, mask)
+
+
+def read_sbd(path: Path) -> np.ndarray:
+    """(h, w) uint8 class ids of one of SBD's files.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], np.uint8)
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise ValueError(f"{path} cannot be read ({error!r}): delete it and run this again") from error
