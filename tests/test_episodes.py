@@ -380,7 +380,7 @@ def test_training_batch(shot: int) -> None:
         assert images.shape == (*lead, 3, 48, 48)
         assert masks.shape == (*lead, 48, 48)
         assert images.dtype == masks.dtype == torch.uint8
-        assert images.is_contiguous()
+        assert images.movedim(-3, -1).is_contiguous()  # channels last
     assert batch.id.tolist() == [4, 9, 2]
     assert batch.class_id.tolist() == [episodes.draw(i).class_id for i in (4, 9, 2)]
     assert batch.class_id.dtype == torch.int64

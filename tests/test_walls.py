@@ -21,7 +21,7 @@ MAY_IMPORT_LIGHTNING = {
     "train.py",
     "evaluate.py",
 }
-MAY_IMPORT_HYDRA = {"train.py", "evaluate.py", "fss/runs.py"}
+MAY_IMPORT_HYDRA = {"train.py", "evaluate.py", "fss/runs.py", "fss/data/check.py"}
 
 
 def imports(path: Path) -> set[str]:

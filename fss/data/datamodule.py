@@ -14,6 +14,7 @@ from fss.data.folds import FoldScheme, fold_classes
 from fss.data.generalized import GeneralizedEpisodes
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader, evaluation_ids, training_batches
+from fss.data.picture_cache import keeper
 from fss.data.reader import Reader
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         support_annotation: "mask", or "box" for supports with boxes in place of masks.
         setting: "standard", or "generalized": evaluation on all pictures, whose labels hold base classes too.
         num_workers: Loader processes; 0 loads in the main process.
+        cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.
 
     Attributes:
         left_out: Names of the evaluation classes without enough pictures; known after `setup`.
@@ -73,6 +75,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         support_annotation: SupportAnnotation = "mask",
         setting: Literal["standard", "generalized"] = "standard",
         num_workers: int = 2,
+        cache_gb: float = 0.0,
     ) -> None:
         super().__init__()
         if shot < 1:
@@ -101,6 +104,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.eval_classes, self.num_workers = eval_classes, num_workers
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
         self.setting = setting
+        self._keep = keeper(cache_gb)
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
 
@@ -124,7 +128,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         )
         logger.info("%d training pictures of %d base classes", len(pool.queries), len(pool.images_of))
         return EpisodeDataset(
-            reader,
+            self._keep(reader),
             pool,
             self.shot,
             self.seed,
@@ -151,7 +155,7 @@ class FewShotDataModule(lightning.LightningDataModule):
             "%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes
         )
         settings: dict[str, Any] = {
-            "reader": reader,
+            "reader": self._keep(reader),
             "pool": pool,
             "shot": self.shot,
             "seed": self.eval_seed,
