@@ -1,7 +1,6 @@
 """Trainings that are killed at chosen moments and resumed, against one that nothing happened to.
 
-python bench/resume.py                   # all moments, a few minutes on two CPU cores
-python bench/resume.py writing validation
+    python -m bench.resume [MOMENT ...]     # all moments: three minutes on two CPU cores
 
 Every run is a fork of this process, which spares starting Python anew; a run is killed from inside, at exactly the
 moment that its name says, and then resumed to its end. Weights, optimiser and scores have to come out bit for bit.
@@ -12,39 +11,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import runpy
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 import fss.resume
+from bench.forks import RUN, start, wait
 from fss.meta_learner import MetaLearner
 from fss.resume import STOPPED, BestCheckpoint, LastCheckpoint
 
-ROOT = Path(__file__).parent.parent
-RUN = Path("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0")
 SETTINGS = [
     "trainer=cpu",
-    "logger=none",
     "batch_size=4",
-    "pictures=1",
-    "dataset.size=64",
-    "dataset.train_reader.images=96",
-    "dataset.eval_reader.images=64",
     "dataset.train_episodes=24",  # six steps an epoch
     "dataset.val_episodes=20",  # three batches
-    "dataset.test_episodes=8",
-    "dataset.epochs=2",
-    "dataset.num_workers=2",
-    "method.head.width=16",  # dropout stays as published, so chance plays its part
-    "tuning.schedule=cosine",
+    "tuning.schedule=cosine",  # and dropout as published, so that chance plays its part
 ]
 
 
@@ -72,64 +59,60 @@ def tell(number: signal.Signals) -> Callable[[], None]:
     return lambda: os.killpg(0, number)
 
 
-class Moment:
-    """When a run is stopped, with which exit code it ends, and how often it writes checkpoints."""
+class Moment(NamedTuple):
+    """When a run is stopped.
 
-    def __init__(
-        self, owner: Any, name: str, call: int, act: Callable[[], None], minutes: str = "0", code: int = -9
-    ) -> None:
-        self.where, self.minutes, self.code = (owner, name, call, act), minutes, code
+    Attributes:
+        where: What is called for the so-manyth time at that moment, and what happens then; see `at`.
+        step: Of the checkpoint that it leaves; None if it leaves none.
+        code: With which it ends.
+        minutes: Between checkpoints within an epoch.
+    """
+
+    where: tuple[Any, str, int, Callable[[], None]]
+    step: int | None
+    code: int = -9
+    minutes: str = "0"
 
 
-# The first validation step is Lightning's trial run.
+TERM, USR1 = tell(signal.SIGTERM), tell(signal.SIGUSR1)
+# The first validation step is Lightning's trial run; an epoch has six training steps.
 MOMENTS = {
-    "begin": Moment(MetaLearner, "on_validation_start", 1, kill),
-    "step": Moment(MetaLearner, "training_step", 4, kill),
-    "second-epoch": Moment(MetaLearner, "training_step", 9, kill),
-    "only-epochs": Moment(MetaLearner, "training_step", 9, kill, "null"),
-    "writing": Moment(fss.resume.os, "fsync", 3, kill),
-    "writing-epoch": Moment(fss.resume.os, "fsync", 7, kill),
-    "validation": Moment(MetaLearner, "validation_step", 3, kill),
-    "best-written": Moment(LastCheckpoint, "on_train_epoch_end", 1, kill),
-    "best-before": Moment(BestCheckpoint, "on_train_epoch_end", 1, kill),
-    "evaluation": Moment(MetaLearner, "test_step", 1, kill),
-    "term": Moment(MetaLearner, "training_step", 3, tell(signal.SIGTERM), "null", STOPPED),
-    "term-last-step": Moment(MetaLearner, "training_step", 6, tell(signal.SIGTERM), "null", STOPPED),
-    "term-validation": Moment(MetaLearner, "validation_step", 3, tell(signal.SIGTERM), "null", STOPPED),
-    "usr1": Moment(MetaLearner, "training_step", 8, tell(signal.SIGUSR1), "null", STOPPED),
+    "begin": Moment((MetaLearner, "on_validation_start", 1, kill), None),
+    "step": Moment((MetaLearner, "training_step", 4, kill), 3),
+    "second-epoch": Moment((MetaLearner, "training_step", 9, kill), 8),
+    "only-epochs": Moment((MetaLearner, "training_step", 9, kill), 6, minutes="null"),
+    "writing": Moment((fss.resume.os, "fsync", 3, kill), 2),
+    "writing-epoch": Moment((fss.resume.os, "fsync", 7, kill), 6),
+    "validation": Moment((MetaLearner, "validation_step", 3, kill), 6),
+    "best-before": Moment((BestCheckpoint, "on_train_epoch_end", 1, kill), 6),
+    "best-written": Moment((LastCheckpoint, "on_train_epoch_end", 1, kill), 6),
+    "evaluation": Moment((MetaLearner, "test_step", 1, kill), 12),
+    "term": Moment((MetaLearner, "training_step", 3, TERM), 3, STOPPED, "null"),
+    "term-last-step": Moment((MetaLearner, "training_step", 6, TERM), 6, STOPPED, "null"),
+    "term-validation": Moment((MetaLearner, "validation_step", 3, TERM), 6, STOPPED, "null"),
+    "usr1": Moment((MetaLearner, "training_step", 8, USR1), 8, STOPPED, "null"),
 }
 
 
 def run(folder: Path, *overrides: str, moment: Moment | None = None) -> int:
-    """Trains in a fork of this process; the exit code, or the negative number of the signal that killed it."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            os.chdir(folder)
-            log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            if moment:
-                at(*moment.where)
-            sys.argv = ["train.py", *SETTINGS, *overrides]
-            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-            code = 0
-        except SystemExit as leave:
-            code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """Trains; how it ended."""
+    before = (lambda: at(*moment.where)) if moment else None
+    return wait(start(folder, *SETTINGS, *overrides, before=before))
+
+
+def reached(folder: Path) -> int | None:
+    """The step of a run's last checkpoint."""
+    path = folder / RUN / "checkpoints/last.ckpt"
+    return torch.load(path, weights_only=True)["global_step"] if path.is_file() else None
 
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything of a run that has to be the same."""
     content = torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)
     metrics = json.loads((folder / RUN / "metrics.json").read_text())
-    states = {f"optimizer.{k}.{n}": v for k, s in _momenta(content).items() for n, v in s.items()}
+    momenta: dict[int, dict[str, Any]] = content["optimizer_states"][0]["state"]
+    states = {f"optimizer.{k}.{n}": v for k, s in momenta.items() for n, v in s.items()}
     return {
         **content["state_dict"],
         **states,
@@ -138,10 +121,6 @@ def outcome(folder: Path) -> dict[str, Any]:
         "best": [float(v["best_model_score"]) for k, v in content["callbacks"].items() if "BestCheckpoint" in k],
         "classes": json.dumps(metrics["classes"]),
     }
-
-
-def _momenta(content: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    return content["optimizer_states"][0]["state"]
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -169,17 +148,21 @@ def main() -> int:
             folder, moment, began = Path(place) / name, MOMENTS[name], time.monotonic()
             folder.mkdir()
             overrides = (f"save_minutes={moment.minutes}", "resume=true")
-            codes = [run(folder, *overrides, moment=moment), run(folder, *overrides)]
-            wrong = [f"exit codes {codes}"] if codes != [moment.code, 0] else differences(expected, outcome(folder))
-            left = [str(path) for path in folder.rglob("*.part")]
-            verdict = "the same bits" if not wrong and not left else f"DIFFERS: {wrong[:5]} {left}"
-            print(f"{name:<16} exit {codes[0]:>3}  {verdict}  ({time.monotonic() - began:.0f} s)", flush=True)
-            if wrong or left:
+            code = run(folder, *overrides, moment=moment)
+            step = reached(folder)
+            again = run(folder, *overrides)
+            wrong = [f"exit code {again}"] if again else differences(expected, outcome(folder))
+            if (code, step) != (moment.code, moment.step):
+                wrong.append(f"expected exit {moment.code}, step {moment.step}")
+            wrong += [str(path) for path in folder.rglob("*.part")]
+            verdict = f"DIFFERS: {', '.join(wrong)}" if wrong else "the same bits"
+            seconds = time.monotonic() - began
+            print(f"{name:<16} exit {code:>3}, step {step!s:>4}: {verdict} ({seconds:.0f} s)", flush=True)
+            if wrong:
                 failed += 1
                 print((folder / "log.txt").read_text()[-6000:])
     return int(failed > 0)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     sys.exit(main())

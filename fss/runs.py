@@ -290,6 +290,7 @@ def test(
     metric = learner.metric
     assert metric is not None
     scores = metric.compute()
+    metric.sync(should_sync=trainer.world_size > 1)  # from here on it holds the sums of all processes
     class_iou = scores["class_iou"].reshape(-1)  # torchmetrics makes a scalar of one class
     names = datamodule.class_names
     metrics = {
@@ -312,6 +313,8 @@ def test(
         "trained_parameters": trained.get("parameters") if cfg.method.trained else 0,
         **_provenance(cfg),
     }
+    if not trainer.is_global_zero:
+        return metrics
     path = folder / METRICS
     write_json(path, metrics)
     console = Console()
