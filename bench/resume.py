@@ -1,6 +1,6 @@
 """Trainings that are killed at chosen moments and resumed, against one that nothing happened to.
 
-    python -m bench.resume [MOMENT ...]     # all moments: three minutes on two CPU cores
+    python -m bench.resume [MOMENT ...] [SETTING=VALUE ...]     # all moments: two minutes on two CPU cores
 
 Every run is a fork of this process, which spares starting Python anew; a run is killed from inside, at exactly the
 moment that its name says, and then resumed to its end. Weights, optimiser and scores have to come out bit for bit.
@@ -104,12 +104,17 @@ def run(folder: Path, *overrides: str, moment: Moment | None = None) -> int:
 def reached(folder: Path) -> int | None:
     """The step of a run's last checkpoint."""
     path = folder / RUN / "checkpoints/last.ckpt"
-    return torch.load(path, weights_only=True)["global_step"] if path.is_file() else None
+    return load(path)["global_step"] if path.is_file() else None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint."""
+    return torch.load(path, weights_only=True)
 
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything of a run that has to be the same."""
-    content = torch.load(folder / RUN / "checkpoints/last.ckpt", weights_only=True)
+    content, best = (load(folder / RUN / f"checkpoints/{name}.ckpt") for name in ("last", "best"))
     metrics = json.loads((folder / RUN / "metrics.json").read_text())
     momenta: dict[int, dict[str, Any]] = content["optimizer_states"][0]["state"]
     states = {f"optimizer.{k}.{n}": v for k, s in momenta.items() for n, v in s.items()}
@@ -117,7 +122,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         **content["state_dict"],
         **states,
         "schedule": json.dumps(content["lr_schedulers"]),
-        "step": content["global_step"],
+        "steps": [content["global_step"], best["global_step"]],
         "best": [float(v["best_model_score"]) for k, v in content["callbacks"].items() if "BestCheckpoint" in k],
         "classes": json.dumps(metrics["classes"]),
     }
@@ -133,21 +138,23 @@ def main() -> int:
     """Runs the moments that are named on the command line; 1 if any came out otherwise than expected."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("moments", nargs="*", metavar="MOMENT", help=f"of {', '.join(MOMENTS)}; default: all")
-    names = parser.parse_args().moments or list(MOMENTS)
+    given = parser.parse_args().moments
+    settings = [word for word in given if "=" in word]
+    names = [word for word in given if "=" not in word] or list(MOMENTS)
     if unknown := set(names) - set(MOMENTS):
         parser.error(f"no moment {', '.join(sorted(unknown))}")
     failed = 0
     with tempfile.TemporaryDirectory() as place:
         undisturbed = Path(place) / "undisturbed"
         undisturbed.mkdir()
-        if run(undisturbed):
+        if run(undisturbed, *settings):
             print((undisturbed / "log.txt").read_text())
             return 1
         expected = outcome(undisturbed)
         for name in names:
             folder, moment, began = Path(place) / name, MOMENTS[name], time.monotonic()
             folder.mkdir()
-            overrides = (f"save_minutes={moment.minutes}", "resume=true")
+            overrides = (f"save_minutes={moment.minutes}", "resume=true", *settings)
             code = run(folder, *overrides, moment=moment)
             step = reached(folder)
             again = run(folder, *overrides)

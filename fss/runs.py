@@ -65,9 +65,14 @@ def begin(cfg: DictConfig) -> Path | None:
         The checkpoint to go on from; None to begin.
 
     Raises:
-        ValueError: The processes cannot share a batch, or each would train on its own.
+        ValueError: The processes cannot share a batch, or each would train on its own; or the run could not be
+            resumed.
         OSError: The run folder cannot be written.
     """
+    if cfg.resume and cfg.trainer.max_steps != -1:  # Lightning then counts the epoch that a run was in twice
+        raise ValueError(
+            f"trainer.max_steps={cfg.trainer.max_steps}: resume=true needs a run that ends with an epoch"
+        )
     check_processes(build_trainer(cfg, (), with_logger=False), cfg.batch_size)
     folder, first = Path(cfg.run_dir), _is_first()
     checkpoint = prepare_folder(folder / CHECKPOINTS, cfg.resume, first)
