@@ -95,8 +95,9 @@ def _print_settings(cfg: DictConfig) -> None:
     for name in ("fold", "shot", "seed", "batch_size", "precision"):
         table.add_row(name, str(cfg[name]))
     table.add_row("epochs", str(cfg.trainer.max_epochs))
-    table.add_row("all settings", str(Path(cfg.run_dir) / SETTINGS))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(f"All settings: {Path(cfg.run_dir) / SETTINGS}", soft_wrap=True)
 
 
 def _missing(settings: Any, path: str = "") -> list[str]:
@@ -109,13 +110,17 @@ def _missing(settings: Any, path: str = "") -> list[str]:
 def _quiet_lightning() -> None:
     """Leaves out what Lightning says at every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if not _is_first():
+        logging.getLogger("fss").setLevel(logging.ERROR)  # the others would say the same
     # the backbone is meant to be in eval mode while it trains
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated")
     # the folder is a run's own; the sampler knows where a resumed run stands; scores are equal on all processes
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-    warnings.filterwarnings("ignore", "It is recommended to use `self.log.*sync_dist=True`")
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log.*sync_dist=True")
+    # its successor is too new
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
     # shapes' pictures are painted once and then only copied: workers would bring nothing
     warnings.filterwarnings("ignore", "The '.*dataloader' does not have many workers")
 
