@@ -55,7 +55,7 @@ def episodes_of(root: Path, cache_bytes: int = 0) -> EpisodeDataset:
 
 def loaded(root: Path, workers: int, cache_bytes: int, world: int, rank: int) -> dict[int, str]:
     """Digest of each episode that one process of several loads."""
-    sampler = EpisodeSampler(EPISODES, EPOCH, rank, world)
+    sampler = EpisodeSampler(EPISODES, rank, world, start=lambda: EPISODES * EPOCH)
     loader = build_loader(episodes_of(root, cache_bytes), sampler, 3, workers, collate)
     return {int(episode.id): digest(episode) for batch in loader for episode in apart(batch)}
 

@@ -11,7 +11,7 @@ from fss.data.base import BaseImages, LabelledImages, base_images
 from fss.data.episodes import Transform
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.index import build_index
-from fss.data.loading import build_loader, evaluation_ids, training_batches
+from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.reader import Reader
 
@@ -86,7 +86,7 @@ class BaseDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[LabelledImages]:
         assert self._train is not None, "call setup first"
         sampler, batch_size = training_batches(self.trainer, len(self._train.images), self.batch_size)
-        return build_loader(self._train, sampler, batch_size, self.num_workers)
+        return training_loader(self._train, sampler, batch_size, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[LabelledImages]:
         assert self._eval is not None, "call setup first"

@@ -13,7 +13,7 @@ from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transf
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.generalized import GeneralizedEpisodes
 from fss.data.index import build_index, build_pool
-from fss.data.loading import build_loader, evaluation_ids, training_batches
+from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.reader import Reader
 
@@ -203,7 +203,7 @@ class FewShotDataModule(lightning.LightningDataModule):
                 "batch_size or raise dataset.train_episodes"
             )
         sampler, batch_size = training_batches(self.trainer, episodes, self.batch_size)
-        return build_loader(self._train, sampler, batch_size, self.num_workers, collate)
+        return training_loader(self._train, sampler, batch_size, self.num_workers, collate)
 
     def val_dataloader(self) -> DataLoader[Episode]:
         return self._evaluation(self.val_episodes)
