@@ -13,25 +13,27 @@ import hydra
 import lightning
 import wandb
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from fss import runs
+from fss.callbacks.logs import log_scalars
 from fss.checkpoints import load_base_learner
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float:
+    """Returns what a sweeper can maximise: the final mIoU of the evaluated classes."""
     if not cfg.method.trained:
         raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
     runs.start(cfg)
-    if cfg.method.name == "base":
-        train_base_learner(cfg)
-    else:
-        train_few_shot(cfg)
+    try:
+        return train_base_learner(cfg) if cfg.method.name == "base" else train_few_shot(cfg)
+    finally:
+        wandb.finish()  # or the next job of a sweep would go on in this one's run; without W&B it does nothing
 
 
-def train_few_shot(cfg: DictConfig) -> None:
+def train_few_shot(cfg: DictConfig) -> float:
     """Trains on episodes, then evaluates."""
     base_checkpoint = runs.base_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)
@@ -42,12 +44,15 @@ def train_few_shot(cfg: DictConfig) -> None:
     segmenter.tune(instantiate(cfg.tuning.apply))
     runs.print_parameters(segmenter)
     learner = runs.build_learner(cfg, segmenter)
-    timer, _ = fit(cfg, learner, datamodule)
+    trainer, timer = fit(cfg, learner, datamodule)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
-    runs.test(cfg, learner, datamodule, Path(cfg.run_dir), checkpoint="last")
+    metrics = runs.test(cfg, learner, datamodule, Path(cfg.run_dir), checkpoint="last")
+    log_scalars(trainer, {f"test/{name}": metrics[name] for name in ("miou", "fb_iou")})
+    runs.print_end(cfg, trainer)
+    return metrics["miou"]
 
 
-def train_base_learner(cfg: DictConfig) -> None:
+def train_base_learner(cfg: DictConfig) -> float:
     """Trains on labelled pictures, with validation on the same classes."""
     datamodule = instantiate(cfg.method.datamodule, _convert_="all")
     datamodule.setup("fit")
@@ -55,25 +60,21 @@ def train_base_learner(cfg: DictConfig) -> None:
     segmenter = runs.build_base_segmenter(cfg, classes)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=classes, _convert_="all")
     runs.print_parameters(segmenter)
-    timer, checkpoints = fit(cfg, learner, datamodule)
+    trainer, timer = fit(cfg, learner, datamodule)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
-    runs.print_base_learner(checkpoints)
+    runs.print_end(cfg, trainer)
+    return float(trainer.checkpoint_callback.best_model_score)  # type: ignore[union-attr]
 
 
 def fit(
     cfg: DictConfig, learner: lightning.LightningModule, datamodule: lightning.LightningDataModule
-) -> tuple[Timer, ModelCheckpoint]:
+) -> tuple[lightning.Trainer, Timer]:
     """Trains, keeping checkpoints in the run folder; also tells how long it took."""
-    timer, checkpoints = Timer(), runs.checkpoint_callback(Path(cfg.run_dir))
-    callbacks: list[lightning.Callback] = [checkpoints, timer]
-    if cfg.logger.logger is not None:
-        callbacks.append(LearningRateMonitor("step"))
-    trainer = runs.build_trainer(cfg, callbacks)
-    try:
-        trainer.fit(learner, datamodule=datamodule)
-    finally:
-        wandb.finish()  # the next job of a sweep would go on in this one's run; without W&B it does nothing
-    return timer, checkpoints
+    timer = Timer()
+    trainer = runs.build_trainer(cfg, [runs.checkpoint_callback(Path(cfg.run_dir)), timer, *runs.monitors(cfg)])
+    runs.log_configuration(cfg, trainer)
+    trainer.fit(learner, datamodule=datamodule)
+    return trainer, timer
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shlex
 import subprocess
 import warnings
 from collections.abc import Sequence
@@ -12,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import wandb
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from fss.backbones import Backbone
 from fss.base_segmenter import BaseSegmenter
-from fss.callbacks import ContactSheet
+from fss.callbacks import ClassScores, ContactSheet, EpisodePanels, SingularValues, Speed, progress_display
 from fss.data.datamodule import FewShotDataModule
 from fss.generalized_learner import GeneralizedEvaluation
 from fss.meta_learner import MetaLearner
@@ -32,6 +36,9 @@ from fss.tuning import count_parameters
 
 CHECKPOINTS = "checkpoints"
 TRAINING = "training.json"
+# settings that a run folder is named after
+NAMES_RUN = {"experiment", "dataset", "method", "backbone", "backbone.name", "tuning", "shot", "fold", "seed"}
+NAMES_RUN |= {"outputs", "run_name", "run_group"}
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
@@ -127,9 +134,46 @@ def build_trainer(
     cfg: DictConfig, callbacks: Sequence[lightning.Callback], with_logger: bool = True
 ) -> lightning.Trainer:
     """The Trainer of a configuration."""
-    wanted = with_logger and cfg.logger.logger is not None
-    logger = instantiate(cfg.logger.logger, _convert_="all") if wanted else False
-    return instantiate(cfg.trainer, logger=logger, callbacks=[RichProgressBar(), *callbacks], _convert_="all")
+    loggers = build_loggers(cfg) if with_logger else []
+    return instantiate(cfg.trainer, logger=loggers, callbacks=[progress_display(), *callbacks], _convert_="all")
+
+
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """The loggers of a configuration.
+
+    Raises:
+        ValueError: W&B is to log live, but knows no account; it would ask for one in the middle of things.
+    """
+    loggers: list[Logger] = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
+    live = any(isinstance(logger, WandbLogger) for logger in loggers) and not cfg.logger.wandb.offline
+    if live and os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
+        raise ValueError(
+            "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
+        )
+    return loggers
+
+
+def monitors(cfg: DictConfig) -> list[lightning.Callback]:
+    """What watches a training: for the terminal, and for loggers if there are any."""
+    callbacks: list[lightning.Callback] = [Speed(), ClassScores()]
+    if cfg.logger:
+        callbacks += [LearningRateMonitor("step"), SingularValues()]
+        if cfg.method.name != "base":  # which knows no episodes
+            callbacks.append(EpisodePanels(**cfg.panels))
+    return callbacks
+
+
+def log_configuration(cfg: DictConfig, trainer: lightning.Trainer) -> None:
+    """Gives loggers the whole configuration and the revision of the program."""
+    # a base learner has settings of its own in place of these
+    unused = ("learner", "datamodule", "tuning") if cfg.method.name == "base" else ()
+    settings: dict[str, Any] = {
+        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in cfg.items()
+        if key not in unused
+    }
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**settings, "git_revision": _git_revision()})
 
 
 def checkpoint_callback(folder: Path) -> ModelCheckpoint:
@@ -194,11 +238,31 @@ def find_checkpoint(cfg: DictConfig) -> Path | None:
     return path
 
 
-def print_base_learner(checkpoints: ModelCheckpoint) -> None:
-    """Says how well a base learner did at its best, and where that is."""
-    console = Console()
-    console.print(f"mIoU of the base classes: {float(checkpoints.best_model_score or 0):.3f}")
-    console.print(f"Base learner: {checkpoints.best_model_path}", soft_wrap=True)
+def print_end(cfg: DictConfig, trainer: lightning.Trainer) -> None:
+    """Says where the weights are and what to do with them."""
+    checkpoints = trainer.checkpoint_callback
+    assert isinstance(checkpoints, ModelCheckpoint)
+    if not trainer.is_global_zero:
+        return
+    typed = HydraConfig.get().overrides.task
+    if cfg.method.name == "base":
+        best = os.path.relpath(checkpoints.best_model_path)
+        score = float(checkpoints.best_model_score or 0)
+        again = [o for o in typed if not o.startswith(("method", "batch_size", "run"))]
+        rows = {
+            "Base learner": f"{best}, mIoU of the base classes: {score:.3f}",
+            "BAM with it": shlex.join(["python", "train.py", "method=bam", *again]),
+        }
+    else:
+        # the rest is recalled from the run folder
+        again = [o for o in typed if o.partition("=")[0] in NAMES_RUN]
+        rows = {
+            "Checkpoint": os.path.relpath(checkpoints.last_model_path),
+            "Evaluate again": shlex.join(["python", "evaluate.py", *again]),
+            "Compare runs": shlex.join(["python", "-m", "fss.report", cfg.outputs]),
+        }
+    for label, text in rows.items():
+        print(f"{label + ':':<16}{text}")
 
 
 def write_training(folder: Path, segmenter: FewShotSegmenter | BaseSegmenter, timer: Timer) -> None:
