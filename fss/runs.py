@@ -36,9 +36,6 @@ from fss.tuning import count_parameters
 
 CHECKPOINTS = "checkpoints"
 TRAINING = "training.json"
-# settings that a run folder is named after
-NAMES_RUN = {"experiment", "dataset", "method", "backbone", "backbone.name", "tuning", "shot", "fold", "seed"}
-NAMES_RUN |= {"outputs", "run_name", "run_group"}
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
@@ -244,8 +241,8 @@ def print_end(cfg: DictConfig, trainer: lightning.Trainer) -> None:
     assert isinstance(checkpoints, ModelCheckpoint)
     if not trainer.is_global_zero:
         return
-    typed = HydraConfig.get().overrides.task
     if cfg.method.name == "base":
+        typed = HydraConfig.get().overrides.task
         best = os.path.relpath(checkpoints.best_model_path)
         score = float(checkpoints.best_model_score or 0)
         again = [o for o in typed if not o.startswith(("method", "batch_size", "run"))]
@@ -254,11 +251,9 @@ def print_end(cfg: DictConfig, trainer: lightning.Trainer) -> None:
             "BAM with it": shlex.join(["python", "train.py", "method=bam", *again]),
         }
     else:
-        # the rest is recalled from the run folder
-        again = [o for o in typed if o.partition("=")[0] in NAMES_RUN]
         rows = {
             "Checkpoint": os.path.relpath(checkpoints.last_model_path),
-            "Evaluate again": shlex.join(["python", "evaluate.py", *again]),
+            "Evaluate again": shlex.join(["python", "evaluate.py", f"run_dir={cfg.run_dir}"]),
             "Compare runs": shlex.join(["python", "-m", "fss.report", cfg.outputs]),
         }
     for label, text in rows.items():

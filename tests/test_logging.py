@@ -164,7 +164,7 @@ def test_a_log_file_stays_readable(logged: Logged) -> None:
     assert all(part in lines[-1] for part in ("step 4/4", "loss ", "mIoU ", "FB-IoU ", "episodes/s ", "ETA "))
     assert "  heart-scales 0." in printed
     assert f"Checkpoint:     {FOLDER}/checkpoints/last.ckpt" in printed
-    assert "Evaluate again: python evaluate.py method=bam" in printed
+    assert f"Evaluate again: python evaluate.py run_dir={FOLDER}" in printed
     assert "python train.py method=bam trainer=cpu" in printed  # after the base learner
 
 
