@@ -18,10 +18,12 @@ from test_runs import SMALL, metrics, start
 from tiny import TinyBackbone
 from wandb_file import read_offline_run
 
-from fss.callbacks import class_scores, progress
+from fss.callbacks import progress
+from fss.callbacks.class_scores import class_tables
 from fss.callbacks.progress import LogLines, TerminalBar, progress_display
 from fss.callbacks.singular_values import stage_ratios
 from fss.tuning import frozen, svf
+from fss.visualize import base_map
 
 RUN = [
     *(s for s in SMALL if "epochs" not in s and "batch_size" not in s),
@@ -174,10 +176,10 @@ def test_a_terminal_gets_a_bar_and_a_table(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(progress_display(), TerminalBar)
     monkeypatch.setattr(progress, "get_console", lambda: Console(force_terminal=False))
     assert isinstance(progress_display(), LogLines)
-    scores = {f"class {i}": i / 100 for i in range(25)}
-    terminal.print(class_scores._table(scores, "Validation"))
+    scores = {f"[b]class {i}": i / 100 for i in range(25)}
+    terminal.print(class_tables(scores))
     shown = terminal.export_text()
-    assert all(f"class {i}" in shown and f"{i / 100:.3f}" in shown for i in range(25))
+    assert all(f"[b]class {i}" in shown and f"{i / 100:.3f}" in shown for i in range(25))
     assert len(shown.splitlines()) < 20  # side by side
 
 
@@ -210,3 +212,15 @@ def test_ratio_of_singular_values() -> None:
     plain = TinyBackbone()
     frozen(plain)
     assert stage_ratios(plain) == {}
+
+
+def test_base_map_tints_each_class_in_its_own_colour() -> None:
+    grey = np.full((4, 6, 3), 100, np.uint8)
+    base = torch.zeros(4, 6, dtype=torch.int64)
+    base[:, :2], base[:, 2:4] = 1, 2
+    shown = base_map(grey, base)
+    assert np.array_equal(shown[:, 4:], grey[:, 4:])
+    first, second = shown[0, 0], shown[0, 2]
+    assert (shown[:, :2] == first).all()
+    assert (shown[:, 2:4] == second).all()
+    assert np.abs(first.astype(int) - second.astype(int)).max() > 50

@@ -8,6 +8,7 @@ import lightning
 from rich import get_console
 from rich.columns import Columns
 from rich.table import Table
+from rich.text import Text
 
 from fss.callbacks.logs import log_class_iou
 
@@ -27,20 +28,21 @@ class ClassScores(lightning.Callback):
         log_class_iou(trainer, "val", class_iou)
         console = get_console()
         if console.is_interactive:
-            console.print(_table(class_iou, f"Validation after epoch {trainer.current_epoch}"))
+            console.print(f"Validation after epoch {trainer.current_epoch}")
+            console.print(class_tables(class_iou))
         else:
             scores = "  ".join(f"{name} {iou:.3f}" for name, iou in class_iou.items())
-            console.print(f"  {scores}", soft_wrap=True, highlight=False)
+            console.print(f"  {scores}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _table(class_iou: dict[str, float], title: str, rows: int = 10) -> Columns:
+def class_tables(class_iou: dict[str, float], rows: int = 10) -> Columns:
     """Classes and their IoU, at most so many below each other."""
     items = list(class_iou.items())
     parts = []
     for first in range(0, len(items), rows):
-        table = Table("class", title=title if first == 0 else "", title_justify="left")
+        table = Table("class")
         table.add_column("IoU", justify="right")
         for name, iou in items[first : first + rows]:
-            table.add_row(name, f"{iou:.3f}")
+            table.add_row(Text(name), f"{iou:.3f}")  # a name is no markup
         parts.append(table)
     return Columns(parts)
