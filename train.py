@@ -28,9 +28,12 @@ def main(cfg: DictConfig) -> float:
         raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
     runs.start(cfg)
     try:
-        return train_base_learner(cfg) if cfg.method.name == "base" else train_few_shot(cfg)
-    finally:
-        wandb.finish()  # or the next job of a sweep would go on in this one's run; without W&B it does nothing
+        score = train_base_learner(cfg) if cfg.method.name == "base" else train_few_shot(cfg)
+    except BaseException:
+        wandb.finish(exit_code=1)
+        raise
+    wandb.finish()  # or the next run of this process would go on in this one's; without W&B it does nothing
+    return score
 
 
 def train_few_shot(cfg: DictConfig) -> float:
@@ -63,7 +66,8 @@ def train_base_learner(cfg: DictConfig) -> float:
     trainer, timer = fit(cfg, learner, datamodule)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
     runs.print_end(cfg, trainer)
-    return float(trainer.checkpoint_callback.best_model_score)  # type: ignore[union-attr]
+    score = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    return float("nan" if score is None else score)  # a run that ended before its first validation has none
 
 
 def fit(

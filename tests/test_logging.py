@@ -36,11 +36,11 @@ FOLDER = Path("outputs/shapes/bam-svf-efficientnet_lite0/1shot/fold0/seed0")
 
 
 class Logged:
-    """A base learner and two identical trainings of a BAM on it, all in this process."""
+    """A base learner, two identical trainings of a BAM on it and one that fails, all in this process."""
 
     def __init__(self, root: Path, printed: str) -> None:
         self.root, self.printed = root, printed
-        *self.bams, self.base = (read_offline_run(path) for path in self.files)
+        *self.bams, self.failed, self.base = (read_offline_run(path) for path in self.files)
 
     @property
     def files(self) -> list[Path]:
@@ -60,18 +60,28 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
         start("train", *small, "method=base", "dataset.base.epochs=1", "logger=wandb")
         for _ in range(2):
             start("train", *BAM, "logger=[wandb,csv,tensorboard]")
+        (FOLDER.with_name("seed1")).mkdir()
+        (FOLDER.with_name("seed1") / "checkpoints").touch()  # where a folder belongs
+        with pytest.raises(FileExistsError):
+            start("train", *BAM, "seed=1", "method.base_seed=0", "logger=wandb")
         wandb.teardown()  # waits for the process that writes the files
     return Logged(root, (root / "printed").read_text())
 
 
 @pytest.mark.slow
 def test_the_same_run_twice_in_a_process_makes_two_runs(logged: Logged) -> None:
-    assert len(logged.files) == 3
+    assert len(logged.files) == 4
     assert wandb.run is None
     first, second = logged.bams
     assert first[:4] == second[:4]
     assert len(first.history["val/miou"]) == len(second.history["val/miou"]) == 2
     assert first.history["val/miou"] == second.history["val/miou"]
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_marked(logged: Logged) -> None:
+    assert logged.failed.name.endswith("seed1")
+    assert [run.exit_code for run in (logged.base, *logged.bams, logged.failed)] == [0, 0, 0, 1]
 
 
 @pytest.mark.slow
@@ -162,8 +172,8 @@ def test_a_log_file_stays_readable(logged: Logged) -> None:
     assert "\r" not in printed
     assert "\x1b" not in printed
     lines = [line for line in printed.splitlines() if line.startswith("epoch ")]
-    assert len(lines) == 1 + 2 + 2  # a line a validation
-    assert all(part in lines[-1] for part in ("step 4/4", "loss ", "mIoU ", "FB-IoU ", "episodes/s ", "ETA "))
+    assert len(lines) == 1 + 2 + 2 + 1  # a line a validation
+    assert all(part in lines[-2] for part in ("step 4/4", "loss ", "mIoU ", "FB-IoU ", "episodes/s ", "ETA "))
     assert "  heart-scales 0." in printed
     assert f"Checkpoint:     {FOLDER}/checkpoints/last.ckpt" in printed
     assert f"Evaluate again: python evaluate.py run_dir={FOLDER}" in printed

@@ -20,6 +20,7 @@ class OfflineRun(NamedTuple):
     name, group, project, tags: Of the run.
     config: Its configuration.
     history: Every key that was logged, with its values in order.
+    exit_code: 0, or 1 if it failed.
     """
 
     name: str
@@ -28,6 +29,7 @@ class OfflineRun(NamedTuple):
     tags: list[str]
     config: dict[str, Any]
     history: dict[str, list[Any]]
+    exit_code: int
 
 
 def read_offline_run(path: Path) -> OfflineRun:
@@ -37,6 +39,7 @@ def read_offline_run(path: Path) -> OfflineRun:
         path: Ends in `.wandb`.
     """
     run: Any = None
+    exit_code = -1
     config: dict[str, Any] = {}
     history: dict[str, list[Any]] = {}
     for content in _records(path.read_bytes()):
@@ -45,6 +48,8 @@ def read_offline_run(path: Path) -> OfflineRun:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run = record.run
+        elif kind == "exit":
+            exit_code = record.exit.exit_code
         elif kind == "history":
             for item in record.history.item:
                 key = "/".join(item.nested_key) or item.key
@@ -52,7 +57,7 @@ def read_offline_run(path: Path) -> OfflineRun:
         if kind in ("run", "config"):
             for update in (record.run.config if kind == "run" else record.config).update:
                 config["/".join(update.nested_key) or update.key] = json.loads(update.value_json)
-    return OfflineRun(run.display_name, run.run_group, run.project, list(run.tags), config, history)
+    return OfflineRun(run.display_name, run.run_group, run.project, list(run.tags), config, history, exit_code)
 
 
 def _records(data: bytes) -> Iterator[bytes]:
