@@ -34,6 +34,9 @@ class MetaLearner(lightning.LightningModule):
         schedule: See `build_schedule`.
         warmup_steps: See `build_schedule`.
         foreground_weight: Weight of the foreground in the cross-entropy; the background has 1.
+
+    Attributes:
+        class_iou: IoU of each class, by its id, of the last evaluation; for callbacks.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class MetaLearner(lightning.LightningModule):
         self.schedule, self.warmup_steps = schedule, warmup_steps
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]), persistent=False)
         self.metric: ClassIoU | None = None
+        self.class_iou: dict[int, float] = {}
         self._evaluated: FewShotSegmenter | None = None
 
     def forward(self, batch: Episode) -> Prediction:
@@ -79,11 +83,11 @@ class MetaLearner(lightning.LightningModule):
     def on_test_start(self) -> None:
         self._start_evaluation(self._datamodule.test_episodes)
 
-    def validation_step(self, batch: Episode, batch_idx: int) -> None:
-        self._evaluate(batch)
+    def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
+        """Also hands the predictions to callbacks, which draw them."""
+        return {"prediction": self._evaluate(batch)}
 
     def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
-        """Also hands the predictions to callbacks, which draw them."""
         return {"prediction": self._evaluate(batch)}
 
     def on_validation_epoch_end(self) -> None:
@@ -125,5 +129,6 @@ class MetaLearner(lightning.LightningModule):
     def _log_scores(self, stage: str) -> None:
         assert self.metric is not None
         scores = self.metric.compute()
+        self.class_iou = dict(zip(self.metric.classes, scores["class_iou"].reshape(-1).tolist(), strict=True))
         self.log_dict({f"{stage}/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)
         self._evaluated = None  # here, before checkpoints are written, which would hold the copy too
