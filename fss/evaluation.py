@@ -31,7 +31,7 @@ from fss.data.evaluation import (
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.journal import Entry, Journal
-from fss.metrics import intersection_and_union, predict_at_original_size
+from fss.metrics import episode_integers, intersection_and_union
 from fss.results import EpisodeResult
 from fss.reuse import ReusingEvaluator, check_reuse
 from fss.segmenter import FewShotSegmenter
@@ -124,13 +124,10 @@ class Evaluation(lightning.LightningModule):
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self._evaluator is not None
         for episode, prediction, label in self._evaluator.answer(batch_idx, batch):
-            answer = predict_at_original_size(prediction.logits[0], *label.shape)
-            intersection, union = intersection_and_union(answer, label.to(answer.device))
-            table = torch.stack([intersection, union]).tolist()
+            integers = episode_integers(prediction.logits[0], label)
             now = time.perf_counter()
             spent, self._since = now - self._since, now
             microseconds = max(1, round(1e6 * spent / self.trainer.world_size))
-            integers = (table[0][1], table[1][1], table[0][0], table[1][0])
             entry = Entry(episode.seed, episode.id, *integers, microseconds)
             self.journal.add(entry)
             self._note(entry)
