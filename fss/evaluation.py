@@ -18,6 +18,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from fss import processes
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.evaluation import (
     Picture,
@@ -97,7 +98,7 @@ class Evaluation(lightning.LightningModule):
         """Finds what is left to do, and this process's share of it."""
         trainer = self.trainer
         # all processes go by what the first one reads
-        finished: list[Entry] = trainer.strategy.broadcast(self.journal.read() if trainer.is_global_zero else [])
+        finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished}
         if trainer.is_global_zero:  # once over all processes
             for entry in done.values():
@@ -183,7 +184,7 @@ def evaluate(
         trainer.test(module, verbose=False)
     finally:
         journal.close()
-    numbers = trainer.strategy.reduce(module.numbers.to(trainer.strategy.root_device), reduce_op="sum").cpu()
+    numbers = processes.total(module.numbers.to(trainer.strategy.root_device)).cpu()
     microseconds = numbers[:, 4]
     if (microseconds == 0).any():
         done = int((microseconds > 0).sum())

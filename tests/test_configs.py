@@ -62,7 +62,7 @@ def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
     cfg = composed(*overrides, f"run_dir={tmp_path}", name=name)
     datamodule = runs.build_datamodule(cfg)
     assert datamodule.eval_transform.size == cfg.dataset.size  # type: ignore[attr-defined]
-    trainer = runs.build_trainer(cfg, [runs.checkpoint_callback(tmp_path)])
+    trainer = runs.build_trainer(cfg, runs.safeguards(cfg))
     assert trainer.max_epochs == cfg.dataset.epochs
     assert bool(trainer.loggers) == (cfg.logger.logger is not None)
 

@@ -352,6 +352,7 @@ def test_pictures_of_episodes() -> None:
     for i, picture in enumerate(pictures):
         assert torch.equal(picture.query, drawn[i].query)
         assert picture.title == Discs.classes[int(drawn[i].class_id) - 1]
+        assert picture.prediction is not None
         assert picture.prediction.shape == (48, 48)
 
 
