@@ -74,7 +74,7 @@ def _recalled(typed: Sequence[str]) -> Asked:
     if any(o.startswith("protocol=") for o in typed):
         saved = [o for o in saved if not o.startswith(("episodes=", "seeds="))]
     if cfg.trained_on == cfg.dataset.name:
-        return Asked(compose("evaluate", _merged(saved, typed)), None)
+        return Asked(compose("evaluate", _merged(saved, typed)) if saved else cfg, None)
     own, data = ([o for o in typed if o.startswith("dataset") is of_data] for of_data in (False, True))
     model = compose("evaluate", _merged(saved, own, [f"dataset={cfg.trained_on}"]))
     seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
@@ -108,7 +108,8 @@ def find_checkpoint(cfg: DictConfig) -> Path | None:
         own = ("checkpoint=", "protocol=", "episodes=", "seeds=", "reuse.", "train_shot=", "trained_on=")
         typed = " ".join(o for o in HydraConfig.get().overrides.task if not o.startswith(own))
         raise FileNotFoundError(
-            f"no checkpoint {path}: train it first (python train.py {typed}) or name a file with ckpt=FILE"
+            f"no checkpoint {path}: train it first (python train.py {typed}), name a file with ckpt=FILE or, of a "
+            "run of another shot, this shot with train_shot=K"
         )
     return path
 
