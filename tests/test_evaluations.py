@@ -83,7 +83,7 @@ def test_a_model_of_another_data_set_stays_what_it_is() -> None:
     assert one.seen_classes is not None
     assert len(one.seen_classes) == 60
     assert "airplane" in one.seen_classes
-    with pytest.raises(ValueError, match="trained_on=shapes: must be .* coco20i or pascal5i"):
+    with pytest.raises(ValueError, match=r"trained_on=shapes: must be .* coco20i or pascal5i"):
         asked(*data, "trained_on=shapes")
 
 
