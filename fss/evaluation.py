@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fss import processes
+from fss.callbacks.episode_pictures import draw
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.evaluation import (
     Picture,
@@ -32,7 +33,7 @@ from fss.data.evaluation import (
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.journal import Entry, Journal
-from fss.metrics import episode_integers, intersection_and_union
+from fss.metrics import episode_integers
 from fss.results import EpisodeResult
 from fss.reuse import ReusingEvaluator, check_reuse
 from fss.segmenter import FewShotSegmenter
@@ -206,7 +207,7 @@ def evaluate(
 
 
 @torch.inference_mode()
-def draw(
+def pictures_of(
     trainer: lightning.Trainer,
     segmenter: FewShotSegmenter,
     episodes: EpisodeDataset,
@@ -216,7 +217,7 @@ def draw(
     """Pictures of some episodes of a seed, answered anew.
 
     Args:
-        trainer: Decides the device.
+        trainer: Decides device and precision.
         segmenter: What was evaluated.
         episodes: As evaluated.
         seed: Of the episodes.
@@ -224,28 +225,17 @@ def draw(
     """
     device = trainer.strategy.root_device
     segmenter = segmenter.to(device)
-    normalize = segmenter.backbone.normalize
-    drawn = with_seed(episodes, seed)
+    normalize, drawn = segmenter.backbone.normalize, with_seed(episodes, seed)
     pictures = []
     for i in ids:
         episode = collate([drawn[i]])
-        query, support, masks = (t.to(device) for t in (episode.query, episode.support, episode.support_mask))
-        with trainer.precision_plugin.test_step_context():
-            prediction = segmenter(normalize(query), normalize(support), masks, episode.own_class.to(device))
-        answer = prediction.logits[0].argmax(0).cpu()
-        intersection, union = intersection_and_union(answer, episode.query_mask[0])
-        pictures.append(
-            EpisodePicture(
-                title=episodes.reader.classes[int(episode.class_id) - 1],
-                iou=float(intersection[1] / union[1].clamp(min=1)),
-                query=episode.query[0],
-                query_mask=episode.query_mask[0],
-                support=episode.support[0],
-                support_mask=episode.support_mask[0],
-                prediction=answer,
-                prior=prediction.prior[0, 0],
-            )
+        query, support, masks, own_class = (
+            part.to(device) for part in (episode.query, episode.support, episode.support_mask, episode.own_class)
         )
+        with trainer.precision_plugin.test_step_context():
+            prediction = segmenter(normalize(query), normalize(support), masks, own_class)
+        on_device = episode._replace(query_mask=episode.query_mask.to(device))
+        pictures += draw(on_device, prediction, episodes.reader.classes, 1)
     return pictures
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from fss import runs
 from fss.data.cross_domain import base_class_names
 from fss.data.datamodule import FewShotDataModule
 from fss.data.folds import FOLDS
-from fss.evaluation import Reuse, draw, evaluate, finish
+from fss.evaluation import Reuse, evaluate, finish, pictures_of
 from fss.generalized_learner import GeneralizedEvaluation
 from fss.results import METRICS, PICTURES, results_folder, summarize, write_json, write_results
 from fss.segmenter import FewShotSegmenter
@@ -149,7 +148,7 @@ def test(cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: FewShotDataMo
             logger.warning("no episode for: %s; more episodes would evaluate them", ", ".join(sorted(missed)))
         if cfg.pictures:
             first = range(min(cfg.pictures, cfg.episodes))
-            save_sheet(draw(trainer, done.segmenter, episodes, seeds[0], first), folder / PICTURES)
+            save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], first), folder / PICTURES)
         write_results(folder, metrics, done.episodes)
         finish(folder)
         console = Console()
@@ -229,15 +228,7 @@ def _identity(cfg: DictConfig) -> dict[str, Any]:
 def _provenance(cfg: DictConfig) -> dict[str, Any]:
     """What made a result."""
     return {
-        "git_revision": _git_revision(),
+        "git_revision": runs.git_revision(),
         "versions": {package: version(package) for package in PACKAGES},
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-
-
-def _git_revision() -> str | None:
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # not a checkout, or no git: the result stands without it
-        return None

@@ -27,7 +27,7 @@ from fss.data.episodes import EpisodeDataset
 from fss.data.evaluation import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
 from fss.data.index import build_index, build_pool
 from fss.data.transforms import EvaluationTransform
-from fss.evaluation import Reuse, draw, evaluate, finish
+from fss.evaluation import Reuse, evaluate, finish, pictures_of
 from fss.heads import BAM, Baseline, Head, PFENet, Prediction, PriorMask
 from fss.journal import Entry, Journal
 from fss.metrics import episode_integers, predict_at_original_size
@@ -350,7 +350,7 @@ def test_bad_settings(seeds: tuple[int, ...], count: int, setting: Reuse, messag
 
 def test_pictures_of_episodes() -> None:
     made, episodes = segmenter(HEADS["pfenet, 3 shots"][1], 3), dataset(3)
-    pictures = draw(trainer(), made, episodes, seed=5, ids=range(3))
+    pictures = pictures_of(trainer(), made, episodes, seed=5, ids=range(3))
     assert len(pictures) == 3
     drawn = with_seed(episodes, 5)
     for i, picture in enumerate(pictures):
