@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ from fss.reuse import ReusingEvaluator, check_reuse
 from fss.segmenter import FewShotSegmenter
 from fss.svf import merge
 from fss.visualize import EpisodePicture
+
+logger = logging.getLogger(__name__)
 
 
 class Reuse(NamedTuple):
@@ -104,6 +107,8 @@ class Evaluation(lightning.LightningModule):
         if trainer.is_global_zero:  # once over all processes
             for entry in done.values():
                 self._note(entry)
+            if done:
+                logger.info("%d of %d episodes were finished before", len(done), len(self.planned))
         left = [episode for episode in self.planned if (episode.seed, episode.id) not in done]
         steps = plan_steps(left, trainer.global_rank, trainer.world_size)
         n = self.reuse.batch  # queries are encoded together too
