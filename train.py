@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
-from fss import runs
+from fss import evaluations, runs
 from fss.callbacks.logs import log_scalars
 from fss.checkpoints import load_base_learner
 
@@ -53,7 +53,7 @@ def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> float:
     learner = runs.build_learner(cfg, segmenter)
     trainer, timer = fit(cfg, learner, datamodule, checkpoint)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
-    metrics = runs.test(cfg, learner, datamodule, Path(cfg.run_dir), checkpoint="last")
+    metrics = evaluations.test(cfg, segmenter, datamodule)
     log_scalars(trainer, {f"test/{name}": metrics[name] for name in ("miou", "fb_iou")})
     runs.print_end(cfg, trainer)
     return metrics["miou"]

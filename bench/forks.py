@@ -1,4 +1,4 @@
-"""Trainings on small embedded data in forks of one process, which spares starting Python anew for each."""
+"""Runs on small embedded data in forks of one process, which spares starting Python anew for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import lightning  # noqa: F401  # what all forks need
 import torch
 
-import fss.runs  # noqa: F401
+import fss.evaluations  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 RUN = Path("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0")
@@ -22,7 +22,7 @@ SETTINGS = [
     "dataset.size=64",
     "dataset.train_reader.images=96",
     "dataset.eval_reader.images=64",
-    "dataset.test_episodes=8",
+    "episodes=8",
     "dataset.epochs=2",
     "dataset.num_workers=2",
     "method.head.width=16",
@@ -34,14 +34,16 @@ def start(
     *overrides: str,
     environment: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
+    script: str = "train.py",
 ) -> int:
-    """Starts a training in a folder, where its output goes to log.txt.
+    """Starts a script in a folder, where its output goes to log.txt.
 
     Args:
         folder: Where it runs.
         overrides: Settings, besides `SETTINGS`.
         environment: Variables to set.
         before: What to do in the new process first.
+        script: train.py or evaluate.py.
 
     Returns:
         The process id.
@@ -60,8 +62,8 @@ def start(
         torch.set_num_threads(1)
         if before:
             before()
-        sys.argv = ["train.py", *SETTINGS, *overrides]
-        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        sys.argv = [script, *SETTINGS, *overrides]
+        runpy.run_path(str(ROOT / script), run_name="__main__")
         code = 0
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
@@ -73,5 +75,5 @@ def start(
 
 
 def wait(child: int) -> int:
-    """The exit code of a training, or the negative number of the signal that killed it."""
+    """The exit code of a run, or the negative number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

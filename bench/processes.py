@@ -31,7 +31,7 @@ SETTINGS = [
     "batch_size=8",
     "dataset.train_episodes=48",  # six steps an epoch
     "dataset.val_episodes=13",  # the processes have different numbers of them
-    "dataset.test_episodes=13",
+    "episodes=13",
     "dataset.eval_batch_size=2",
     "tuning.head_lr=0.1",
     "tuning.backbone_lr=0.05",
@@ -110,13 +110,13 @@ def main() -> int:
             for n, v in states[0]["state_dict"].items()
             if n.endswith(".S")
         )
-        metrics = [json.loads((f / RUN / "metrics.json").read_text()) for f in (alone, two)]
+        metrics = [json.loads(next((f / RUN).rglob("metrics.json")).read_text()) for f in (alone, two)]
         best = [[float(v["best_model_score"]) for k, v in s["callbacks"].items() if "Best" in k] for s in states]
         result = {
             "steps": [state["global_step"] for state in states],
             "largest_difference": max((a.double() - b.double()).abs().max().item() for a, b in pairs),
             "moved": moved,
-            "classes": [m["classes"] for m in metrics],
+            "classes": [m["seeds"][0]["classes"] for m in metrics],
             "val_miou": best,
             "bytes": json.loads(sent.read_text()),
         }

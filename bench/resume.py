@@ -23,6 +23,7 @@ import torch
 
 import fss.resume
 from bench.forks import RUN, start, wait
+from fss.evaluation import Evaluation
 from fss.meta_learner import MetaLearner
 from fss.resume import STOPPED, BestCheckpoint, LastCheckpoint
 
@@ -87,7 +88,7 @@ MOMENTS = {
     "validation": Moment((MetaLearner, "validation_step", 3, kill), 6),
     "best-before": Moment((BestCheckpoint, "on_train_epoch_end", 1, kill), 6),
     "best-written": Moment((LastCheckpoint, "on_train_epoch_end", 1, kill), 6),
-    "evaluation": Moment((MetaLearner, "test_step", 1, kill), 12),
+    "evaluation": Moment((Evaluation, "test_step", 3, kill), 12),
     "term": Moment((MetaLearner, "training_step", 3, TERM), 3, STOPPED, "null"),
     "term-last-step": Moment((MetaLearner, "training_step", 6, TERM), 6, STOPPED, "null"),
     "term-validation": Moment((MetaLearner, "validation_step", 3, TERM), 6, STOPPED, "null"),
@@ -115,7 +116,7 @@ def load(path: Path) -> dict[str, Any]:
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything of a run that has to be the same."""
     content, best = (load(folder / RUN / f"checkpoints/{name}.ckpt") for name in ("last", "best"))
-    metrics = json.loads((folder / RUN / "metrics.json").read_text())
+    metrics = json.loads(next((folder / RUN).rglob("metrics.json")).read_text())
     momenta: dict[int, dict[str, Any]] = content["optimizer_states"][0]["state"]
     states = {f"optimizer.{k}.{n}": v for k, s in momenta.items() for n, v in s.items()}
     return {
@@ -124,7 +125,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         "schedule": json.dumps(content["lr_schedulers"]),
         "steps": [content["global_step"], best["global_step"]],
         "best": [float(v["best_model_score"]) for k, v in content["callbacks"].items() if "BestCheckpoint" in k],
-        "classes": json.dumps(metrics["classes"]),
+        "classes": json.dumps(metrics["seeds"]),
     }
 
 

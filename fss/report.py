@@ -6,7 +6,6 @@ python -m fss.report outputs/shapes      # a table for each set of runs that sha
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -16,38 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-METRICS = "metrics.json"
-PICTURES = "episodes.png"
+from fss.results import METRICS, PICTURES, read_metrics
+
 # Runs whose numbers can stand in one table: the same episodes of the same classes.
-_SHARED = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "episodes", "eval_seed")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
-
-
-def read_metrics(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The metrics of every run below a folder, by path.
-
-    Raises:
-        FileNotFoundError: There are none.
-        ValueError: A file is not a metrics file.
-    """
-    found = sorted(folder.rglob(METRICS))
-    if not found:
-        raise FileNotFoundError(f"no {METRICS} below {folder}: train or evaluate first (python train.py)")
-    metrics = {}
-    for path in found:
-        try:
-            metrics[path] = json.loads(path.read_text())
-            _ = metrics[path]["classes"], [metrics[path][key] for key in _SHARED]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a metrics file of this program ({error!r}): delete it") from error
-    return metrics
+_SHARED = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "episodes", "eval_seeds")
 
 
 def tables(metrics: dict[Path, dict[str, Any]]) -> list[Table]:
@@ -57,7 +28,7 @@ def tables(metrics: dict[Path, dict[str, Any]]) -> list[Table]:
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for run in metrics.values():
-        groups[tuple(run[key] for key in _SHARED)].append(run)
+        groups[tuple(str(run[key]) for key in _SHARED)].append(run)
     return [_table(runs) for _, runs in sorted(groups.items(), key=lambda item: str(item[0]))]
 
 
@@ -71,9 +42,10 @@ def _table(runs: list[dict[str, Any]]) -> Table:
     told = [[column[0]["backbone"], _seeds(column)] for column in ordered]
     shared = [len({column[i] for column in told}) == 1 for i in range(2)]
     title = "".join(f", {text}" for text, is_shared in zip(told[0], shared, strict=True) if is_shared)
+    episode_seeds = ", ".join(map(str, first["eval_seeds"]))
     table = Table(
         title=f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot{title}\nIoU of "
-        f"{first['eval_classes']} classes over {first['episodes']} episodes (seed {first['eval_seed']})"
+        f"{first['eval_classes']} classes over {first['episodes']} episodes (seed {episode_seeds})"
         + (", supports as boxes" if first["support_annotation"] == "box" else ""),
         title_justify="left",
     )
@@ -119,8 +91,11 @@ def main() -> int:
     console = Console()
     try:
         metrics = read_metrics(folder)
-    except (FileNotFoundError, ValueError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
+        return 1
+    if not metrics:
+        print(f"no {METRICS} below {folder}: train or evaluate first (python train.py)", file=sys.stderr)
         return 1
     for table in tables(metrics):
         console.print(table)

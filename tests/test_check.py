@@ -72,7 +72,7 @@ def test_data_unlike_the_published_lists(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test_pascal.write(tmp_path / "VOC2012")
-    command = ("dataset=pascal5i", f"dataset.root={tmp_path}", "episodes=0")
+    command = ("dataset=pascal5i", f"dataset.root={tmp_path}", "pictures=0")
     with pytest.raises(SystemExit) as stop:
         run(*command)
     assert stop.value.code == 1
@@ -99,7 +99,7 @@ def test_own_pictures_and_their_sheet(tmp_path: Path, capsys: pytest.CaptureFixt
         f"dataset.root={tmp_path / 'data'}",
         "dataset.fold_scheme=[[2,3],[1]]",
         f"shot={shot}",
-        "episodes=3",
+        "pictures=3",
         f"sheet={sheet}",
     )
     told = capsys.readouterr().out

@@ -88,7 +88,7 @@ def test_a_run_is_named_after_what_it_is(logged: Logged) -> None:
     assert run.name == str(FOLDER.relative_to("outputs"))
     assert run.group == str(FOLDER.parent.parent.relative_to("outputs"))
     assert run.tags == ["shapes", "bam", "svf", "efficientnet_lite0", "1shot", "fold0"]
-    assert run.config["dataset"]["eval_seed"] == 321
+    assert run.config["seeds"] == [321]
     assert run.config["tuning"]["backbone_lr"] == 0.0015
     assert run.config["git_revision"]
     assert logged.base.tags == ["shapes", "base", "efficientnet_lite0", "fold0"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from fss.report import read_metrics, tables, write_json
+from fss.report import tables
+from fss.results import FORMAT, REQUIRED, write_json
 from fss.visualize import TRUTH_COLOR, EpisodePicture, contact_sheet, outline, save_sheet
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent.parent
 
 def made_up(**changes: Any) -> dict[str, Any]:
     run = {
+        **dict.fromkeys(REQUIRED),
+        "format": FORMAT,
         "dataset": "shapes",
         "method": "pfenet",
         "tuning": "svf",
@@ -33,7 +35,7 @@ def made_up(**changes: Any) -> dict[str, Any]:
         "eval_classes": "novel",
         "support_annotation": "mask",
         "episodes": 240,
-        "eval_seed": 321,
+        "eval_seeds": [321],
         "miou": 0.5,
         "fb_iou": 0.75,
         "classes": {"star": {"iou": 0.25}, "ring": {"iou": 0.75}},
@@ -96,21 +98,6 @@ def test_command_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
     done = report(tmp_path)
     assert done.returncode == 1
     assert "python train.py" in done.stderr
-
-
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"miou": 1})])
-def test_foreign_file_is_named(content: str, tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(ValueError, match=r"metrics\.json is not a metrics file"):
-        read_metrics(tmp_path)
-
-
-def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new/metrics.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
 
 
 def picture(shots: int, side: int = 64) -> EpisodePicture:

@@ -144,7 +144,7 @@ def test_sweep_over_folds_and_tunings(tmp_path: Path) -> None:
     assert len(failed) == 1
     assert "fold=1 tuning=frozen" in failed[0]
     results = {path.relative_to(runs): json.loads(path.read_text()) for path in runs.rglob("metrics.json")}
-    assert {str(path.parent) for path in results} == {
+    assert {str(path.parents[2]) for path in results} == {
         "pfenet-frozen-efficientnet_lite0/1shot/fold0/seed0",
         "pfenet-svf-efficientnet_lite0/1shot/fold0/seed0",
         "pfenet-svf-efficientnet_lite0/1shot/fold1/seed0",

@@ -18,6 +18,7 @@ MAY_IMPORT_LIGHTNING = {
     "fss/generalized_learner.py",
     "fss/data/datamodule.py",
     "fss/data/base_datamodule.py",
+    "fss/evaluation.py",
     "fss/guards.py",
     "fss/preparation.py",
     "fss/resume.py",
@@ -29,6 +30,7 @@ MAY_IMPORT_HYDRA = {
     "train.py",
     "evaluate.py",
     "fss/runs.py",
+    "fss/evaluations.py",
     "fss/data/check.py",
     "hydra_plugins/process_launcher.py",
 }

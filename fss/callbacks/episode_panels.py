@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 
-from fss.callbacks.contact_sheet import draw
+from fss.callbacks.episode_pictures import draw
 from fss.callbacks.logs import log_episodes, shows_pictures
 from fss.data.episodes import Episode
 from fss.visualize import EpisodePicture

@@ -107,9 +107,14 @@ class LogLines(ProgressBar):
         if not trainer.sanity_checking:
             self._training_line(trainer)
 
+    def on_test_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._test_began = self._last = time.monotonic()
+
     def on_test_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         if self._is_due():
-            self._line(f"test {args[3] + 1}/{self.total_test_batches_current_dataloader}")
+            done, total = args[3] + 1, self.total_test_batches_current_dataloader
+            seconds = (time.monotonic() - self._test_began) / done * (total - done)
+            self._line(f"test {done}/{total}  ETA {timedelta(seconds=round(seconds))}")
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._last >= self.seconds

@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     known = oracles(data.name, data.get("year"), (len(readers[0]), len(readers[1])), census)
     if known and published_way:
         console.print(_oracles(known))
-    if cfg.episodes:
+    if cfg.pictures:
         _write_sheet(cfg, readers, [train, evaluation], census[cfg.fold])
         console.print(f"Episodes of fold {cfg.fold}: {cfg.sheet}", soft_wrap=True)
     if published_way and (differing := [oracle for oracle in known if oracle.found != oracle.published]):
@@ -106,7 +106,7 @@ def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[I
     evaluation = (readers[1], indices[1], getattr(fold.classes, data.eval_classes), ())
     for part, transform, seed, (reader, index, classes, exclude) in (
         ("training", data.train_transform, cfg.seed, training),
-        ("evaluation", data.eval_transform, data.eval_seed, evaluation),
+        ("evaluation", data.eval_transform, cfg.seeds[0], evaluation),
     ):
         named = dict(enumerate(reader.classes, start=1))
         pool = build_pool(index, classes, cfg.shot, data.min_pixels, exclude, named)
@@ -118,7 +118,7 @@ def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[I
             instantiate(transform, _convert_="all"),
             support_annotation=data.support_annotation,
         )
-        for i in range(cfg.episodes):
+        for i in range(cfg.pictures):
             episode = episodes[i]
             pictures.append(
                 EpisodePicture(

@@ -1,49 +1,13 @@
-"""Pictures of test episodes as one file."""
+"""What is shown of episodes, from batches and the answers to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import lightning
 
 from fss.data.episodes import Episode
 from fss.heads import Prediction
 from fss.metrics import intersection_and_union
-from fss.visualize import EpisodePicture, save_sheet
-
-
-class ContactSheet(lightning.Callback):
-    """Writes pictures of the first test episodes.
-
-    Args:
-        path: PNG to write.
-        episodes: How many; 0 writes nothing.
-    """
-
-    def __init__(self, path: str, episodes: int) -> None:
-        self.path, self.episodes = Path(path), episodes
-        self._pictures: list[EpisodePicture] = []
-
-    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._pictures = []
-
-    def on_test_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Episode,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
-        self._pictures += draw(batch, outputs["prediction"], names, self.episodes - len(self._pictures))
-
-    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._pictures and trainer.is_global_zero:
-            save_sheet(self._pictures, self.path)
+from fss.visualize import EpisodePicture
 
 
 def draw(batch: Episode, prediction: Prediction, names: Sequence[str], limit: int) -> list[EpisodePicture]:
