@@ -26,7 +26,7 @@ from fss.callbacks import ContactSheet
 from fss.data.datamodule import FewShotDataModule
 from fss.generalized_learner import GeneralizedEvaluation
 from fss.meta_learner import MetaLearner
-from fss.report import METRICS, PICTURES, tables, write_json
+from fss.results import METRICS, PICTURES, write_json
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
 
@@ -257,8 +257,7 @@ def test(
     path = folder / METRICS
     write_json(path, metrics)
     console = Console()
-    for table in tables({path: metrics}):
-        console.print(table)
+    console.print(f"mIoU {metrics['miou']:.3f}")
     console.print(f"Results: {path}", soft_wrap=True)
     if cfg.pictures:
         console.print(f"Pictures: {folder / PICTURES}", soft_wrap=True)
