@@ -32,8 +32,11 @@ def commands(verdict: Verdict, found: Found) -> list[str]:
     method = f"method={claim.method} tuning={claim.tuning}"
     lines += _line("train.py", to_train, claim, found, f"{method} shot={claim.train_shot}", seed)
     # evaluation with other shots than training is for what has trained by now
-    to_evaluate = missing if claim.train_shot != claim.shot else missing - to_train
-    lines += _line("evaluate.py", to_evaluate, claim, found, f"{method} shot={claim.shot}", seed)
+    other_shot = claim.train_shot != claim.shot
+    shot = f"shot={claim.shot}" + (f" train_shot={claim.train_shot}" if other_shot else "")
+    lines += _line(
+        "evaluate.py", missing if other_shot else missing - to_train, claim, found, f"{method} {shot}", seed
+    )
     return lines
 
 
@@ -58,7 +61,7 @@ def _line(script: str, folds: set[int], claim: Claim, found: Found, what: str, s
     words += [f"fold={','.join(map(str, sorted(folds)))}"]
     if seed:
         words.append(f"seed={seed}")
-    if claim.source.protocols[0] != "svf" and script != "train.py":
+    if claim.source.protocols[0] != "svf":
         words.append(f"protocol={claim.source.protocols[0]}")
     if not claim.exclude_novel:
         words.append("dataset.exclude_novel=false")

@@ -82,9 +82,11 @@ def write_report(found: Found, out: Path) -> list[Path]:
     written = []
     out.mkdir(parents=True, exist_ok=True)
     for name in ("report.md", "report.html"):
+        is_html = name.endswith("html")
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=name.endswith("html"),
+            autoescape=is_html,
+            finalize=None if is_html else _in_markdown,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
@@ -135,6 +137,11 @@ def way(measured: Measured) -> str:
         facts.append(f"in {measured.place}")
     facts += measured.own_settings
     return ", ".join(facts)
+
+
+def _in_markdown(value: Any) -> str:
+    """A value that is no mark-up and no end of a cell."""
+    return str(value).replace("<", "&lt;").replace("|", "\\|")
 
 
 def _sections(lines: Sequence[Line]) -> list[Section]:

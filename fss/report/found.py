@@ -13,11 +13,13 @@ from fss.results import RESULTS, read_metrics
 
 CHECKPOINTS = "checkpoints"
 TRAINING = "training.json"  # written when training has ended
-# What tells which run this is, where it reads and writes and how fast it is: all else is a setting of its own.
+# What tells which run this is, where it reads and writes, how fast it is and how it is evaluated: any other
+# setting that was typed may make another recipe.
 _NOT_OWN = re.compile(
-    r"(fold|shot|seed|dataset|method|backbone|tuning|logger|trainer|outputs|pictures|checkpoint|protocol|run_dir)="
-    r"|dataset\.(root|exclude_novel|num_workers|eval_batch_size|val_episodes|test_episodes|eval_seed)="
-    r"|(hydra|logger|trainer|reuse)\.|method\.base_(seed|checkpoint)="
+    r"(fold|shot|seed|dataset|method|backbone|tuning|logger|trainer|protocol|episodes|seeds|outputs|pictures|run_dir)="
+    r"|dataset\.(root|exclude_novel|num_workers|eval_batch_size|val_episodes)="
+    r"|trainer\.(accelerator|devices|num_nodes|strategy|precision|log_every_n_steps|enable_progress_bar)="
+    r"|(hydra|logger|reuse)\.|method\.base_(seed|checkpoint)="
 )
 
 

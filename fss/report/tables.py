@@ -123,7 +123,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 def _tables_within(console: Console, comparison: Comparison, columns: range) -> list[Table]:
     table = _terminal_table(comparison, columns)
-    if len(columns) == 1 or Measurement.get(console, console.options, table).minimum <= console.width:
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    if len(columns) == 1 or needed <= console.width:
         return [table]
     middle = columns.start + len(columns) // 2
     halves = range(columns.start, middle), range(middle, columns.stop)
