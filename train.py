@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
-from fss import runs
+from fss import evaluations, runs
 from fss.checkpoints import load_base_learner
 
 
@@ -44,7 +44,7 @@ def train_few_shot(cfg: DictConfig) -> None:
     learner = runs.build_learner(cfg, segmenter)
     timer, _ = fit(cfg, learner, datamodule)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
-    runs.test(cfg, learner, datamodule, Path(cfg.run_dir), checkpoint="last")
+    evaluations.test(cfg, segmenter, datamodule)
 
 
 def train_base_learner(cfg: DictConfig) -> None:

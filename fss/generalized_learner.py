@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -51,3 +52,28 @@ class GeneralizedEvaluation(lightning.LightningModule):
         for rule, metric in self.metrics.items():
             scores = metric.compute()
             self.log_dict({f"test/{rule}/{part}": scores[part].float() for part in ("novel", "base", "all")})
+
+    def results(self, names: Sequence[str], base_classes: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """For each rule the means over novel, base and all classes, and every class's numbers.
+
+        Args:
+            names: Of all classes.
+            base_classes: Ids.
+        """
+        rules: dict[str, dict[str, Any]] = {}
+        for rule, metric in self.metrics.items():
+            scores = metric.compute()
+            rules[rule] = {
+                **{part: float(scores[part]) for part in ("novel", "base", "all")},
+                "classes": {
+                    names[class_id - 1]: {
+                        "id": class_id,
+                        "novel": row >= metric.base_classes,
+                        "iou": float(scores["class_iou"][row]),
+                        "intersection": int(metric.intersection[row]),
+                        "union": int(metric.union[row]),
+                    }
+                    for row, class_id in enumerate([*base_classes, *metric.novel_classes])
+                },
+            }
+        return rules

@@ -20,10 +20,10 @@ from fss.svf import merge
 
 
 class MetaLearner(lightning.LightningModule):
-    """Trains a segmenter on episodes of base classes and measures it on episodes of novel ones.
+    """Trains a segmenter on episodes of base classes and validates it on episodes of novel ones.
 
     The optimiser has two groups, head and backbone, of the parameters that require gradients; which those are
-    is the tuning's business. For evaluation SVF layers are merged, in a copy.
+    is the tuning's business. For validation SVF layers are merged, in a copy.
 
     Args:
         segmenter: The model, with its tuning applied.
@@ -71,23 +71,19 @@ class MetaLearner(lightning.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        self._start_evaluation(self._datamodule.val_episodes)
-
-    def on_test_start(self) -> None:
-        self._start_evaluation(self._datamodule.test_episodes)
+        self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()
+        self.metric = ClassIoU(self._datamodule.evaluated_classes(self._datamodule.val_episodes)).to(self.device)
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
-        self._evaluate(batch)
-
-    def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
-        """Also hands the predictions to callbacks, which draw them."""
-        return {"prediction": self._evaluate(batch)}
+        assert self.metric is not None
+        for logits, label, class_id in zip(self(batch).logits, batch.label, batch.class_id, strict=True):
+            self.metric.update(logits, label, int(class_id))
 
     def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
+        assert self.metric is not None
+        scores = self.metric.compute()
+        self.log_dict({f"val/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)
+        self._evaluated = None  # here, before checkpoints are written, which would hold the copy too
 
     def configure_optimizers(self) -> Any:
         parts = (
@@ -107,20 +103,3 @@ class MetaLearner(lightning.LightningModule):
     @property
     def _datamodule(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit, validate and test
-
-    def _start_evaluation(self, episodes: int) -> None:
-        self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()
-        self.metric = ClassIoU(self._datamodule.evaluated_classes(episodes)).to(self.device)
-
-    def _evaluate(self, batch: Episode) -> Prediction:
-        assert self.metric is not None
-        prediction = self(batch)
-        for logits, label, class_id in zip(prediction.logits, batch.label, batch.class_id, strict=True):
-            self.metric.update(logits, label, int(class_id))
-        return prediction
-
-    def _log_scores(self, stage: str) -> None:
-        assert self.metric is not None
-        scores = self.metric.compute()
-        self.log_dict({f"{stage}/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)
-        self._evaluated = None  # here, before checkpoints are written, which would hold the copy too

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fss.backbones import Backbone
+from fss.backbones import Backbone, Lower
 from fss.heads import Features, Head, Prediction
 
 
@@ -67,23 +67,29 @@ class FewShotSegmenter(nn.Module):
             self.base_backbone.eval()
         return self
 
-    def encode_support(self, images: Tensor, masks: Tensor) -> Any:
+    def lower(self, images: Tensor) -> Lower:
+        """Low and mid features of images (B, 3, S, S), normalised: the part that queries and supports share."""
+        return self.backbone.lower(_channels_last(images))
+
+    def encode_support(self, images: Tensor, masks: Tensor, lower: Lower | None = None) -> Any:
         """What the supports say; it can be kept and used for any number of queries.
 
         Args:
             images: (B, K, 3, S, S), normalised.
             masks: (B, K, S, S); 1 is the object, anything else is not.
+            lower: Of the B * K images, where known.
         """
-        lower = self.backbone.lower(_channels_last(images.flatten(0, 1)))
+        lower = lower or self.lower(images.flatten(0, 1))
         foreground = (masks == 1).to(images.dtype)
         high = self.backbone.upper(lower, foreground.flatten(0, 1)[:, None])
         return self._encode_support((*lower, high), foreground)
 
-    def encode_query(self, images: Tensor) -> Any:
-        """What the queries (B, 3, S, S), normalised, offer."""
-        images = _channels_last(images)
-        stem = self.backbone.stem(images)
-        lower = self.backbone.after_stem(stem)
+    def encode_query(self, images: Tensor, lower: Lower | None = None) -> Any:
+        """What the queries (B, 3, S, S), normalised, offer; `lower` of them may be known."""
+        images, stem = _channels_last(images), None
+        if lower is None:
+            stem = self.backbone.stem(images)
+            lower = self.backbone.after_stem(stem)
         high = self.backbone.upper(lower)
         return self.head.encode_query(Features(*lower, high, self._base_features(images, stem, high)))
 
@@ -117,7 +123,7 @@ class FewShotSegmenter(nn.Module):
         encoded_support = self._encode_support((lower.low[b:], lower.mid[b:], high[b:]), foreground)
         return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
 
-    def _base_features(self, images: Tensor, stem: Tensor, high: Tensor) -> Tensor | None:
+    def _base_features(self, images: Tensor, stem: Tensor | None, high: Tensor) -> Tensor | None:
         """What the base learner sees of queries (B, 3, S, S): high features of the backbone before tuning."""
         base = self.base_backbone
         if not self.head.has_base_learner:
@@ -126,7 +132,7 @@ class FewShotSegmenter(nn.Module):
             return high
         pairs = zip(base.stem_modules, self.backbone.stem_modules, strict=True)
         shared = all(mine is theirs for mine, theirs in pairs)
-        lower = base.after_stem(stem) if shared else base.lower(images)
+        lower = base.after_stem(stem) if shared and stem is not None else base.lower(images)
         return base.upper(lower)
 
     def _encode_support(self, maps: Sequence[Tensor], foreground: Tensor) -> Any:

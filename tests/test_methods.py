@@ -36,7 +36,7 @@ SMALL = [
     "dataset.size=40",
     "dataset.train_reader.images=96",
     "dataset.eval_reader.images=96",
-    "dataset.test_episodes=2",
+    "dataset.val_episodes=2",
     "dataset.num_workers=0",
     "batch_size=1",
 ]
@@ -154,8 +154,8 @@ def test_trains_and_evaluates(
     parts = count_parameters(segmenter)
     assert {p.part for p in parts if p.trained} == (stages & {p.part for p in parts}) | {"head"}
 
-    [results] = trainer.test(learner, datamodule=datamodule, verbose=False)
-    assert 0 <= results["test/miou"] <= 1
+    [results] = trainer.validate(learner, datamodule=datamodule, verbose=False)
+    assert 0 <= results["val/miou"] <= 1
     assert learner.metric is not None
     assert int(learner.metric.episodes.sum()) == 2
 

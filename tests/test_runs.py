@@ -33,7 +33,7 @@ SMALL = [
     "dataset.eval_reader.images=64",
     "dataset.train_episodes=8",
     "dataset.val_episodes=4",
-    "dataset.test_episodes=6",
+    "episodes=6",
     "dataset.num_workers=1",
     "dataset.epochs=2",
     "method.head.width=16",
@@ -71,7 +71,8 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 
 def integers(content: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
-    return {n: (c["intersection"], c["union"], c["episodes"]) for n, c in content["classes"].items()}
+    [seed] = content["seeds"]
+    return {n: (c["intersection"], c["union"], c["episodes"]) for n, c in seed["classes"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +95,13 @@ def test_a_run_leaves_what_others_look_for(trained: Path) -> None:
     folder = run_folder(trained)
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     content = metrics(trained)
-    assert sum(c["episodes"] for c in content["classes"].values()) == content["episodes"] == 6
+    assert sum(episodes for *_, episodes in integers(content).values()) == content["episodes"] == 6
+    results = folder / "results/last-custom-6x321"
+    assert {p.name for p in results.iterdir()} == {"metrics.json", "metrics.csv", "episodes.csv", "episodes.png"}
     assert content["classes"].keys() <= {"star-stripes", "ring-dots", "heart-scales", "arrow-checker"}
     assert content["classes_left_out"] == []
     assert content["train_seconds"] > 0
-    sheet = cv2.imread(str(folder / "episodes.png"))
+    sheet = cv2.imread(str(results / "episodes.png"))
     assert sheet is not None
     assert min(sheet.shape[:2]) > 300
     assert not list(trained.rglob("*.part"))
@@ -131,7 +134,7 @@ def test_evaluation_settings_go_over_those_of_the_run(trained: Path, tmp_path: P
     checkpoint = run_folder(trained) / "checkpoints/best.ckpt"
     copy = tmp_path / "elsewhere.ckpt"
     copy.write_bytes(checkpoint.read_bytes())
-    succeed("evaluate.py", f"ckpt={copy}", *SMALL, "dataset.test_episodes=1", "shot=5", "pictures=0", cwd=tmp_path)
+    succeed("evaluate.py", f"ckpt={copy}", *SMALL, "episodes=1", "shot=5", "pictures=0", cwd=tmp_path)
     content = metrics(tmp_path / "elsewhere-evaluation")
     assert (content["episodes"], content["shot"], content["checkpoint"]) == (1, 5, str(copy))
     assert not list(tmp_path.rglob("*.png"))
@@ -183,7 +186,7 @@ def test_bam_in_its_two_stages(
         assert torch.equal(ours[kept], value), name
 
     start("evaluate", *small, "setting=generalized", "threshold=0.5")
-    content = json.loads((BAM_RUN / "metrics-generalized.json").read_text())
+    content = json.loads((BAM_RUN / "results/last-custom-6x321/metrics-generalized.json").read_text())
     for rule in ("final", "base"):
         classes = content["rules"][rule]["classes"]
         assert len(classes) >= 12
@@ -256,7 +259,7 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
             "ckpt=nowhere.pth: no such file",
         ),
         ("train", ["backbone=resnet50_deep"], ValueError, r"settings without a default: backbone\.weights"),
-        ("evaluate", ["checkpoint=newest"], ValueError, "must be last or best"),
+        ("evaluate", ["checkpoint=newest"], ValueError, "must be last, best or both"),
         ("evaluate", ["export=theirs.pth", "method=prior"], ValueError, "a TimmBackbone cannot be written"),
         ("evaluate", ["setting=general"], ValueError, "must be 'standard' or 'generalized'"),
         ("evaluate", ["dataset.support_annotation=dots"], ValueError, "must be 'mask' or 'box'"),

@@ -72,7 +72,7 @@ def test_trains_and_evaluates_held_out_classes(tmp_path: Path) -> None:
         "dataset.size=129",
         "dataset.train_episodes=16",
         "dataset.val_episodes=4",
-        "dataset.test_episodes=8",
+        "episodes=8",
         "dataset.epochs=1",
         "dataset.num_workers=1",
         "method.head.width=16",
@@ -83,7 +83,7 @@ def test_trains_and_evaluates_held_out_classes(tmp_path: Path) -> None:
     assert content["classes_left_out"]
     assert set(content["classes_left_out"]) <= held_out - content["classes"].keys()
     assert 0 <= content["miou"] <= 1
-    assert (tmp_path / "episodes.png").is_file()
+    assert (tmp_path / "results/last-custom-8x321/episodes.png").is_file()
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_resnet50_at_full_size(tmp_path: Path) -> None:
         "batch_size=1",
         "dataset.train_episodes=2",
         "dataset.val_episodes=1",
-        "dataset.test_episodes=1",
+        "episodes=1",
         "dataset.epochs=1",
         "dataset.num_workers=0",
         "trainer.num_sanity_val_steps=0",

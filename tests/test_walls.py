@@ -16,12 +16,12 @@ MAY_IMPORT_LIGHTNING = {
     "fss/generalized_learner.py",
     "fss/data/datamodule.py",
     "fss/data/base_datamodule.py",
-    "fss/callbacks.py",
+    "fss/evaluation.py",
     "fss/runs.py",
     "train.py",
     "evaluate.py",
 }
-MAY_IMPORT_HYDRA = {"train.py", "evaluate.py", "fss/runs.py"}
+MAY_IMPORT_HYDRA = {"train.py", "evaluate.py", "fss/runs.py", "fss/evaluations.py"}
 
 
 def imports(path: Path) -> set[str]:

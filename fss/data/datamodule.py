@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import lightning
 from torch.utils.data import DataLoader
 
+from fss.data.cross_domain import unseen_classes
 from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.generalized import GeneralizedEpisodes
@@ -35,12 +36,14 @@ class FewShotDataModule(lightning.LightningDataModule):
         eval_batch_size: Evaluation episodes of a step on each process.
         train_episodes: Training episodes of an epoch; None takes every training picture once as the query.
         val_episodes: Evaluation episodes while training.
-        test_episodes: Evaluation episodes after training.
+        test_episodes: Evaluation episodes after training, of the generalised setting.
         eval_seed: Of the evaluation episodes (321 as published).
         min_pixels: A class counts as present in a picture from this many pixels on (2048 as published).
         exclude_novel: Whether training pictures with any novel pixel are dropped; otherwise these pixels are
             background in training.
         eval_classes: "novel", or "base" to choose settings without looking at novel classes.
+        seen_classes: For a model of another data set, the names of its base classes: evaluated are all classes but
+            these, whatever the fold.
         with_base_masks: Whether training episodes bring the labels of base classes along, for a base learner.
         support_annotation: "mask", or "box" for supports with boxes in place of masks.
         setting: "standard", or "generalized": evaluation on all pictures, whose labels hold base classes too.
@@ -69,6 +72,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         min_pixels: int = 2048,
         exclude_novel: bool = True,
         eval_classes: Literal["novel", "base"] = "novel",
+        seen_classes: Sequence[str] | None = None,
         with_base_masks: bool = False,
         support_annotation: SupportAnnotation = "mask",
         setting: Literal["standard", "generalized"] = "standard",
@@ -88,7 +92,7 @@ class FewShotDataModule(lightning.LightningDataModule):
             "eval_batch_size": eval_batch_size,
             "dataset.train_episodes": 1 if train_episodes is None else train_episodes,
             "dataset.val_episodes": val_episodes,
-            "dataset.test_episodes": test_episodes,
+            "episodes": test_episodes,
         }.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
@@ -98,7 +102,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
         self.eval_seed, self.min_pixels, self.exclude_novel = eval_seed, min_pixels, exclude_novel
-        self.eval_classes, self.num_workers = eval_classes, num_workers
+        self.eval_classes, self.seen_classes, self.num_workers = eval_classes, seen_classes, num_workers
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
         self.setting = setting
         self._train: EpisodeDataset | None = None
@@ -138,10 +142,13 @@ class FewShotDataModule(lightning.LightningDataModule):
         reader = self.eval_reader()
         classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
         names = dict(enumerate(reader.classes, start=1))
+        evaluated, base = getattr(classes, self.eval_classes), classes.base
+        if self.seen_classes is not None:
+            evaluated, base = unseen_classes(reader.classes, self.seen_classes), ()
         index = build_index(reader, "Reading evaluation masks")
         pool = build_pool(
             index,
-            getattr(classes, self.eval_classes),
+            evaluated,
             self.shot,
             self.min_pixels,
             names=names,
@@ -157,7 +164,7 @@ class FewShotDataModule(lightning.LightningDataModule):
             "seed": self.eval_seed,
             "transform": self.eval_transform,
             "with_label": True,
-            "base_classes": classes.base,
+            "base_classes": base,
             "support_annotation": self.support_annotation,
         }
         if self.setting == "generalized":
@@ -165,22 +172,25 @@ class FewShotDataModule(lightning.LightningDataModule):
         return EpisodeDataset(**settings)
 
     @property
+    def evaluation(self) -> EpisodeDataset:
+        """The evaluation episodes."""
+        assert self._eval is not None, "call setup first"
+        return self._eval
+
+    @property
     def base_classes(self) -> list[int]:
         """Ids of the fold's base classes, ascending."""
-        assert self._eval is not None, "call setup first"
-        return self._eval.base_classes
+        return self.evaluation.base_classes
 
     @property
     def class_names(self) -> Sequence[str]:
         """All classes of the evaluation pictures; class id c is at c - 1."""
-        assert self._eval is not None, "call setup first"
-        return self._eval.reader.classes
+        return self.evaluation.reader.classes
 
     def evaluated_classes(self, episodes: int) -> dict[int, str]:
         """Ids and names of the classes that the first so many evaluation episodes hold, ascending."""
-        assert self._eval is not None, "call setup first"
-        drawn = {self._eval.draw(i).class_id for i in range(episodes)}
-        missed = sorted(set(self._eval.pool.images_of) - drawn)
+        drawn = {self.evaluation.draw(i).class_id for i in range(episodes)}
+        missed = sorted(set(self.evaluation.pool.images_of) - drawn)
         names = self.class_names
         if missed:
             logger.warning(
@@ -208,6 +218,5 @@ class FewShotDataModule(lightning.LightningDataModule):
         return self._evaluation(self.test_episodes)
 
     def _evaluation(self, episodes: int) -> DataLoader[Episode]:
-        assert self._eval is not None, "call setup first"
         ids = evaluation_ids(self.trainer, episodes)
-        return build_loader(self._eval, ids, self.eval_batch_size, self.num_workers, collate)
+        return build_loader(self.evaluation, ids, self.eval_batch_size, self.num_workers, collate)

@@ -122,7 +122,7 @@ class EpisodeDataset(Dataset[Episode]):
         label = base_mask = np.empty((0, 0), np.uint8)
         for number in numbers:
             image, labels = read(self.reader, number)
-            mask = _select(labels, class_id)
+            mask = select(labels, class_id)
             seed = int(stream.integers(2**31))
             if number != query:
                 if self.support_annotation == "box":
@@ -167,10 +167,10 @@ class EpisodeDataset(Dataset[Episode]):
         return tuple(stream.choice(others, self.shot, replace=False).tolist())
 
     def _label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
-        return _select(labels, class_id)
+        return select(labels, class_id)
 
 
-def _select(labels: np.ndarray, class_id: int) -> np.ndarray:
+def select(labels: np.ndarray, class_id: int) -> np.ndarray:
     """1 where the labels are the class, 255 where ignored, 0 elsewhere."""
     mask = (labels == class_id).astype(np.uint8)
     mask[ignored(labels)] = IGNORE

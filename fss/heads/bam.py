@@ -80,12 +80,6 @@ class BAM(Baseline):
         return self
 
     def encode_support(self, features: Features, masks: Tensor) -> Support:  # type: ignore[override]
-        shot = masks.shape[1]
-        if shot != self.shot:
-            raise ValueError(
-                f"a BAM of shot={self.shot} got {shot} supports: it weighs its supports by parameters of its own, "
-                "so evaluate it with the shot that it was trained with"
-            )
         gram = gram_matrix(features.low.flatten(0, 1)).unflatten(0, masks.shape[:2])
         return Support(super().encode_support(features, masks), gram)
 
@@ -96,6 +90,7 @@ class BAM(Baseline):
     def decode(  # type: ignore[override]
         self, query: Query, support: Support, size: tuple[int, int], own_class: Tensor | None = None
     ) -> Prediction:
+        self.check_shot(support.gram.shape[1])
         distances = self._distances(query.gram, support.gram).to(query.meta.features.dtype)  # (B, K)
         weights = self._weights(distances)
         meta, prior = self.compare(query.meta, support.meta, weights)
@@ -109,6 +104,13 @@ class BAM(Baseline):
         background = self.cls_merge(torch.cat([background, base], 1))
         final = torch.cat([background, foreground], 1)
         return Prediction(resize(final, size), prior, (resize(meta, size),), resize(query.base, size))
+
+    def check_shot(self, shot: int) -> None:
+        if shot != self.shot:
+            raise ValueError(
+                f"a BAM of shot={self.shot} got {shot} supports: it weighs its supports by parameters of its own, "
+                "so evaluate it with the shot that it was trained with"
+            )
 
     def losses(
         self,

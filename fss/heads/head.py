@@ -45,6 +45,9 @@ class Prediction(NamedTuple):
 class Head(nn.Module):
     """A few-shot method on top of a backbone: what the supports say, what the query offers, the answer.
 
+    What the supports say is a tensor or (nested) tuples of tensors with leading (B, K): supports can be encoded
+    one by one and put side by side.
+
     Attributes:
         has_base_learner: Whether queries come with `Features.base`.
     """
@@ -77,6 +80,13 @@ class Head(nn.Module):
                 one. None: all are novel.
         """
         raise NotImplementedError
+
+    def check_shot(self, shot: int) -> None:
+        """Whether a trained head answers this many supports.
+
+        Raises:
+            ValueError: It does not.
+        """
 
     def losses(
         self,

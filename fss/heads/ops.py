@@ -21,7 +21,8 @@ def masked_average_pool(features: Tensor, mask: Tensor) -> Tensor:
 def prior_mask(query: Tensor, support: Tensor) -> Tensor:
     """How much each query location resembles the best-fitting support location (PFENet, section 3.2).
 
-    Cosine similarities are taken in float32 also under autocast: their maximum is ill-conditioned.
+    Cosine similarities are taken in float32 also under autocast: their maximum is ill-conditioned. Locations
+    outside the object resemble nothing (0): of a single episode without gradients one of them stands for all.
 
     Args:
         query: High features (B, C, h, w).
@@ -35,6 +36,9 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
         dtype = torch.promote_types(query.dtype, torch.float32)
         q = query.to(dtype).flatten(2)  # (B, C, n)
         s = support.to(dtype).flatten(2).transpose(1, 2)  # (B, n', C)
+        if b == 1 and not torch.is_grad_enabled():
+            outside = s[0].norm(dim=1) == 0
+            s = s[:, ~outside | (outside.cumsum(0) == 1)]
         norms = s.norm(dim=2, keepdim=True) @ q.norm(dim=1, keepdim=True)  # (B, n', n)
         best = (s @ q / (norms + COSINE_EPS)).amax(dim=1)  # (B, n)
         low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)  # torch 2.11 cannot derive aminmax

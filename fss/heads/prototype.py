@@ -17,19 +17,17 @@ from fss.resize import resize
 
 
 class Support(NamedTuple):
-    """prototypes (B, K, D, 1, 1); high (B, K, C, h, w), zero outside the object; low (B, K, C, h, w)."""
+    """prototypes (B, K, D, 1, 1); high (B, K, C, h, w), zero outside the object."""
 
     prototypes: Tensor
     high: Tensor
-    low: Tensor
 
 
 class Query(NamedTuple):
-    """features (B, D, h, w); high (B, C, h', w'); low (B, C, h, w)."""
+    """features (B, D, h, w); high (B, C, h', w')."""
 
     features: Tensor
     high: Tensor
-    low: Tensor
 
 
 def conv_relu(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
@@ -70,8 +68,8 @@ class PrototypeHead(Head):
         reduced = self.down_supp(torch.cat([mid, low], 1))
         prototypes = masked_average_pool(reduced, resize(mask, mid.shape[-2:]))  # (B * K, D, 1, 1)
         high = high * resize(mask, high.shape[-2:])
-        return Support(prototypes.unflatten(0, shots), high.unflatten(0, shots), features.low)
+        return Support(prototypes.unflatten(0, shots), high.unflatten(0, shots))
 
     def encode_query(self, features: Features) -> Query:
         reduced = self.down_query(torch.cat([features.mid, features.low], 1))
-        return Query(reduced, features.high, features.low)
+        return Query(reduced, features.high)

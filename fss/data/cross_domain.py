@@ -1,0 +1,62 @@
+"""Classes of one data set that a model trained on another has never seen.
+
+As in Boudiaf et al., RePRI (CVPR 2021): a model of a fold of COCO-20i is evaluated on those classes of PASCAL that
+are not among the fold's base classes, 6, 4, 6 and 4 of the 20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fss.data import pascal
+from fss.data.folds import FoldScheme, fold_classes
+
+_COCO = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
+handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv,
+laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
+scissors, teddy bear, hair drier, toothbrush
+"""
+COCO_CLASSES = tuple(name.strip() for name in _COCO.split(","))
+KNOWN = {"coco20i": COCO_CLASSES, "pascal5i": pascal.CLASSES}
+# Other names for the same things, as COCO has them.
+SYNONYMS = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "diningtable": "dining table",
+    "pottedplant": "potted plant",
+    "tvmonitor": "tv",
+}
+
+
+def base_class_names(dataset: str, fold: int, scheme: FoldScheme) -> list[str]:
+    """Names of the base classes of a data set's fold, in their order.
+
+    Raises:
+        ValueError: The data set's classes are not known here.
+    """
+    if dataset not in KNOWN:
+        raise ValueError(f"trained_on={dataset}: must be a data set of known classes, {' or '.join(KNOWN)}")
+    names = KNOWN[dataset]
+    return [names[class_id - 1] for class_id in fold_classes(len(names), fold, scheme).base]
+
+
+def unseen_classes(names: Sequence[str], seen: Sequence[str]) -> list[int]:
+    """Ids of the classes, 1-based, that are not among those seen under any name.
+
+    Raises:
+        ValueError: All of them are.
+    """
+    known = {_common(name) for name in seen}
+    unseen = [class_id for class_id, name in enumerate(names, start=1) if _common(name) not in known]
+    if not unseen:
+        raise ValueError("every class of this data set is a base class of the fold that the model was trained on")
+    return unseen
+
+
+def _common(name: str) -> str:
+    return SYNONYMS.get(name.lower(), name.lower())
