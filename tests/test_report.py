@@ -100,6 +100,24 @@ def test_best_weights_and_own_settings_have_columns_of_their_own(tmp_path: Path)
     ]
 
 
+def test_what_trains_nothing_stands_beside_all_that_share_their_settings(tmp_path: Path) -> None:
+    for tuning, miou in (("svf", 0.6), ("frozen", 0.5)):
+        made_up.run(tmp_path, ["experiment=demo"], tuning=tuning)
+        made_up.evaluation(tmp_path, miou, tuning=tuning)
+    prior(tmp_path, 0.4)
+    evaluations = Found(tmp_path).evaluations
+    (comparison,) = comparisons(evaluations)
+    assert "experiment=demo" in comparison.title
+    assert [column.heading for column in comparison.columns] == [
+        ("prior", "training-free"),
+        ("pfenet", "frozen"),
+        ("pfenet", "svf"),
+    ]
+    (matrix,) = matrices(evaluations)
+    assert matrix.tunings == ["frozen", "svf", "training-free"]
+    assert list(matrix.methods) == ["pfenet", "prior"]
+
+
 def test_wide_table_is_printed_in_parts_that_fit(tmp_path: Path) -> None:
     for i, tuning in enumerate(("svf", "frozen", "full", "bias", "norm")):
         for seed in range(2):
@@ -195,7 +213,7 @@ def test_pages_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert page.open == []
     assert page.tags.count("svg") == 1
     assert len(page.loaded) == 2  # the pictures are in the page
-    assert all(loaded.startswith("data:image/jpeg;base64,") for loaded in page.loaded)
+    assert all(loaded.startswith("data:image/webp;base64,") for loaded in page.loaded)
     assert "script" not in page.tags
     assert "@import" not in html
     markdown = (tmp_path / "pages/report.md").read_text()

@@ -83,11 +83,14 @@ def _print(console: Console, result: Result) -> None:
     m = result.pairs[0].metrics
     folds = sorted({pair.metrics[0]["fold"] for pair in result.pairs})
     seeds = sorted({pair.metrics[0]["seed"] for pair in result.pairs})
-    table = Table(
-        title=f"{m[0]['dataset']}, {m[0]['shot']}-shot, folds {folds}, training seeds {seeds}: {result.episodes} "
-        f"episodes (protocol {m[0]['protocol']})\nweights chosen by: A {m[0]['selection']}, B {m[1]['selection']}",
-        title_justify="left",
+    console.print(
+        f"{m[0]['dataset']}, {m[0]['shot']}-shot, folds {folds}, training seeds {seeds}\n"
+        f"{result.episodes} episodes (protocol {m[0]['protocol']})",
+        highlight=False,
     )
+    if any(metrics["selection"] != "none" for metrics in m):
+        console.print(f"weights chosen by: A {m[0]['selection']}, B {m[1]['selection']}", highlight=False)
+    table = Table()
     table.add_column("IoU in percent")
     for name in ("A", "B", "B - A", "95 % interval", "B better"):
         table.add_column(name, justify="right")

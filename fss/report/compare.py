@@ -144,7 +144,7 @@ def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) ->
         ValueError: Pairs of one fold have different episodes.
     """
     strata = _strata(pairs)
-    labels = list(dict.fromkeys(stratum.label for stratum in strata))
+    labels = list(dict.fromkeys(stratum.label for stratum in strata))  # by class id
     weights = np.zeros((1 + len(labels), len(strata)))  # mIoU and class by class, as means of strata
     for column, stratum in enumerate(strata):
         weights[0, column] = stratum.weight
@@ -220,11 +220,11 @@ def _strata(pairs: Sequence[Pair]) -> list[_Stratum]:
                 for key in ("intersection", "union")
             ]
         )
-        places: dict[tuple[int, str], list[int]] = defaultdict(list)
+        places: dict[tuple[int, str, int], list[int]] = defaultdict(list)
         for i, episode in enumerate(shown):
-            places[episode.eval_seed, episode.class_name].append(i)
-        seeds = [eval_seed for eval_seed, _ in places]
-        for (eval_seed, name), indices in places.items():
+            places[episode.class_id, episode.class_name, episode.eval_seed].append(i)
+        seeds = [eval_seed for _, _, eval_seed in places]
+        for (_, name, eval_seed), indices in sorted(places.items()):
             weight = 1 / (seeds.count(eval_seed) * len(set(seeds)))  # each fold has 1 in all
             strata.append(_Stratum(name, weight, counts[..., indices]))
     return strata

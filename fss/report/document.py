@@ -19,13 +19,12 @@ from fss.report.curves import learning_curves
 from fss.report.found import Evaluation, Found
 from fss.report.tables import comparisons, matrices, show
 from fss.report.verify import Measured, Status, Verdict, verify
-from fss.results import PICTURES, Spread
+from fss.results import BEST, PICTURES, WORST, Spread
 
-BEST, WORST = "best.png", "worst.png"
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))
-_MOST_SHEETS = 12  # evaluations whose pictures are put into the page: each is some 100 kB
-_WIDTH = 1100  # pixels of a sheet in the page
+_MOST_SHEETS = 6  # evaluations whose pictures are put into the page: three sheets of some 150 kB each
+_WIDTH = 900  # pixels of a sheet in the page
 
 
 class Line(NamedTuple):
@@ -170,10 +169,10 @@ def _title(m: dict[str, Any], evaluation: Evaluation) -> str:
 
 
 def _data_uri(picture: Path) -> str:
-    """As JPEG of the page's width."""
+    """As WebP of the page's width."""
     with Image.open(picture) as opened:
         image = opened.convert("RGB")
     image.thumbnail((_WIDTH, 100_000))
     file = io.BytesIO()
-    image.save(file, format="JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    image.save(file, format="WEBP", quality=70)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -88,13 +88,14 @@ def comparisons(evaluations: Iterable[Evaluation]) -> list[Comparison]:
 
 
 def matrices(evaluations: Iterable[Evaluation]) -> list[Matrix]:
-    """Methods by tunings wherever there are two of either."""
+    """Methods by tunings wherever there are two of either; what trains nothing stands in each."""
     shared = [key for key in _EPISODES if key != "fold"]
-    groups = _grouped(
-        evaluations,
-        lambda e: (*(str(e.metrics[key]) for key in (*shared, "backbone")), e.weights, *_circumstances(e)),
-    )
-    made = [_matrix(members) for _, members in sorted(groups.items())]
+    by_episodes = _grouped(evaluations, lambda e: tuple(str(e.metrics[key]) for key in (*shared, "backbone")))
+    made = []
+    for _, members in sorted(by_episodes.items()):
+        untrained = [e for e in members if not is_trained(e.metrics)]
+        trained = _grouped((e for e in members if is_trained(e.metrics)), _circumstances)
+        made += [_matrix([*of_one_kind, *untrained]) for _, of_one_kind in sorted(trained.items())]
     return [matrix for matrix in made if len(matrix.methods) > 1 or len(matrix.tunings) > 1]
 
 
@@ -144,9 +145,14 @@ def _terminal_table(comparison: Comparison, columns: range) -> Table:
     return table
 
 
+def is_trained(metrics: dict[str, Any]) -> bool:
+    """Whether anything was trained; not so of the prior mask."""
+    return metrics["trained_parameters"] != 0
+
+
 def tuning_name(metrics: dict[str, Any]) -> str:
     """What was tuned; "training-free" where nothing was trained at all."""
-    return "training-free" if metrics["trained_parameters"] == 0 else metrics["tuning"]
+    return metrics["tuning"] if is_trained(metrics) else "training-free"
 
 
 def _grouped(evaluations: Iterable[Evaluation], key: Any) -> dict[Any, list[Evaluation]]:
@@ -157,9 +163,9 @@ def _grouped(evaluations: Iterable[Evaluation], key: Any) -> dict[Any, list[Eval
 
 
 def _circumstances(evaluation: Evaluation) -> tuple[str, ...]:
-    """What can tell apart runs of the same method, tuning and backbone; mostly nothing."""
+    """What can tell apart runs of the same method, tuning and backbone; mostly the choice of weights alone."""
     m = evaluation.metrics
-    told = []
+    told = [_weights(evaluation)]
     if m["train_dataset"] != m["dataset"]:
         told.append(f"trained on {m['train_dataset']}")
     if m["train_shot"] != m["shot"]:
@@ -173,33 +179,37 @@ def _comparison(evaluations: list[Evaluation]) -> Comparison:
     groups = _grouped(
         evaluations,
         lambda e: (
-            e.metrics["method"],
-            tuning_name(e.metrics),
-            (e.metrics["backbone"], _weights(e), *_circumstances(e)),
+            *(e.metrics["method"], tuning_name(e.metrics), e.metrics["backbone"]),
+            _circumstances(e) if is_trained(e.metrics) else (),
         ),
     )
     ordered = sorted(groups.items(), key=lambda item: fmean(e.metrics["miou"] for e in item[1]))
     # what all columns share stands in the title, so that eighty columns of text hold several
-    told = [[*facts, _seeds(members)] for (_, _, facts), members in ordered]
-    shared = [fact for fact in told[0] if all(fact in facts for facts in told)]
+    general = [[backbone, _seeds(members)] for (_, _, backbone, _), members in ordered]
+    of_training = [list(key[3]) for key, _ in ordered]
+    shared = [*_common(general), *_common([facts for facts in of_training if facts])]
     columns = [
-        Column((method, tuning, *(fact for fact in facts if fact not in shared)), members)
-        for ((method, tuning, _), members), facts in zip(ordered, told, strict=True)
+        Column((*key[:2], *(fact for fact in (*facts, *more) if fact not in shared)), members)
+        for (key, members), facts, more in zip(ordered, general, of_training, strict=True)
     ]
     metrics = [[e.metrics for e in column.evaluations] for column in columns]
     names = dict.fromkeys(name for column in metrics for m in column for name in m["classes"])
     first = metrics[0][0]
     title = [f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot", *shared]
+    classes = {
+        name: [_cell([m["classes"].get(name, {}).get("iou") for m in c]) for c in metrics] for name in names
+    }
     return Comparison(
         title=", ".join(title),
         note=_note(first),
         columns=columns,
-        classes=[
-            Row(n, "fraction", [_cell([m["classes"].get(n, {}).get("iou") for m in c]) for c in metrics])
-            for n in names
-        ],
+        classes=[Row(name, "fraction", cells) for name, cells in classes.items()],
         summary=[Row(label, unit, [_cell([m[key] for m in c]) for c in metrics]) for label, key, unit in _SUMMARY],
     )
+
+
+def _common(lists: Sequence[Sequence[str]]) -> list[str]:
+    return [fact for fact in lists[0] if all(fact in other for other in lists)] if lists else []
 
 
 def _matrix(evaluations: list[Evaluation]) -> Matrix:
@@ -213,7 +223,7 @@ def _matrix(evaluations: list[Evaluation]) -> Matrix:
     }
     first = evaluations[0]
     m = first.metrics
-    facts = [f"{m['dataset']}, {m['shot']}-shot, {m['backbone']}", _weights(first), *_circumstances(first)]
+    facts = [f"{m['dataset']}, {m['shot']}-shot, {m['backbone']}", *_circumstances(first)]
     facts += [_folds(next(iter(covered.values())))] if is_shared else []
     return Matrix(
         title=f"{', '.join(facts)}: {_note(m)}",
@@ -247,8 +257,6 @@ def _note(metrics: dict[str, Any]) -> str:
 
 def _weights(evaluation: Evaluation) -> str:
     """How the weights were chosen, in words."""
-    if evaluation.metrics["trained_parameters"] == 0:
-        return "last weights"  # there is no choice: it stands beside those of others
     chosen = evaluation.metrics["selection"]
     if evaluation.weights == "file":
         return "checkpoint file"
