@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import lightning
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from fss import processes
 from fss.base_segmenter import BaseSegmenter
 from fss.data.base import LabelledImages
 from fss.heads import IGNORE
@@ -45,6 +47,21 @@ class BaseLearner(lightning.LightningModule):
         segmenter.backbone.requires_grad_(backbone_lr > 0)
         self.iou = MulticlassJaccardIndex(base_classes + 1, average="none", ignore_index=IGNORE)
 
+    def configure_model(self) -> None:
+        """Lets norms see the whole batch of a step also where several processes share it.
+
+        Raises:
+            ValueError: They are no GPUs; torch shares norms between GPUs alone.
+        """
+        if self.trainer.world_size == 1:
+            return
+        if self.trainer.strategy.root_device.type != "cuda":
+            raise ValueError(
+                "method=base trains norms over the whole batch, which several processes can only do on GPUs: "
+                "train it with trainer=cpu"
+            )
+        self.segmenter = convert_sync_batchnorm(self.segmenter)  # timm's, whose norms are also activations
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.backbone_lr == 0:
@@ -57,7 +74,8 @@ class BaseLearner(lightning.LightningModule):
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         loss = cross_entropy(self(batch.images), batch.labels, None)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.images))
+        shown = processes.mean(loss.detach())  # a process knows its part alone
+        self.log("train/loss", shown, prog_bar=True, batch_size=len(batch.images))
         return loss
 
     def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:

@@ -18,6 +18,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from fss import processes
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.evaluation import (
     Picture,
@@ -31,7 +32,7 @@ from fss.data.evaluation import (
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.journal import Entry, Journal
-from fss.metrics import intersection_and_union, predict_at_original_size
+from fss.metrics import episode_integers, intersection_and_union
 from fss.results import EpisodeResult
 from fss.reuse import ReusingEvaluator, check_reuse
 from fss.segmenter import FewShotSegmenter
@@ -97,7 +98,7 @@ class Evaluation(lightning.LightningModule):
         """Finds what is left to do, and this process's share of it."""
         trainer = self.trainer
         # all processes go by what the first one reads
-        finished: list[Entry] = trainer.strategy.broadcast(self.journal.read() if trainer.is_global_zero else [])
+        finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished}
         if trainer.is_global_zero:  # once over all processes
             for entry in done.values():
@@ -124,13 +125,10 @@ class Evaluation(lightning.LightningModule):
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self._evaluator is not None
         for episode, prediction, label in self._evaluator.answer(batch_idx, batch):
-            answer = predict_at_original_size(prediction.logits[0], *label.shape)
-            intersection, union = intersection_and_union(answer, label.to(answer.device))
-            table = torch.stack([intersection, union]).tolist()
+            integers = episode_integers(prediction.logits[0], label)
             now = time.perf_counter()
             spent, self._since = now - self._since, now
             microseconds = max(1, round(1e6 * spent / self.trainer.world_size))
-            integers = (table[0][1], table[1][1], table[0][0], table[1][0])
             entry = Entry(episode.seed, episode.id, *integers, microseconds)
             self.journal.add(entry)
             self._note(entry)
@@ -186,7 +184,7 @@ def evaluate(
         trainer.test(module, verbose=False)
     finally:
         journal.close()
-    numbers = trainer.strategy.reduce(module.numbers.to(trainer.strategy.root_device), reduce_op="sum").cpu()
+    numbers = processes.total(module.numbers.to(trainer.strategy.root_device)).cpu()
     microseconds = numbers[:, 4]
     if (microseconds == 0).any():
         done = int((microseconds > 0).sum())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fss import processes
 from fss.data.episodes import Episode
 from fss.heads import Prediction
 from fss.metrics import ClassIoU
@@ -63,12 +64,14 @@ class MetaLearner(lightning.LightningModule):
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         losses = self.segmenter.head.losses(self(batch), batch.query_mask, self.class_weights, batch.base_mask)
-        loss = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.query))
+        values = torch.stack(list(losses.values()))
+        shown = processes.mean(values.detach())  # a process knows its part alone
+        self.log("train/loss", shown.sum(), prog_bar=True, batch_size=len(batch.query))
         self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch.query)
+            {f"train/{name}": value for name, value in zip(losses, shown, strict=True)},
+            batch_size=len(batch.query),
         )
-        return loss
+        return values.sum()
 
     def on_validation_start(self) -> None:
         self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()

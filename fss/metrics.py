@@ -44,6 +44,19 @@ def intersection_and_union(prediction: Tensor, label: Tensor) -> tuple[Tensor, T
     return intersection.clone(), table.sum(0) + table.sum(1) - intersection
 
 
+def episode_integers(logits: Tensor, label: Tensor) -> tuple[int, int, int, int]:
+    """Intersection and union of the foreground, then of the background, of one episode.
+
+    Args:
+        logits: (2, S, S).
+        label: (h, w) at original size.
+    """
+    prediction = predict_at_original_size(logits, *label.shape)
+    intersection, union = intersection_and_union(prediction, label.to(prediction.device))
+    (background, foreground), (background_union, foreground_union) = torch.stack([intersection, union]).tolist()
+    return foreground, foreground_union, background, background_union
+
+
 class ClassIoU(Metric):
     """Class-wise IoU, its mean over classes (mIoU) and foreground-background IoU (FB-IoU).
 

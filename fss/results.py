@@ -1,6 +1,8 @@
-"""Results of evaluations: which files there are, how integers become numbers, writing and reading.
+"""Runs and results of evaluations: which files there are, how integers become numbers, writing and reading.
 
-A results folder holds one evaluation of one set of weights: `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/` with
+A run's folder holds `checkpoints/`, `config.yaml` (all settings), `training.json` (when training has ended) and
+`results/`. A results folder holds one evaluation of one set of weights: `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/`
+with
 
     metrics.json    what was evaluated on what, the numbers and the integers that they come from
     metrics.csv     a row a class and seed
@@ -27,6 +29,9 @@ from scipy.special import stdtrit
 from fss.data.atomic import whole
 
 FORMAT = 2  # of metrics.json
+CHECKPOINTS = "checkpoints"
+SETTINGS = "config.yaml"
+TRAINING = "training.json"
 RESULTS = "results"
 METRICS = "metrics.json"
 CLASSES = "metrics.csv"

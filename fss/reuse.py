@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fss.data.episodes import stack_pictures
 from fss.data.evaluation import Picture, PictureSteps, PlannedEpisode, Step
 from fss.heads import Prediction
 from fss.segmenter import FewShotSegmenter
@@ -199,15 +200,15 @@ class ReusingEvaluator:
         kind = parts[0].kind
         self.encoded[kind] += len(parts)
         pictures = [self._picture(part.number) for part in parts]
-        images = self.segmenter.backbone.normalize(_stacked([p.image for p in pictures], self._device))
+        images = self.segmenter.backbone.normalize(stack_pictures([p.image for p in pictures]).to(self._device))
         if kind == "lower":
             return _split(self.segmenter.lower(images), len(parts))
         lower = _joined(self._parts([Part("lower", part.number) for part in parts]), dim=0)
         if kind == "query":
             return _split(self.segmenter.encode_query(images, lower), len(parts))
         masks = [picture.masks[part.class_id] for picture, part in zip(pictures, parts, strict=True)]
-        stacked = _stacked(masks, self._device)[:, None]  # (B, 1, S, S)
-        return _split(self.segmenter.encode_support(images[:, None], stacked, lower), len(parts))
+        one_shot = torch.stack(masks).to(self._device)[:, None]  # (B, 1, S, S)
+        return _split(self.segmenter.encode_support(images[:, None], one_shot, lower), len(parts))
 
     def _picture(self, number: int) -> Picture:
         picture = self._arrived.get(number) or self._memory.get(Part("picture", number))
@@ -286,7 +287,3 @@ def _split(value: Any, n: int) -> list[Any]:
     if isinstance(value, Tensor):
         return [part.clone() for part in value.split(1)]
     return [type(value)(*parts) for parts in zip(*(_split(part, n) for part in value), strict=True)]
-
-
-def _stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    return torch.stack(list(tensors)).to(device, non_blocking=True)

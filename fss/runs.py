@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -19,13 +22,13 @@ from rich.table import Table
 from fss.backbones import Backbone
 from fss.base_segmenter import BaseSegmenter
 from fss.data.datamodule import FewShotDataModule
+from fss.guards import FiniteLoss
 from fss.meta_learner import MetaLearner
-from fss.results import write_json
+from fss.preparation import check_processes, forget_earlier, note_settings, prepare_folder
+from fss.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
+from fss.resume import BestCheckpoint, LastCheckpoint, StepSeeds, WholeCheckpoints
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
-
-CHECKPOINTS = "checkpoints"
-TRAINING = "training.json"
 
 
 def start(cfg: DictConfig) -> None:
@@ -40,7 +43,50 @@ def start(cfg: DictConfig) -> None:
     if missing := _missing(OmegaConf.to_container(cfg)):
         raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
     _quiet_lightning()
+    torch.backends.cudnn.allow_tf32 = cfg.tf32
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def begin(cfg: DictConfig) -> Path | None:
+    """Makes sure that a training can be run and kept, before any data is read; prepares its folder.
+
+    Returns:
+        The checkpoint to go on from; None to begin.
+
+    Raises:
+        ValueError: The processes cannot share a batch, or each would train on its own; or the run could not be
+            resumed.
+        OSError: The run folder cannot be written.
+    """
+    if cfg.resume and cfg.trainer.max_steps != -1:  # Lightning then counts the epoch that a run was in twice
+        raise ValueError(
+            f"trainer.max_steps={cfg.trainer.max_steps}: resume=true needs a run that ends with an epoch"
+        )
+    check_processes(build_trainer(cfg, (), with_logger=False), cfg.batch_size)
+    folder, first = Path(cfg.run_dir), _is_first()
+    checkpoint = prepare_folder(folder / CHECKPOINTS, cfg.resume, first)
+    if first:
+        settings: Any = OmegaConf.to_container(cfg, resolve=True)
+        note_settings(folder / SETTINGS, settings, cfg.resume)
+        _print_settings(cfg)
+    return checkpoint
+
+
+def _is_first() -> bool:
+    """Whether this is the first of a run's processes, which alone prints and writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _print_settings(cfg: DictConfig) -> None:
+    table = Table(box=None, show_header=False, title="Run", title_justify="left")
+    for name in ("dataset", "method", "backbone", "tuning"):
+        table.add_row(name, str(cfg[name].name))
+    for name in ("fold", "shot", "seed", "batch_size", "precision"):
+        table.add_row(name, str(cfg[name]))
+    table.add_row("epochs", str(cfg.trainer.max_epochs))
+    console = Console()
+    console.print(table)
+    console.print(f"All settings: {Path(cfg.run_dir) / SETTINGS}", soft_wrap=True)
 
 
 def _missing(settings: Any, path: str = "") -> list[str]:
@@ -53,9 +99,17 @@ def _missing(settings: Any, path: str = "") -> list[str]:
 def _quiet_lightning() -> None:
     """Leaves out what Lightning says at every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if not _is_first():
+        logging.getLogger("fss").setLevel(logging.ERROR)  # the others would say the same
     # the backbone is meant to be in eval mode while it trains
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated")
+    # the folder is a run's own; the sampler knows where a resumed run stands; scores are equal on all processes
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log.*sync_dist=True")
+    # its successor is too new
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
     # shapes' pictures are painted once and then only copied: workers would bring nothing
     warnings.filterwarnings("ignore", "The '.*dataloader' does not have many workers")
 
@@ -125,25 +179,32 @@ def build_trainer(
     cfg: DictConfig, callbacks: Sequence[lightning.Callback], with_logger: bool = True
 ) -> lightning.Trainer:
     """The Trainer of a configuration."""
+    plugins: list[Any] = [WholeCheckpoints()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # LastCheckpoint hears the signals
     wanted = with_logger and cfg.logger.logger is not None
     logger = instantiate(cfg.logger.logger, _convert_="all") if wanted else False
-    return instantiate(cfg.trainer, logger=logger, callbacks=[RichProgressBar(), *callbacks], _convert_="all")
+    callbacks = [RichProgressBar(), *callbacks]
+    return instantiate(cfg.trainer, logger=logger, callbacks=callbacks, plugins=plugins, _convert_="all")
 
 
-def checkpoint_callback(folder: Path) -> ModelCheckpoint:
-    """Keeps the newest weights and those of the best validation mIoU; older files are replaced."""
-    return ModelCheckpoint(
-        folder / CHECKPOINTS,
-        filename="best",
-        monitor="val/miou",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
+def safeguards(cfg: DictConfig) -> list[lightning.Callback]:
+    """What a training is kept by: checkpoints of the best validation mIoU and of the last step, and guards."""
+    folder = Path(cfg.run_dir) / CHECKPOINTS
+    few = [BestCheckpoint(folder, "epoch{epoch:03d}-step{step}", cfg.keep_best)] if cfg.keep_best > 1 else []
+    return [
+        FiniteLoss(cfg.trainer.log_every_n_steps),
+        StepSeeds(cfg.seed),
+        BestCheckpoint(folder),
+        *few,
+        LastCheckpoint(folder, cfg.save_minutes),  # after the others, whose scores it holds
+    ]
 
 
 def print_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> None:
     """Prints how many parameters of each part are trained."""
+    if not _is_first():
+        return
     table = Table("part", title="Parameters", title_justify="left")
     table.add_column("trained", justify="right")
     table.add_column("all", justify="right")
@@ -163,5 +224,8 @@ def print_base_learner(checkpoints: ModelCheckpoint) -> None:
 
 def write_training(folder: Path, segmenter: FewShotSegmenter | BaseSegmenter, timer: Timer) -> None:
     """Notes beside a run's checkpoints how long it trained (seconds) and how many parameters."""
+    if not _is_first():
+        return
+    forget_earlier(folder / CHECKPOINTS)
     trained = sum(part.trained for part in count_parameters(segmenter))
     write_json(folder / TRAINING, {"seconds": round(timer.time_elapsed("train"), 1), "parameters": trained})

@@ -26,23 +26,23 @@ class EpisodePicture(NamedTuple):
 
     Attributes:
         title: For instance the class's name.
-        iou: Foreground IoU of this episode, in 0..1.
         query: (3, S, S).
         query_mask: (S, S).
         support: (K, 3, S, S).
         support_mask: (K, S, S).
-        prediction: (S, S), 0 or 1.
-        prior: (h, w) in 0..1.
+        prediction: (S, S), 0 or 1; None where nothing was predicted.
+        prior: (h, w) in 0..1; None where there is none.
+        iou: Foreground IoU of this episode, in 0..1.
     """
 
     title: str
-    iou: float
     query: Tensor
     query_mask: Tensor
     support: Tensor
     support_mask: Tensor
-    prediction: Tensor
-    prior: Tensor
+    prediction: Tensor | None = None
+    prior: Tensor | None = None
+    iou: float | None = None
 
 
 def outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
@@ -65,12 +65,14 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
     """One row an episode: supports with their masks, query, truth, prediction, prior mask.
 
     Args:
-        episodes: With the same number of supports each; at least one.
+        episodes: At least one; all with the same number of supports and the same parts.
         tile: Side of a tile in pixels.
     """
     shots = len(episodes[0].support)
     headings = [f"support {k + 1}" if shots > 1 else "support" for k in range(shots)]
-    headings += ["query", "truth", "prediction", "prior mask"]
+    headings += ["query", "truth"]
+    headings += ["prediction"] if episodes[0].prediction is not None else []
+    headings += ["prior mask"] if episodes[0].prior is not None else []
     step = tile + _MARGIN
     row = step + _CAPTION
     sheet = Image.new("RGB", (len(headings) * step + _MARGIN, len(episodes) * row + _HEADER), "white")
@@ -83,7 +85,8 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
         for column, tile_image in enumerate(_tiles(episode)):
             resized = cv2.resize(tile_image, (tile, tile), interpolation=cv2.INTER_AREA)
             sheet.paste(Image.fromarray(resized), (_MARGIN + column * step, top))
-        draw.text((_MARGIN, top + tile + 2), f"{episode.title}   IoU {episode.iou:.2f}", "black", font)
+        caption = episode.title if episode.iou is None else f"{episode.title}   IoU {episode.iou:.2f}"
+        draw.text((_MARGIN, top + tile + 2), caption, "black", font)
     return sheet
 
 
@@ -97,20 +100,23 @@ def save_sheet(episodes: Sequence[EpisodePicture], path: Path) -> None:
 
 def _tiles(episode: EpisodePicture) -> list[np.ndarray]:
     query = _as_picture(episode.query)
-    side = len(query)
-    prediction = episode.prediction.cpu().numpy().astype(np.uint8)
-    prediction[episode.query_mask.cpu().numpy() == 255] = 255
-    heat = cv2.resize((episode.prior.float().cpu().numpy() * 255).astype(np.uint8), (side, side))
-    return [
+    tiles = [
         *(
             outline(_as_picture(image), mask.cpu().numpy(), TRUTH_COLOR)
             for image, mask in zip(episode.support, episode.support_mask, strict=True)
         ),
         query,
         outline(query, episode.query_mask.cpu().numpy(), TRUTH_COLOR),
-        outline(query, prediction, PREDICTION_COLOR),
-        cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB),
     ]
+    if episode.prediction is not None:
+        prediction = episode.prediction.cpu().numpy().astype(np.uint8)
+        prediction[episode.query_mask.cpu().numpy() == 255] = 255
+        tiles.append(outline(query, prediction, PREDICTION_COLOR))
+    if episode.prior is not None:
+        side = len(query)
+        heat = cv2.resize((episode.prior.float().cpu().numpy() * 255).astype(np.uint8), (side, side))
+        tiles.append(cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB))
+    return tiles
 
 
 def _as_picture(image: Tensor) -> np.ndarray:

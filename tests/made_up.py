@@ -40,7 +40,7 @@ def run(outputs: Path, overrides: Sequence[str] = (), has_trained: bool = True, 
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / "checkpoints" / f"{name}.ckpt").touch()
     (folder / ".hydra").mkdir(exist_ok=True)
-    (folder / ".hydra/config.yaml").write_text(yaml.safe_dump(_config(told)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(_config(told)))
     (folder / ".hydra/overrides.yaml").write_text(yaml.safe_dump([f"fold={told['fold']}", *overrides]))
     (folder / "csv").mkdir(exist_ok=True)
     rows = [

@@ -213,6 +213,7 @@ def test_commands_for_what_misses(tmp_path: Path) -> None:
     assert found.begun == [(1, 3), (2, 3)]
     train, evaluate = map(words, commands(found, Found(tmp_path)))
     assert (train["script"], train["fold"], train["seed"]) == ("train.py", "2,3", "3")
+    assert train["resume"] == "true"
     assert (evaluate["script"], evaluate["fold"], evaluate["seed"]) == ("evaluate.py", "1", "3")
     assert train["outputs"] == str(tmp_path)
     measure(tmp_path, claim(), seed=3)

@@ -62,7 +62,7 @@ def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
     cfg = composed(*overrides, f"run_dir={tmp_path}", name=name)
     datamodule = runs.build_datamodule(cfg)
     assert datamodule.eval_transform.size == cfg.dataset.size  # type: ignore[attr-defined]
-    trainer = runs.build_trainer(cfg, [runs.checkpoint_callback(tmp_path)])
+    trainer = runs.build_trainer(cfg, runs.safeguards(cfg))
     assert trainer.max_epochs == cfg.dataset.epochs
     assert bool(trainer.loggers) == (cfg.logger.logger is not None)
 
@@ -91,12 +91,8 @@ def test_published_recipes(tuning: str, lrs: tuple[float, float], schedule: str)
     assert (cfg.learner.head_lr, cfg.learner.backbone_lr) == lrs
     assert cfg.learner.schedule == schedule
     assert (cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.9, 1e-4)
-    assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs, cfg.datamodule.eval_seed) == (
-        8,
-        641,
-        50,
-        321,
-    )
+    assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs) == (8, 641, 50)
+    assert (cfg.protocol.name, cfg.episodes, cfg.datamodule.eval_seed) == ("svf", 1000, 321)
 
 
 def test_published_recipe_of_the_base_learner() -> None:
@@ -114,12 +110,9 @@ def test_folds_of_own_data_can_be_given(tmp_path: Path) -> None:
 
 def test_published_recipe_of_pascal() -> None:
     cfg = composed("dataset=pascal5i")
-    assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs, cfg.datamodule.eval_seed) == (
-        8,
-        473,
-        200,
-        321,
-    )
+    assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs) == (8, 473, 200)
+    assert composed("dataset=pascal5i", "protocol=pfenet").episodes == 5000
+    assert composed("dataset=coco20i", "protocol=pfenet").episodes == 20000
     assert cfg.datamodule.train_transform.scale == [0.9, 1.1]
     assert (cfg.datamodule.min_pixels, cfg.datamodule.exclude_novel) == (2048, True)
     assert (cfg.datamodule.fold_scheme, cfg.datamodule.test_episodes) == ("contiguous", 1000)

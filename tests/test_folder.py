@@ -14,6 +14,7 @@ from PIL import Image
 from fss.data.datamodule import FewShotDataModule
 from fss.data.folder import Folder
 from fss.data.index import build_index
+from fss.data.reader import Reader
 from fss.data.transforms import EvaluationTransform, TrainingTransform
 
 H, W = 24, 32
@@ -53,7 +54,7 @@ def write(root: Path, n: int = 15, per_class: bool = False, classes: bool = True
     return root
 
 
-def check(reader: Folder) -> None:
+def check(reader: Reader) -> None:
     assert len(reader) == 15
     for i in range(15):
         assert Path(reader.name(i)).name == f"{stem(i)}.png"
@@ -231,7 +232,7 @@ def binary_masks(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_root, r"no folder .*: set dataset\.root to a folder with images/, masks/"),
+        (without_root, r"no folder .*: set dataset\.root to a folder with images/, and masks/"),
         (without_pictures, r"no pictures in .*images: put them there"),
         (without_masks, r"no masks in .*masks: put STEM\.png"),
         (twins, rf"{stem(3)}\.\w+ and .*{stem(3)}\.\w+ would share a mask: rename"),

@@ -25,7 +25,8 @@ from fss.data.transforms import EvaluationTransform
 from fss.generalized import RULES, merge_maps
 from fss.heads import BAM, Baseline, Head, PFENet
 from fss.heads.ops import gram_matrix, masked_average_pool, prior_mask
-from fss.metrics import ClassIoU
+from fss.metrics import ClassIoU, episode_integers
+from fss.results import EpisodeResult, summarize
 from fss.segmenter import FewShotSegmenter
 from fss.svf import singular_values
 from fss.tuning import svf
@@ -193,6 +194,21 @@ def test_episode_metrics(file: Path) -> None:
     np.testing.assert_allclose(scores["class_iou"], golden["class_iou"], atol=1e-6)
     assert float(scores["miou"]) == pytest.approx(float(golden["miou"]), abs=1e-6)
     assert float(scores["fb_iou"]) == pytest.approx(float(golden["fb_iou"]), abs=1e-6)
+
+    episodes = []
+    for i, class_id in enumerate(golden["class"].tolist()):
+        logits, label = torch.from_numpy(golden[f"logits{i}"]), torch.from_numpy(golden[f"label{i}"])
+        integers = episode_integers(logits, label)
+        episodes.append(EpisodeResult(321, i, class_id, f"class {class_id}", "query", ("support",), *integers))
+    summary = summarize(episodes)
+    for scores in summary["seeds"][0]["classes"].values():
+        row = scores["id"]
+        assert (scores["intersection"], scores["union"]) == (golden["intersection"][row], golden["union"][row])
+        assert scores["iou"] == pytest.approx(float(golden["class_iou"][row]), abs=1e-6)
+    # a class without episodes counts as 0 there, and not at all here
+    counted = len(summary["classes"]) / len(golden["class_iou"])
+    assert summary["miou"] * counted == pytest.approx(float(golden["miou"]), abs=1e-6)
+    assert summary["fb_iou"] == pytest.approx(float(golden["fb_iou"]), abs=1e-6)
 
 
 @one("gfss_merge")

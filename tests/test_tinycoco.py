@@ -39,7 +39,7 @@ def train(tmp_path: Path, *overrides: str) -> dict:
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads((tmp_path / "metrics.json").read_text())
+    return json.loads(next(tmp_path.rglob("metrics.json")).read_text())
 
 
 def test_index_agrees_with_pycocotools() -> None:

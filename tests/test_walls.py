@@ -17,11 +17,14 @@ MAY_IMPORT_LIGHTNING = {
     "fss/data/datamodule.py",
     "fss/data/base_datamodule.py",
     "fss/evaluation.py",
+    "fss/guards.py",
+    "fss/preparation.py",
+    "fss/resume.py",
     "fss/runs.py",
     "train.py",
     "evaluate.py",
 }
-MAY_IMPORT_HYDRA = {"train.py", "evaluate.py", "fss/runs.py", "fss/evaluations.py"}
+MAY_IMPORT_HYDRA = {"train.py", "evaluate.py", "fss/runs.py", "fss/evaluations.py", "fss/data/check.py"}
 
 
 def imports(path: Path) -> set[str]:

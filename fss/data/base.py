@@ -24,10 +24,14 @@ class LabelledImages(NamedTuple):
     Attributes:
         images: (3, S, S) RGB in 0..255; uint8 in training, float32 in validation.
         labels: (S, S) uint8: base classes from 1 in their order, all else 0, 255 ignored.
+        id: (), the global id.
+        names: The picture's file.
     """
 
     images: Tensor
     labels: Tensor
+    id: Tensor
+    names: str | list[str]
 
 
 def base_images(index: Index, images: int, base_classes: Sequence[int], keep_unlabelled: bool) -> np.ndarray:
@@ -72,4 +76,9 @@ class BaseImages(Dataset[LabelledImages]):
         image, labels = read(self.reader, number)
         seed = int(np.random.default_rng([self.seed, draw]).integers(2**31))
         image, labels = self.transform(image, base_labels(labels, self.base_classes), seed)
-        return LabelledImages(torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(labels))
+        return LabelledImages(
+            torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            torch.from_numpy(labels),
+            torch.tensor(draw),
+            self.reader.name(number),
+        )

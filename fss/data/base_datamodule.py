@@ -11,7 +11,8 @@ from fss.data.base import BaseImages, LabelledImages, base_images
 from fss.data.episodes import Transform
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.index import build_index
-from fss.data.loading import build_loader, evaluation_ids, training_batches
+from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
+from fss.data.picture_cache import keeper
 from fss.data.reader import Reader
 
 
@@ -30,6 +31,7 @@ class BaseDataModule(lightning.LightningDataModule):
         eval_batch_size: Validation pictures of a step on each process.
         keep_unlabelled: Whether pictures without any base class stay in, as background, as published.
         num_workers: Loader processes; 0 loads in the main process.
+        cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.
 
     Attributes:
         base_classes: Ids of the base classes, ascending; known after `setup`.
@@ -50,6 +52,7 @@ class BaseDataModule(lightning.LightningDataModule):
         eval_batch_size: int = 4,
         keep_unlabelled: bool = True,
         num_workers: int = 2,
+        cache_gb: float = 0.0,
     ) -> None:
         super().__init__()
         if batch_size < 2:
@@ -59,6 +62,7 @@ class BaseDataModule(lightning.LightningDataModule):
         self.fold, self.fold_scheme, self.seed = fold, fold_scheme, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.keep_unlabelled, self.num_workers = keep_unlabelled, num_workers
+        self._keep = keeper(cache_gb)
         self._train: BaseImages | None = None
         self._eval: BaseImages | None = None
 
@@ -77,12 +81,12 @@ class BaseDataModule(lightning.LightningDataModule):
         self.base_classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme).base
         index = build_index(reader, description)
         images = base_images(index, len(reader), self.base_classes, self.keep_unlabelled)
-        return BaseImages(reader, images, self.base_classes, transform, self.seed)
+        return BaseImages(self._keep(reader), images, self.base_classes, transform, self.seed)
 
     def train_dataloader(self) -> DataLoader[LabelledImages]:
         assert self._train is not None, "call setup first"
         sampler, batch_size = training_batches(self.trainer, len(self._train.images), self.batch_size)
-        return build_loader(self._train, sampler, batch_size, self.num_workers)
+        return training_loader(self._train, sampler, batch_size, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[LabelledImages]:
         assert self._eval is not None, "call setup first"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from fss.data import index_cache
-from fss.data.coco_masks import contents_path, folder_of, mask_path, read_contents
+from fss.data.coco_masks import contents_path, folder_of, mask_name, mask_path, read_contents
 from fss.data.pictures import absent, image_size, read_image, read_mask
 from fss.data.reader import IGNORE, MAX_CLASSES
 
@@ -59,11 +61,11 @@ class Coco:
         self._drawing: Drawing | None = None
         if contents := read_contents(self._masks, annotations):  # spares reading the annotations too
             self.classes, self._pictures = contents.classes, contents.pictures
-            self._check(self._masks, [mask_path(self._masks, picture) for picture in self._pictures])
+            self._check(self._masks, [mask_name(picture) for picture in self._pictures])
         else:
             self._drawing = Drawing(annotations, crowd)
             self.classes, self._pictures = self._drawing.classes, self._drawing.pictures
-        self._check(folder, [folder / picture for picture in self._pictures])
+        self._check(folder, self._pictures)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -82,20 +84,26 @@ class Coco:
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self._folder / self._pictures[index])
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[str | Path]:
         # prepared masks depend on nothing but their list, which is written after them and rewritten with them
         drawn_from = [self._annotations] if self._drawing else [self._annotations, contents_path(self._masks)]
-        return [*drawn_from, *(self._folder / picture for picture in self._pictures)]
+        return [*drawn_from, *_within(self._folder, self._pictures)]
 
-    def _check(self, folder: Path, paths: list[Path]) -> None:
-        if missing := absent(paths):
+    def _check(self, folder: Path, names: Sequence[str]) -> None:
+        if missing := absent(_within(folder, names)):
             what, mend = "pictures", "unpack the picture archive completely"
             if folder == self._masks:
                 what, mend = "masks", f"delete {folder}, or run `python -m fss.data.prepare coco20i`"
             raise FileNotFoundError(
-                f"{len(missing)} of the {len(paths)} {what} of {self._annotations} are not in {folder}, "
-                f"the first is {missing[0].name}: {mend}"
+                f"{len(missing)} of the {len(names)} {what} of {self._annotations} are not in {folder}, "
+                f"the first is {os.path.relpath(missing[0], folder)}: {mend}"
             )
+
+
+def _within(folder: Path, names: Sequence[str]) -> list[str]:
+    # as strings: making a hundred thousand paths takes a second of every start
+    before = os.path.join(folder, "")
+    return [before + name for name in names]
 
 
 def annotations_path(root: Path, split: str) -> Path:

@@ -32,9 +32,14 @@ def folder_of(root: Path, split: str, crowd: str) -> Path:
     return root / "masks" / f"{split}-{crowd}"
 
 
+def mask_name(picture: str) -> str:
+    """The mask of a picture in its folder; keeps the picture's suffix, so that a.jpg and a.png differ."""
+    return f"{picture}.png"
+
+
 def mask_path(folder: Path, picture: str) -> Path:
-    """The mask of a picture; keeps the picture's suffix, so that a.jpg and a.png differ."""
-    return folder / f"{picture}.png"
+    """The mask of a picture."""
+    return folder / mask_name(picture)
 
 
 def contents_path(folder: Path) -> Path:

@@ -14,7 +14,8 @@ from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transf
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.generalized import GeneralizedEpisodes
 from fss.data.index import build_index, build_pool
-from fss.data.loading import build_loader, evaluation_ids, training_batches
+from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
+from fss.data.picture_cache import keeper
 from fss.data.reader import Reader
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         support_annotation: "mask", or "box" for supports with boxes in place of masks.
         setting: "standard", or "generalized": evaluation on all pictures, whose labels hold base classes too.
         num_workers: Loader processes; 0 loads in the main process.
+        cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.
 
     Attributes:
         left_out: Names of the evaluation classes without enough pictures; known after `setup`.
@@ -77,6 +79,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         support_annotation: SupportAnnotation = "mask",
         setting: Literal["standard", "generalized"] = "standard",
         num_workers: int = 2,
+        cache_gb: float = 0.0,
     ) -> None:
         super().__init__()
         if shot < 1:
@@ -105,6 +108,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.eval_classes, self.seen_classes, self.num_workers = eval_classes, seen_classes, num_workers
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
         self.setting = setting
+        self._keep = keeper(cache_gb)
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
 
@@ -128,7 +132,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         )
         logger.info("%d training pictures of %d base classes", len(pool.queries), len(pool.images_of))
         return EpisodeDataset(
-            reader,
+            self._keep(reader),
             pool,
             self.shot,
             self.seed,
@@ -158,7 +162,7 @@ class FewShotDataModule(lightning.LightningDataModule):
             "%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes
         )
         settings: dict[str, Any] = {
-            "reader": reader,
+            "reader": self._keep(reader),
             "pool": pool,
             "shot": self.shot,
             "seed": self.eval_seed,
@@ -209,7 +213,7 @@ class FewShotDataModule(lightning.LightningDataModule):
                 "batch_size or raise dataset.train_episodes"
             )
         sampler, batch_size = training_batches(self.trainer, episodes, self.batch_size)
-        return build_loader(self._train, sampler, batch_size, self.num_workers, collate)
+        return training_loader(self._train, sampler, batch_size, self.num_workers, collate)
 
     def val_dataloader(self) -> DataLoader[Episode]:
         return self._evaluation(self.val_episodes)

@@ -5,7 +5,7 @@ Shapes: B batch, K shots, S image side, h w original height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -40,6 +40,9 @@ class Draw(NamedTuple):
 class Episode(NamedTuple):
     """One episode; with a leading B in a batch, where `label` and `names` are lists.
 
+    Pictures lie in memory as they were decoded, channels last: turning them would take time, and networks want
+    them so.
+
     Attributes:
         query: (3, S, S) RGB in 0..255; uint8 in training, float32 in evaluation.
         query_mask: (S, S) uint8: 1 object, 0 background, 255 ignored.
@@ -69,9 +72,19 @@ class Episode(NamedTuple):
 def collate(episodes: Sequence[Episode]) -> Episode:
     """A batch: tensors stacked; labels, which differ in size, and names as lists."""
     columns: dict[str, Any] = dict(zip(Episode._fields, zip(*episodes, strict=True), strict=True))
-    lists = ("label", "names")
-    batch: dict[str, Any] = {name: list(c) if name in lists else torch.stack(c) for name, c in columns.items()}
+    stack: dict[str, Callable[..., Any]] = {
+        "query": stack_pictures,
+        "support": stack_pictures,
+        "label": list,
+        "names": list,
+    }
+    batch: dict[str, Any] = {name: stack.get(name, torch.stack)(column) for name, column in columns.items()}
     return Episode(**batch)
+
+
+def stack_pictures(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures (..., 3, S, S) with a new first dimension, channels last in memory as they come."""
+    return torch.stack([picture.movedim(-3, -1) for picture in pictures]).movedim(-1, -3)
 
 
 class EpisodeDataset(Dataset[Episode]):
@@ -139,9 +152,9 @@ class EpisodeDataset(Dataset[Episode]):
             images.append(torch.from_numpy(image).permute(2, 0, 1))
             masks.append(torch.from_numpy(mask))
         return Episode(
-            query=images[0].contiguous(),
+            query=images[0],
             query_mask=masks[0],
-            support=torch.stack(images[1:]),
+            support=stack_pictures(images[1:]),
             support_mask=torch.stack(masks[1:]),
             base_mask=torch.from_numpy(base_mask),
             class_id=torch.tensor(class_id),

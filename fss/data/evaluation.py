@@ -39,7 +39,7 @@ class Picture(NamedTuple):
 
     Attributes:
         number: Of the picture in its reader.
-        image: (3, S, S) float32 RGB in 0..255.
+        image: (3, S, S) float32 RGB in 0..255, channels last in memory.
         masks: (S, S) uint8 for each class that it is a support of: 1 object, 0 background, 255 ignored.
         labels: (h, w) uint8, likewise, for each class that it is a query of.
     """
@@ -134,7 +134,7 @@ class PictureSteps(Dataset[list[Picture]]):
             image, _ = self.episodes.transform(pixels, next(iter(queries.values())), 0)
         return Picture(
             number,
-            torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            torch.from_numpy(image).permute(2, 0, 1),
             masks,
             {c: torch.from_numpy(label) for c, label in queries.items()},
         )

@@ -10,12 +10,30 @@ from pathlib import Path
 import numpy as np
 
 from fss.data import index_cache
+from fss.data.annotated_folder import ANNOTATIONS, AnnotatedFolder
 from fss.data.pictures import image_size, read_image, read_mask
-from fss.data.reader import IGNORE, MAX_CLASSES
+from fss.data.reader import IGNORE, MAX_CLASSES, Reader
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def open_folder(root: str) -> Reader:
+    """The reader of own pictures: with objects in `annotations.json` (`AnnotatedFolder`) or with masks (`Folder`).
+
+    Args:
+        root: Folder that holds either.
+
+    Raises:
+        FileNotFoundError: Pictures, or what they show, are missing.
+        ValueError: Both are there, or they cannot be used.
+    """
+    if not Path(root, ANNOTATIONS).is_file():
+        return Folder(root)
+    if Path(root, "masks").is_dir():
+        raise ValueError(f"{root} holds both {ANNOTATIONS} and masks/: move away the one that is not to be used")
+    return AnnotatedFolder(root)
 
 
 class Folder:
@@ -42,12 +60,15 @@ class Folder:
         self._root = Path(root)
         if not self._root.is_dir():
             raise FileNotFoundError(
-                f"no folder {root}: set dataset.root to a folder with images/, masks/ and perhaps classes.txt"
+                f"no folder {root}: set dataset.root to a folder with images/, and masks/ or {ANNOTATIONS}"
             )
         self._masks = self._root / "masks"
         self._pictures = self._find_pictures()
         if not self._masks.is_dir() or not any(self._masks.iterdir()):
-            raise FileNotFoundError(f"no masks in {self._masks}: put STEM.png or CLASS/STEM.png for each picture")
+            raise FileNotFoundError(
+                f"no masks in {self._masks}: put STEM.png or CLASS/STEM.png for each picture, or objects in "
+                f"COCO's format into {self._root / ANNOTATIONS}"
+            )
         self._class_folders = sorted(path.name for path in self._masks.iterdir() if path.is_dir())
         self._mask_paths = self._find_masks()
         self.classes = self._find_classes()

@@ -138,9 +138,13 @@ def build_pool(
             "left out, fewer than %d pictures with at least %d pixels: %s", shot + 1, min_pixels, listed(left_out)
         )
     images_of = {c: images for c, images in images_of.items() if c not in left_out}
-    classes_of: dict[int, list[int]] = {}
-    for c, images in images_of.items():
-        for i in images.tolist():
-            classes_of.setdefault(i, []).append(c)
-    queries = np.array(sorted(classes_of), dtype=np.int64)
-    return Pool(queries, {i: tuple(cs) for i, cs in classes_of.items()}, images_of, left_out)
+    # rows of the usable classes, by picture and then class
+    row = np.flatnonzero(usable & np.isin(index.class_id, list(images_of)))
+    row = row[np.lexsort((index.class_id[row], index.image[row]))]
+    queries, first = np.unique(index.image[row], return_index=True)
+    ids, bounds = index.class_id[row].tolist(), [*first.tolist(), len(row)]
+    classes_of = {
+        query: tuple(ids[start:end])
+        for query, start, end in zip(queries.tolist(), bounds[:-1], bounds[1:], strict=True)
+    }
+    return Pool(queries, classes_of, images_of, left_out)

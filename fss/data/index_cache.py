@@ -22,7 +22,7 @@ FOLDER = ".fss-cache"
 _FORMAT = 1  # another number makes all earlier files stale
 
 
-def fingerprint(classes: Sequence[str], files: Iterable[Path]) -> str:
+def fingerprint(classes: Sequence[str], files: Iterable[str | Path]) -> str:
     """What changes whenever the index may: class names, and each file's path, size and time."""
     found = hashlib.sha256(repr((_FORMAT, tuple(classes))).encode())
     for file in files:

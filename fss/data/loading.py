@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import cv2
@@ -10,6 +11,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fss.data.sampler import EpisodeSampler
+
+
+class Loop(Protocol):
+    """What of Lightning's fit loop tells how far a run is."""
+
+    @property
+    def total_batch_idx(self) -> int: ...
 
 
 class Progress(Protocol):
@@ -22,13 +30,13 @@ class Progress(Protocol):
     def global_rank(self) -> int: ...
 
     @property
-    def current_epoch(self) -> int: ...
+    def fit_loop(self) -> Loop: ...
 
 
 def training_batches(trainer: Progress | None, ids: int, batch_size: int) -> tuple[EpisodeSampler, int]:
-    """This process's training ids of this epoch, and how many of them make a batch.
+    """This process's training ids, and how many of them make a batch.
 
-    To be called anew every epoch (reload_dataloaders_every_n_epochs=1), so that a resumed run keeps its order.
+    They begin where the run stands: at an epoch's first batch or, in a resumed run, at the next one.
 
     Args:
         trainer: None for one process and its first epoch.
@@ -38,18 +46,48 @@ def training_batches(trainer: Progress | None, ids: int, batch_size: int) -> tup
     Raises:
         ValueError: The processes cannot share a batch equally.
     """
-    world = trainer.world_size if trainer else 1
-    if batch_size % world:
-        raise ValueError(f"batch_size={batch_size} is for all {world} processes, which do not divide it")
+    share = batch_size_of_each(batch_size, trainer.world_size if trainer else 1)
     # Whole batches only, so that every process takes as many steps; the rest comes in the next epoch.
     whole = ids - ids % batch_size
-    epoch, rank = (trainer.current_epoch, trainer.global_rank) if trainer else (0, 0)
-    return EpisodeSampler(whole, epoch, rank, world), batch_size // world
+    if trainer is None:
+        return EpisodeSampler(whole), share
+
+    def start() -> int:
+        return (trainer.fit_loop.total_batch_idx + 1) * batch_size
+
+    return EpisodeSampler(whole, trainer.global_rank, trainer.world_size, start), share
+
+
+def batch_size_of_each(batch_size: int, processes: int) -> int:
+    """What each process takes of a batch.
+
+    Raises:
+        ValueError: They cannot share it equally.
+    """
+    if batch_size % processes:
+        raise ValueError(
+            f"batch_size={batch_size} is for all {processes} processes, which cannot share it equally: make it a "
+            f"multiple of {processes}, or change trainer.devices"
+        )
+    return batch_size // processes
 
 
 def evaluation_ids(trainer: Progress | None, ids: int) -> EpisodeSampler:
     """This process's ids of an evaluation; each id comes once over all processes."""
-    return EpisodeSampler(ids, 0, trainer.global_rank, trainer.world_size) if trainer else EpisodeSampler(ids)
+    return EpisodeSampler(ids, trainer.global_rank, trainer.world_size) if trainer else EpisodeSampler(ids)
+
+
+def training_loader(
+    dataset: Dataset[Any],
+    sampler: EpisodeSampler,
+    batch_size: int,
+    num_workers: int,
+    collate: Callable[[Any], Any] | None = None,
+) -> DataLoader[Any]:
+    """A loader whose worker processes live as long as the run."""
+    return _LateLoader(
+        dataset, persistent_workers=num_workers > 0, **_settings(sampler, batch_size, num_workers, collate)
+    )
 
 
 def build_loader(
@@ -59,17 +97,35 @@ def build_loader(
     num_workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader that reads in worker processes of one thread each."""
-    return DataLoader(
-        dataset,
-        batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,  # OpenCV's own threads would fight the workers beside it
-    )
+    """A loader for an evaluation, after which its worker processes end."""
+    return DataLoader(dataset, **_settings(sampler, batch_size, num_workers, collate))
 
 
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)
+class _LateLoader(DataLoader[Any]):
+    """Begins to read ahead when the first batch is asked for.
+
+    Lightning makes a loader's iterator before it knows where in the epoch a resumed run stands.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+def _settings(
+    sampler: EpisodeSampler, batch_size: int, num_workers: int, collate: Callable[[Any], Any] | None
+) -> dict[str, Any]:
+    return {
+        "batch_size": batch_size,
+        "sampler": sampler,
+        "num_workers": num_workers,
+        "collate_fn": collate,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _start_worker,
+    }
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # OpenCV's own threads would fight the workers beside it
+    # A cluster tells all processes of a job to end; the main one still needs its batches to finish a step.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -62,6 +62,6 @@ class FileReader(Reader, Protocol):
         """
         ...
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Iterable[str | Path]:
         """All files that pictures and masks are made from."""
         ...

@@ -15,7 +15,8 @@ NOVEL_KEPT = "novel-kept"  # runs on the original data would overwrite those wit
 def commands(verdict: Verdict, found: Found) -> list[str]:
     """What to type, in this order, for the folds that miss of one training seed; nothing where all are there.
 
-    The seed is that which has most already. Training evaluates at its end; what has trained needs `evaluate.py`.
+    The seed is that which has most already. What was begun goes on; training evaluates at its end, and what has
+    trained needs `evaluate.py`.
     """
     claim = verdict.claim
     if verdict.judge is not None and verdict.judge.mean is not None:
@@ -30,7 +31,8 @@ def commands(verdict: Verdict, found: Found) -> list[str]:
     if claim.method == "bam":
         lines += _line("train.py", _without_base(claim, found, to_train, seed), claim, found, "method=base", seed)
     method = f"method={claim.method} tuning={claim.tuning}"
-    lines += _line("train.py", to_train, claim, found, f"{method} shot={claim.train_shot}", seed)
+    goes_on = " resume=true" if any((fold, seed) in began for fold in to_train) else ""
+    lines += _line("train.py", to_train, claim, found, f"{method} shot={claim.train_shot}{goes_on}", seed)
     # evaluation with other shots than training is for what has trained by now
     other_shot = claim.train_shot != claim.shot
     shot = f"shot={claim.shot}" + (f" train_shot={claim.train_shot}" if other_shot else "")

@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fss.results import RESULTS, read_metrics
+from fss.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
 
-CHECKPOINTS = "checkpoints"
-TRAINING = "training.json"  # written when training has ended
 # What tells which run this is, where it reads and writes, how fast it is and how it is evaluated: any other
 # setting that was typed may make another recipe.
 _NOT_OWN = re.compile(
     r"(fold|shot|seed|dataset|method|backbone|tuning|logger|trainer|protocol|episodes|seeds|outputs|pictures|run_dir)="
+    r"|(cache_gb|precision|tf32|compile|resume|keep_best|save_minutes)="
     r"|dataset\.(root|exclude_novel|num_workers|eval_batch_size|val_episodes)="
-    r"|trainer\.(accelerator|devices|num_nodes|strategy|precision|log_every_n_steps|enable_progress_bar)="
+    r"|trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|enable_progress_bar)="
     r"|(hydra|logger|reuse)\.|method\.base_(seed|checkpoint)="
 )
 
@@ -28,7 +27,7 @@ class Run(NamedTuple):
 
     Attributes:
         folder: `OUTPUTS/DATASET/METHOD-TUNING-BACKBONE/Kshot/foldF/seedS`.
-        config: What Hydra composed; interpolations are not resolved.
+        config: All settings.
         overrides: What was typed.
     """
 
@@ -43,8 +42,9 @@ class Run(NamedTuple):
 
     @property
     def has_trained(self) -> bool:
-        """Whether training came to its end."""
-        return (self.folder / TRAINING).is_file()
+        """Whether training came to its end; not so of one that has begun anew."""
+        is_anew = (self.folder / f"{CHECKPOINTS}.before").exists()
+        return (self.folder / TRAINING).is_file() and not is_anew
 
     @property
     def own_settings(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Found:
         runs = {}
         for checkpoints in sorted(self.folder.rglob(CHECKPOINTS)):
             folder = checkpoints.parent
-            config, overrides = (folder / ".hydra" / f"{name}.yaml" for name in ("config", "overrides"))
+            config, overrides = folder / SETTINGS, folder / ".hydra/overrides.yaml"
             if config.is_file() and any(checkpoints.glob("*.ckpt")):
                 typed = yaml.safe_load(overrides.read_text()) if overrides.is_file() else []
                 runs[folder] = Run(folder, yaml.safe_load(config.read_text()), typed)

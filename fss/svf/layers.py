@@ -62,8 +62,12 @@ class _SVF(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The composed weight (O, I, ...); differentiable with respect to U, S and V."""
-        return compose(self.U, self.S, self.V)
+        """The composed weight (O, I, ...); differentiable with respect to U, S and V.
+
+        Composed in the factors' own precision also under autocast, so that it is rounded only once.
+        """
+        with torch.autocast(self.U.device.type, enabled=False):
+            return compose(self.U, self.S, self.V)
 
     def _run_factored(self) -> bool:
         """Whether V, S, U one after another cost less than one run with the composed weight.

@@ -10,6 +10,7 @@ import torch
 from fss.data.shapes.classes import CLASSES
 from fss.data.shapes.layout import Bytes, Layout, lay_out
 from fss.data.shapes.painting import PHOTOGRAPHS, paint, photograph_path
+from fss.data.shared import shared_zeros
 
 SPLITS = tuple(PHOTOGRAPHS)
 
@@ -55,8 +56,16 @@ class Shapes:
         self.split, self.size, self.seed = split, size, seed
         # Workers of a data loader live for an epoch only, so pictures are kept where all processes see them.
         # Forked workers inherit the tensors; torch.multiprocessing hands them to spawned ones.
-        self._pictures = _shared_zeros((images, size, size, 3))
-        self._painted = _shared_zeros((images,))
+        try:
+            self._pictures, self._painted = shared_zeros((images, size, size, 3)), shared_zeros((images,))
+        except MemoryError as error:
+            warnings.warn(
+                f"shapes: {error}; every worker process will paint its pictures anew. In a container, raise the "
+                "limit, as with docker run --shm-size",
+                stacklevel=2,
+            )
+            self._pictures = torch.zeros((images, size, size, 3), dtype=torch.uint8)
+            self._painted = torch.zeros((images,), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self._painted)
@@ -91,17 +100,3 @@ class Shapes:
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
-
-
-def _shared_zeros(shape: tuple[int, ...]) -> torch.Tensor:
-    """Bytes in shared memory or, where there is too little of it (containers), in this process's own."""
-    zeros = torch.zeros(shape, dtype=torch.uint8)
-    try:
-        zeros.share_memory_()
-    except RuntimeError as error:
-        warnings.warn(
-            f"shapes: no {zeros.numel() >> 20} MiB of shared memory ({error}); every worker process will "
-            "paint its pictures anew. In a container, raise the limit, as with docker run --shm-size",
-            stacklevel=3,
-        )
-    return zeros

@@ -1,0 +1,1 @@
+"""Timings, and checks that take too long for the tests."""

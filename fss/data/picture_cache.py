@@ -1,0 +1,132 @@
+"""Decoded pictures and masks kept in memory, one copy for all loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import multiprocessing
+
+from fss.data.reader import Reader
+from fss.data.shared import shared_zeros
+
+
+class PictureCache:
+    """Room for arrays, taken in the order of first use until it is full; what then comes is not kept.
+
+    Nothing is ever thrown out: over epochs every picture comes equally often, so keeping the first ones saves as
+    much as keeping the latest.
+
+    Args:
+        limit: Bytes, of shared memory.
+
+    Raises:
+        ValueError: There is not so much shared memory.
+    """
+
+    def __init__(self, limit: int) -> None:
+        try:
+            self._room = shared_zeros((limit,))
+        except MemoryError as error:
+            raise ValueError(
+                f"cache_gb={limit / 2**30:g}: {error}; lower it or, in a container, raise the limit, as with "
+                "docker run --shm-size"
+            ) from error
+        self._used = shared_zeros((1,), torch.int64)
+        self._lock = multiprocessing.Lock()
+
+    def shelf(self, things: int) -> Shelf:
+        """A place for so many arrays, by number."""
+        return Shelf(self, shared_zeros((things, 5), torch.int64))
+
+    def fetch(self, place: torch.Tensor) -> np.ndarray | None:
+        """A copy of the array that was kept at a place of a shelf; None where there is none."""
+        with self._lock:  # so that a place is never seen before its bytes
+            end, *shape, width = place.tolist()
+        if not end:
+            return None
+        dtype, size = np.dtype(f"u{width}"), width * int(np.prod(shape))
+        kept = self._room.numpy()[end - size : end].view(dtype)
+        # (h, w, 1) stands for (h, w)
+        return kept.reshape(shape if shape[2] > 1 else shape[:2]).copy()
+
+    def keep(self, place: torch.Tensor, array: np.ndarray) -> None:
+        """Keeps a (h, w) or (h, w, C) array of unsigned numbers, if there is room and nobody has."""
+        with self._lock:
+            start = int(self._used)
+            end = start + array.nbytes
+            if place[0] or end > len(self._room):
+                return
+            self._room.numpy()[start:end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            # the next array begins where numbers of any width can
+            self._used.fill_(-(-end // 8) * 8)
+            height, width, *channels = array.shape
+            place.copy_(torch.tensor([end, height, width, *(channels or [1]), array.itemsize]))
+
+
+class Shelf:
+    """Arrays of a cache by number; of each its end in the cache, its shape and the bytes of a number.
+
+    Args:
+        cache: Where the bytes are.
+        places: (n, 5) int64, zeros.
+    """
+
+    def __init__(self, cache: PictureCache, places: torch.Tensor) -> None:
+        self._cache, self._places = cache, places
+
+    def get(self, number: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
+        """The array of a number, the caller's own copy; made where it is not kept."""
+        place = self._places[number]
+        array = self._cache.fetch(place)
+        if array is None:
+            array = make(number)
+            self._cache.keep(place, array)
+        return array
+
+
+class CachedReader:
+    """A reader whose pictures and masks are decoded once, as far as the cache has room.
+
+    Args:
+        reader: Where they come from.
+        cache: May serve several readers.
+    """
+
+    def __init__(self, reader: Reader, cache: PictureCache) -> None:
+        self._reader = reader
+        self._images, self._masks = cache.shelf(len(reader)), cache.shelf(len(reader))
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self._reader.classes
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def name(self, index: int) -> str:
+        return self._reader.name(index)
+
+    def image(self, index: int) -> np.ndarray:
+        return self._images.get(index, self._reader.image)
+
+    def mask(self, index: int) -> np.ndarray:
+        return self._masks.get(index, self._reader.mask)
+
+
+def keeper(gigabytes: float) -> Callable[[Reader], Reader]:
+    """What gives readers a cache that they share, or leaves them as they are.
+
+    Args:
+        gigabytes: GiB; 0 for none.
+
+    Raises:
+        ValueError: It is negative, or more than the shared memory that there is.
+    """
+    if gigabytes < 0:
+        raise ValueError(f"cache_gb={gigabytes}: must be 0 or more")
+    if gigabytes == 0:
+        return lambda reader: reader
+    return partial(CachedReader, cache=PictureCache(int(gigabytes * 2**30)))

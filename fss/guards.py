@@ -1,0 +1,84 @@
+"""What stops a run that cannot come to anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from torch import Tensor
+
+from fss import processes
+
+
+class _Step(NamedTuple):
+    epoch: int
+    number: int
+    loss: Tensor
+    ids: Tensor  # (B,)
+    names: Sequence[str | Sequence[str]]  # files of each of the B
+
+
+class FiniteLoss(lightning.Callback):
+    """Ends a run whose loss is infinite or not a number, and names the episodes of that step.
+
+    On a GPU a look at the loss waits for all work that was given to it, so several steps are looked at together;
+    in any case before a checkpoint is written.
+
+    Args:
+        every_n_steps: So many at most.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
+        self._steps: list[_Step] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = _Step(trainer.current_epoch, batch_idx, outputs["loss"].detach(), batch.id, batch.names)
+        self._steps.append(step)
+        if pl_module.device.type == "cpu" or len(self._steps) >= self.every_n_steps:
+            self._look(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._look(pl_module)
+
+    def _look(self, pl_module: lightning.LightningModule) -> None:
+        """Looks at the steps since the last look.
+
+        Raises:
+            FloatingPointError: The loss of one is not finite, on this process or another.
+        """
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        finite = torch.stack([step.loss for step in steps]).isfinite().tolist()
+        first = finite.index(False) if not all(finite) else len(steps)
+        # all processes take the same number of steps, and so look at the same ones
+        if processes.largest(int(not all(finite)), pl_module.device):
+            described = [_describe(steps[first])] if first < len(steps) else []
+            lists = processes.gather(described)
+            raise FloatingPointError("\n".join(text for texts in lists for text in texts))  # type: ignore[attr-defined]
+
+
+def _describe(step: _Step) -> str:
+    lines = [
+        f"the loss of step {step.number} of epoch {step.epoch} is {step.loss.item()}. Its episodes or pictures:",
+        *(
+            f"  {number}: {names if isinstance(names, str) else ', '.join(names)}"
+            for number, names in zip(step.ids.tolist(), step.names, strict=True)
+        ),
+        "Look at these files; if they are in order, lower tuning.head_lr and tuning.backbone_lr, set "
+        "trainer.gradient_clip_val, or take precision=bf16-mixed in place of 16-mixed. The last checkpoint is "
+        "from before that step.",
+    ]
+    return "\n".join(lines)
