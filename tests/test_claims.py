@@ -222,6 +222,7 @@ def test_commands_for_what_misses(tmp_path: Path) -> None:
 
 def test_bam_needs_its_base_learner_first(tmp_path: Path) -> None:
     made_up.run(tmp_path, dataset="pascal5i", method="base", fold=1)
+    made_up.run(tmp_path, dataset="pascal5i", method="base", fold=2, has_trained=False)
     base, bam = map(words, commands(verdict(tmp_path, claim("bam")), Found(tmp_path)))
     assert (base["method"], base["fold"]) == ("base", "0,2,3")
     assert (bam["method"], bam["tuning"], bam["fold"]) == ("bam", "svf", "0,1,2,3")

@@ -68,7 +68,7 @@ def test_remarkable_episodes() -> None:
     episodes = [EpisodeResult(321, i, 1, "c", "q", ("s",), *count, 0, 1) for i, count in enumerate(counts)]
     expected = {"episodes.png": [0, 1, 2], "worst.png": [3, 1, 0], "best.png": [4, 2, 0]}
     assert results.remarkable(reversed(episodes), 3) == expected
-    assert results.remarkable(episodes, 9)["worst.png"] == [3, 1, 0, 2, 4]
+    assert results.remarkable(episodes, 9)["worst.png"] == [3, 1, 0, 4, 2]
 
 
 def test_class_that_some_seeds_miss_has_the_mean_of_the_others() -> None:

@@ -47,7 +47,8 @@ def _without_base(claim: Claim, found: Found, folds: Iterable[int], seed: int) -
     there = {
         run.config["fold"]
         for run in found.runs.values()
-        if (run.config["method"]["name"], run.config["seed"]) == ("base", seed)
+        if run.has_trained
+        and (run.config["method"]["name"], run.config["seed"]) == ("base", seed)
         and run.config["dataset"]["name"] == claim.dataset
         and run.config["backbone"]["name"].removesuffix("_deep") == claim.backbone
     }
