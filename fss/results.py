@@ -1,7 +1,7 @@
 """Runs and results of evaluations: which files there are, how integers become numbers, writing and reading.
 
 A run's folder holds `checkpoints/`, `config.yaml` (all settings), `training.json` (when training has ended) and
-`results/`. A results folder, `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/`, holds one evaluation of one set of weights:
+`results/`. Each results folder, `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/`, holds one evaluation of some weights:
 
     metrics.json    what was evaluated on what, the numbers and the integers that they come from
     metrics.csv     a row a class and seed
