@@ -42,12 +42,13 @@ def run(outputs: Path, overrides: Sequence[str] = (), has_trained: bool = True, 
     (folder / ".hydra").mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(_config(told)))
     (folder / ".hydra/overrides.yaml").write_text(yaml.safe_dump([f"fold={told['fold']}", *overrides]))
-    (folder / "csv").mkdir(exist_ok=True)
+    log = folder / "csv/version_0/metrics.csv"
+    log.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         f"{step},{1 / (1 + step / 50):.4f},\n{step},,{0.6 - 0.4 / (1 + step / 50):.4f}"
         for step in range(9, 500, 10)
     ]
-    (folder / "csv/metrics.csv").write_text("\n".join(["step,train/loss,val/miou", *rows]) + "\n")
+    log.write_text("\n".join(["step,train/loss,val/miou", *rows]) + "\n")
     if has_trained:
         write_json(folder / "training.json", {"seconds": 12.5, "parameters": 385_742})
     return folder

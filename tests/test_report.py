@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from fss.report.__main__ import main
-from fss.report.curves import learning_curves, read_log
+from fss.report.curves import learning_curves, read_logs
 from fss.report.found import Found
 from fss.report.tables import comparisons, matrices, print_comparison
 
@@ -148,15 +148,20 @@ def test_matrix_of_methods_and_tunings(tmp_path: Path) -> None:
     assert training_free[0].mean == pytest.approx(0.2)
 
 
-def test_log_of_training(tmp_path: Path) -> None:
-    log = tmp_path / "metrics.csv"
-    log.write_text("epoch,step,train/loss,val/miou\n0,9,1.5,\n0,19,1.0,\n0,19,,0.25\n")
-    read = read_log(log)
-    np.testing.assert_array_equal(read["train/loss"], [[9, 19], [1.5, 1]])
-    np.testing.assert_array_equal(read["val/miou"], [[19], [0.25]])
-    log.write_text("a,b\n1,2\n")
+def test_logs_of_a_resumed_run_are_one(tmp_path: Path) -> None:
+    logs = {
+        2: "9,1.5,\n19,1.0,\n19,,0.25\n29,0.9,\n39,0.8,\n39,,0.35\n",
+        10: "29,0.7,\n39,,0.45\n",  # went on from step 19
+    }
+    for version, lines in logs.items():
+        (tmp_path / f"version_{version}").mkdir()
+        (tmp_path / f"version_{version}/metrics.csv").write_text(f"step,train/loss,val/miou\n{lines}")
+    read = read_logs(tmp_path)
+    np.testing.assert_array_equal(read["train/loss"], [[9, 19, 29], [1.5, 1, 0.7]])
+    np.testing.assert_array_equal(read["val/miou"], [[19, 39], [0.25, 0.45]])
+    (tmp_path / "version_2/metrics.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"metrics\.csv is not a log"):
-        read_log(log)
+        read_logs(tmp_path)
 
 
 def test_learning_curves_of_runs_that_share_their_data(tmp_path: Path) -> None:

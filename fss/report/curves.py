@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from fss.report.found import Run
 
-LOG = "csv/metrics.csv"  # of conf/logger/csv.yaml
+LOGS = "csv"  # of conf/logger/csv.yaml: version_0/metrics.csv, and one more each time that a run was resumed
 _PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))
 _POINTS = 150  # of a curve: the mean of each stretch of steps
 _COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
@@ -40,7 +40,7 @@ def learning_curves(runs: Sequence[Run]) -> list[Curves]:
     """A drawing for each data set, fold and shot that has a log."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.config["method"]["name"] != "base" and (run.folder / LOG).is_file():
+        if run.config["method"]["name"] != "base" and (run.folder / LOGS).is_dir():
             c = run.config
             groups[f"{c['dataset']['name']}, fold {c['fold']}, {c['shot']}-shot"].append(run)
     names = sorted({_name(run) for members in groups.values() for run in members})
@@ -48,12 +48,28 @@ def learning_curves(runs: Sequence[Run]) -> list[Curves]:
     return [Curves(title, _draw(members, colors)) for title, members in sorted(groups.items())]
 
 
-def read_log(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of each column of a CSV logger's file; what was not logged at a step misses.
+def read_logs(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Steps and values of each column of a CSV logger's files; what was not logged at a step misses.
+
+    Each file goes on from its first step: what an earlier one holds from there on was lost when the run stopped.
+
+    Args:
+        folder: Of the logger, with a folder for each version.
 
     Raises:
-        ValueError: The file is no such log.
+        ValueError: A file is no such log.
     """
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for file in sorted(folder.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
+        new = _read_log(file)
+        begin = min((step for values in new.values() for step, _ in values), default=np.inf)
+        for name in points.keys() | new.keys():
+            points[name] = [point for point in points[name] if point[0] < begin] + new.get(name, [])
+    arrays = {name: np.array(values).reshape(-1, 2) for name, values in points.items()}
+    return {name: (values[:, 0], values[:, 1]) for name, values in arrays.items()}
+
+
+def _read_log(file: Path) -> dict[str, list[tuple[float, float]]]:
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with file.open(newline="") as opened:
         for row in csv.DictReader(opened):
@@ -64,7 +80,7 @@ def read_log(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                         points[name].append((step, float(text)))
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{file} is not a log of training ({error!r}): delete it") from error
-    return {name: (values[:, 0], values[:, 1]) for name, values in ((n, np.array(p)) for n, p in points.items())}
+    return points
 
 
 def _name(run: Run) -> str:
@@ -84,7 +100,7 @@ def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
         figure = Figure(figsize=(9, 2.8), layout="constrained")
         for axes, (column, label, factor) in zip(figure.subplots(1, 2), _PANELS, strict=True):
             for run in runs:
-                steps, values = read_log(run.folder / LOG).get(column, (np.empty(0), np.empty(0)))
+                steps, values = read_logs(run.folder / LOGS).get(column, (np.empty(0), np.empty(0)))
                 parts = [p for p in np.array_split(np.arange(len(steps)), _POINTS) if len(p)]
                 x, y = [steps[p].mean() for p in parts], [factor * values[p].mean() for p in parts]
                 axes.plot(x, y, color=colors[_name(run)], marker="o" if len(x) < 15 else None, ms=3, lw=1.2)
