@@ -31,14 +31,10 @@ from fss.data.datamodule import FewShotDataModule
 from fss.guards import FiniteLoss
 from fss.meta_learner import MetaLearner
 from fss.preparation import check_processes, forget_earlier, note_settings, prepare_folder
-from fss.results import write_json
+from fss.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
 from fss.resume import LAST, BestCheckpoint, LastCheckpoint, StepSeeds, WholeCheckpoints
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
-
-CHECKPOINTS = "checkpoints"
-SETTINGS = "config.yaml"
-TRAINING = "training.json"
 
 
 def start(cfg: DictConfig) -> None:
