@@ -32,7 +32,7 @@ from fss.guards import FiniteLoss
 from fss.meta_learner import MetaLearner
 from fss.preparation import check_processes, forget_earlier, note_settings, prepare_folder
 from fss.results import write_json
-from fss.resume import BestCheckpoint, LastCheckpoint, StepSeeds, WholeCheckpoints
+from fss.resume import LAST, BestCheckpoint, LastCheckpoint, StepSeeds, WholeCheckpoints
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
 
@@ -76,10 +76,20 @@ def begin(cfg: DictConfig) -> Path | None:
     folder, first = Path(cfg.run_dir), _is_first()
     checkpoint = prepare_folder(folder / CHECKPOINTS, cfg.resume, first)
     if first:
-        settings: Any = OmegaConf.to_container(cfg, resolve=True)
-        note_settings(folder / SETTINGS, settings, cfg.resume)
+        note_settings(folder / SETTINGS, settings_of(cfg), cfg.resume)
         _print_settings(cfg)
     return checkpoint
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """Every setting of a run as plain values."""
+    # a base learner has settings of its own in place of these
+    unused = ("learner", "datamodule", "tuning") if cfg.method.name == "base" else ()
+    return {
+        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in cfg.items()
+        if key not in unused
+    }
 
 
 def _is_first() -> bool:
@@ -224,15 +234,8 @@ def monitors(cfg: DictConfig) -> list[lightning.Callback]:
 
 def log_configuration(cfg: DictConfig, trainer: lightning.Trainer) -> None:
     """Gives loggers the whole configuration and the revision of the program."""
-    # a base learner has settings of its own in place of these
-    unused = ("learner", "datamodule", "tuning") if cfg.method.name == "base" else ()
-    settings: dict[str, Any] = {
-        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for key, value in cfg.items()
-        if key not in unused
-    }
     for logger in trainer.loggers:
-        logger.log_hyperparams({**settings, "git_revision": git_revision()})
+        logger.log_hyperparams({**settings_of(cfg), "git_revision": git_revision()})
 
 
 def safeguards(cfg: DictConfig) -> list[lightning.Callback]:
@@ -279,7 +282,7 @@ def print_end(cfg: DictConfig, trainer: lightning.Trainer) -> None:
         }
     else:
         rows = {
-            "Checkpoint": os.path.relpath(checkpoints.last_model_path),
+            "Checkpoint": os.path.relpath(Path(cfg.run_dir) / CHECKPOINTS / LAST),
             "Evaluate again": shlex.join(["python", "evaluate.py", f"run_dir={cfg.run_dir}"]),
             "Compare runs": shlex.join(["python", "-m", "fss.report", cfg.outputs]),
         }

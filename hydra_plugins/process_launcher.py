@@ -171,7 +171,7 @@ def _summary(job_overrides: Sequence[Sequence[str]], outcomes: Sequence[Outcome]
     title = f"\n{len(outcomes)} jobs, {failures} failed" if failures else f"\n{len(outcomes)} jobs"
     table = Table("job", "result", "time", title=title, title_justify="left")
     for overrides, outcome in zip(job_overrides, outcomes, strict=True):
-        value = f"{outcome.value:.3f}" if isinstance(outcome.value, float) else str(outcome.value)
+        value = f"{outcome.value:.3f}" if isinstance(outcome.value, float) else str(outcome.value or "done")
         table.add_row(
             " ".join(o for o in overrides if o not in shared),
             value if outcome.error is None else f"failed: {outcome.error}",
