@@ -119,6 +119,9 @@ def test_only_seeds_with_all_folds_have_a_mean(tmp_path: Path) -> None:
 def test_last_weights_judge_before_the_best_on_novel_classes(tmp_path: Path) -> None:
     measure(tmp_path, claim(), checkpoint="best")
     assert verdict(tmp_path, claim()).status == "verified"
+    assert main([str(tmp_path)]) == 0
+    for name in ("report.md", "report.html"):
+        assert "selected on novel classes" in (tmp_path / name).read_text().split("1-shot")[0]
     measure(tmp_path, claim(), off=-2)
     found = verdict(tmp_path, claim())
     assert found.status == "differs"

@@ -7,7 +7,7 @@ A claim's status is
                standard deviations (over training seeds) of the published one
     differs    the same with a mean further away
 
-It is judged by the weights after the last step, where these were evaluated; else by "best", which the papers
+It is judged by the weights after the last step, where these have four folds; else by "best", which the papers
 report and which is chosen on the classes of the test. Other protocols and recipes are shown, and judge nothing.
 """
 
@@ -126,7 +126,7 @@ def _verdict(claim: Claim, found: Found, evaluations: list[Evaluation], runs: li
         ways[_way(evaluation, found)].append(evaluation)
     measured = sorted(
         ((_measure(claim, way, members), members) for way, members in ways.items()),
-        key=lambda pair: (bool(pair[0].does_not_count), pair[0].mean is None, *_rank(pair[0])),
+        key=lambda pair: (bool(pair[0].does_not_count), pair[0].mean is None, *_rank(claim, pair[0])),
     )
     first = measured[0] if measured and not measured[0][0].does_not_count else None
     if first is not None:
@@ -148,8 +148,10 @@ def _way(evaluation: Evaluation, found: Found) -> tuple[Any, ...]:
     )
 
 
-def _rank(measured: Measured) -> tuple[Any, ...]:
-    return _WEIGHTS.index(measured.weights), -measured.seeds, *map(str, measured[:9])
+def _rank(claim: Claim, measured: Measured) -> tuple[Any, ...]:
+    protocols = [*claim.source.protocols, measured.protocol]
+    told = _WEIGHTS.index(measured.weights), -measured.seeds, protocols.index(measured.protocol)
+    return *told, *map(str, measured[:9])
 
 
 def _measure(claim: Claim, way: tuple[Any, ...], evaluations: list[Evaluation]) -> Measured:
