@@ -158,7 +158,7 @@ def _build_backbone(cfg: DictConfig, pretrained: bool) -> Backbone:
 
 
 def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseSegmenter) -> None:
-    """Has a network compiled at its first training step, if `compile` says so; evaluation runs a plain, merged copy."""
+    """Has a network compiled at its first training step if `compile` says so; evaluation takes a plain copy."""
     if cfg.compile:
         torch.compiler.reset()  # what an earlier job of a sweep left would make the sizes of this one symbols
         segmenter.compile(dynamic=False)
