@@ -21,7 +21,7 @@ from fss.data.datamodule import FewShotDataModule
 from fss.data.folds import FOLDS
 from fss.evaluation import Reuse, evaluate, finish, pictures_of
 from fss.generalized_learner import GeneralizedEvaluation
-from fss.results import METRICS, PICTURES, results_folder, summarize, write_json, write_results
+from fss.results import METRICS, PICTURES, remarkable, results_folder, summarize, write_json, write_results
 from fss.segmenter import FewShotSegmenter
 from fss.tables import evaluation_table
 from fss.visualize import save_sheet
@@ -147,15 +147,16 @@ def test(cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: FewShotDataMo
         if missed := {episodes.reader.classes[c - 1] for c in episodes.pool.images_of} - set(metrics["classes"]):
             logger.warning("no episode for: %s; more episodes would evaluate them", ", ".join(sorted(missed)))
         if cfg.pictures:
-            first = range(min(cfg.pictures, cfg.episodes))
-            save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], first), folder / PICTURES)
+            of_first_seed = [episode for episode in done.episodes if episode.eval_seed == seeds[0]]
+            for sheet, ids in remarkable(of_first_seed, cfg.pictures).items():
+                save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], ids), folder / sheet)
         write_results(folder, metrics, done.episodes)
         finish(folder)
         console = Console()
         console.print(evaluation_table(metrics))
         console.print(f"Results: {folder / METRICS}", soft_wrap=True)
         if cfg.pictures:
-            console.print(f"Pictures: {folder / PICTURES}", soft_wrap=True)
+            console.print(f"Pictures: {folder / PICTURES}, and of the worst and the best episodes", soft_wrap=True)
     return metrics
 
 

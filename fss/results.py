@@ -1,11 +1,12 @@
-"""Results of evaluations: which files there are, how integers become numbers, writing and reading.
+"""Runs and results of evaluations: which files there are, how integers become numbers, writing and reading.
 
-A results folder holds one evaluation of one set of weights: `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/` with
+A run's folder holds `checkpoints/`, `config.yaml` (all settings), `training.json` (when training has ended) and
+`results/`. Each results folder, `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/`, holds one evaluation of some weights:
 
     metrics.json    what was evaluated on what, the numbers and the integers that they come from
     metrics.csv     a row a class and seed
     episodes.csv    a row an episode
-    episodes.png    contact sheet of the first episodes
+    episodes.png    contact sheet of the first episodes; worst.png and best.png of those by IoU
 
 Numbers are functions of the episodes' integers alone (`summarize`), so they depend neither on the order of the
 episodes nor on how many processes worked on them.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
@@ -27,11 +28,15 @@ from scipy.special import stdtrit
 from fss.data.atomic import whole
 
 FORMAT = 2  # of metrics.json
+CHECKPOINTS = "checkpoints"
+SETTINGS = "config.yaml"
+TRAINING = "training.json"
 RESULTS = "results"
 METRICS = "metrics.json"
 CLASSES = "metrics.csv"
 EPISODES = "episodes.csv"
 PICTURES = "episodes.png"
+WORST, BEST = "worst.png", "best.png"
 CONFIDENCE = 0.95
 INTEGERS = ("intersection", "union", "background_intersection", "background_union")
 EPISODE_COLUMNS = ("eval_seed", "id", "class_id", "class", "query", "supports", *INTEGERS)
@@ -136,6 +141,24 @@ def _summarize_seed(seed: int, episodes: list[EpisodeResult]) -> dict[str, Any]:
         "fb_iou": (foreground + background) / 2,
         "classes": classes,
     }
+
+
+def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[int]]:
+    """Ids of the episodes to be drawn, by the file to draw them in: the first, and those of least and most IoU.
+
+    Of equal IoU the one with more pixels comes first.
+
+    Args:
+        episodes: Of one seed, any order.
+        count: How many of each kind, at most.
+    """
+    ordered = sorted(episodes, key=lambda e: e.id)
+    orders: dict[str, Callable[[EpisodeResult], Any]] = {
+        PICTURES: lambda e: e.id,
+        WORST: lambda e: (e.iou, -e.union),
+        BEST: lambda e: (-e.iou, -e.union),
+    }
+    return {file: [e.id for e in sorted(ordered, key=key)[:count]] for file, key in orders.items()}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -31,14 +31,10 @@ from fss.data.datamodule import FewShotDataModule
 from fss.guards import FiniteLoss
 from fss.meta_learner import MetaLearner
 from fss.preparation import check_processes, forget_earlier, note_settings, prepare_folder
-from fss.results import write_json
+from fss.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
 from fss.resume import LAST, BestCheckpoint, LastCheckpoint, StepSeeds, WholeCheckpoints
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
-
-CHECKPOINTS = "checkpoints"
-SETTINGS = "config.yaml"
-TRAINING = "training.json"
 
 
 def start(cfg: DictConfig) -> None:
@@ -159,6 +155,13 @@ def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseSegmenter:
 
 def _build_backbone(cfg: DictConfig, pretrained: bool) -> Backbone:
     return instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
+
+
+def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseSegmenter) -> None:
+    """Has a network compiled at its first training step if `compile` says so; evaluation takes a plain copy."""
+    if cfg.compile:
+        torch.compiler.reset()  # what an earlier job of a sweep left would make the sizes of this one symbols
+        segmenter.compile(dynamic=False)
 
 
 def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:

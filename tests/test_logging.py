@@ -153,7 +153,7 @@ def test_wandb_shows_how_far_s_has_moved(logged: Logged) -> None:
 @pytest.mark.slow
 def test_csv_and_tensorboard_hold_the_same_numbers(logged: Logged) -> None:
     history = logged.bams[1].history
-    with (logged.root / FOLDER / "csv/metrics.csv").open() as file:
+    with (logged.root / FOLDER / "csv/version_1/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     board = EventAccumulator(str(logged.root / FOLDER / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     for key in ("train/loss", "val/miou", "test/miou", "val/iou/heart-scales", "svf/stage3/mean_change"):

@@ -63,6 +63,14 @@ def test_sums_of_a_class(made: Made) -> None:
     assert (made.metrics["miou"], made.metrics["miou_std"]) == (mean, std)
 
 
+def test_remarkable_episodes() -> None:
+    counts = [(5, 10), (0, 10), (9, 10), (0, 90), (18, 20)]  # intersections and unions
+    episodes = [EpisodeResult(321, i, 1, "c", "q", ("s",), *count, 0, 1) for i, count in enumerate(counts)]
+    expected = {"episodes.png": [0, 1, 2], "worst.png": [3, 1, 0], "best.png": [4, 2, 0]}
+    assert results.remarkable(reversed(episodes), 3) == expected
+    assert results.remarkable(episodes, 9)["worst.png"] == [3, 1, 0, 4, 2]
+
+
 def test_class_that_some_seeds_miss_has_the_mean_of_the_others() -> None:
     rows = [EpisodeResult(s, 0, c, f"c{c}", "q", ("s",), 1, 2, 1, 2) for s, c in ((1, 1), (2, 1), (2, 2))]
     summary = summarize(rows)

@@ -98,7 +98,8 @@ def test_a_run_leaves_what_others_look_for(trained: Path) -> None:
     content = metrics(trained)
     assert sum(episodes for *_, episodes in integers(content).values()) == content["episodes"] == 6
     results = folder / "results/last-custom-6x321"
-    assert {p.name for p in results.iterdir()} == {"metrics.json", "metrics.csv", "episodes.csv", "episodes.png"}
+    sheets = {"episodes.png", "worst.png", "best.png"}
+    assert {p.name for p in results.iterdir()} == {"metrics.json", "metrics.csv", "episodes.csv", *sheets}
     assert content["classes"].keys() <= {"star-stripes", "ring-dots", "heart-scales", "arrow-checker"}
     assert content["classes_left_out"] == []
     assert content["train_seconds"] > 0

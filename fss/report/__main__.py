@@ -1,0 +1,116 @@
+"""Reports of runs.
+
+python -m fss.report outputs               # tables here, and report.md and report.html in outputs
+python -m fss.report compare RUN_A RUN_B   # B less A on the same episodes, with its interval
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fss.report.compare import RESAMPLES, Result, compare, find_pairs
+from fss.report.document import write_report
+from fss.report.found import Found
+from fss.report.tables import comparisons, print_comparison
+from fss.results import PICTURES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that is typed; what is wrong with the input is said in one line."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    command = _COMMANDS.get(typed[0] if typed else "")
+    try:
+        return command(typed[1:]) if command else _report(typed)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _report(typed: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("outputs"), help="of runs; default: %(default)s"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the pages; default: that of the runs")
+    parsed = parser.parse_args(typed)
+    found = Found(parsed.folder)
+    console = Console()
+    for comparison in comparisons(found.evaluations):
+        print_comparison(console, comparison)
+    pictures = [e.path.with_name(PICTURES) for e in found.evaluations if e.path.with_name(PICTURES).is_file()]
+    if pictures:
+        console.print("Pictures of episodes:")
+        for path in pictures:
+            print(f"  {path}")
+    if not found.evaluations:
+        console.print(f"no evaluation below {parsed.folder} yet: train or evaluate first (python train.py)")
+    for path in write_report(found, parsed.out or parsed.folder):
+        print(f"Report: {path}")
+    return 0
+
+
+def _compare(typed: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report compare",
+        description="B less A on the same episodes, paired, with a 95 % interval over episodes. Folders above "
+        "several runs are compared fold by fold and seed by seed where both have them.",
+    )
+    parser.add_argument("a", type=Path, metavar="RUN_A", help="a results folder, a run, or a folder above runs")
+    parser.add_argument("b", type=Path, metavar="RUN_B", help="the same of the other")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap; default: %(default)s")
+    parsed = parser.parse_args(typed)
+    if parsed.resamples < 100:
+        raise ValueError(f"--resamples {parsed.resamples}: an interval needs at least 100")
+    groups, alone = find_pairs(parsed.a, parsed.b)
+    console = Console()
+    console.print(f"A: {parsed.a}\nB: {parsed.b}", soft_wrap=True, highlight=False)
+    for pairs in groups:
+        _print(console, compare(pairs, parsed.resamples))
+    for path in alone:
+        console.print(f"only one has {path}: left out", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _print(console: Console, result: Result) -> None:
+    m = result.pairs[0].metrics
+    folds = sorted({pair.metrics[0]["fold"] for pair in result.pairs})
+    seeds = sorted({pair.metrics[0]["seed"] for pair in result.pairs})
+    console.print(
+        f"{m[0]['dataset']}, {m[0]['shot']}-shot, folds {folds}, training seeds {seeds}\n"
+        f"{result.episodes} episodes (protocol {m[0]['protocol']})",
+        highlight=False,
+    )
+    if any(metrics["selection"] != "none" for metrics in m):
+        console.print(f"weights chosen by: A {m[0]['selection']}, B {m[1]['selection']}", highlight=False)
+    table = Table()
+    table.add_column("IoU in percent")
+    for name in ("A", "B", "B - A", "95 % interval", "B better"):
+        table.add_column(name, justify="right")
+    for row in (*result.classes, result.miou):
+        if row is result.miou:
+            table.add_section()
+        low, high = (f"{100 * value:+.1f}" for value in row.interval)
+        numbers = (f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", f"{100 * row.difference:+.1f}", f"{low} to {high}")
+        table.add_row(row.label, *numbers, f"{row.better:.1%}", style="bold" if row is result.miou else None)
+    console.print(table)
+    if len(result.of_seed) > 1:
+        told = ", ".join(f"{100 * value:+.1f} (seed {seed})" for seed, value in sorted(result.of_seed.items()))
+        console.print(f"mIoU, B - A, by training seed: {told}", highlight=False)
+    else:
+        console.print(
+            "One training seed: the interval is of other episodes, not of other training.", highlight=False
+        )
+
+
+_COMMANDS = {"compare": _compare}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Learning curves: training loss and validation mIoU of runs, as SVG for a page of any colour."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fss.report.found import Run
+
+LOGS = "csv"  # of conf/logger/csv.yaml: version_0/metrics.csv, and one more each time that a run was resumed
+_PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))
+_POINTS = 150  # of a curve: the mean of each stretch of steps
+_COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
+_INK = "#010203"  # stands for the colour of the page's text
+
+
+class Curves(NamedTuple):
+    """One drawing: runs of one data set, fold and shot.
+
+    Attributes:
+        title: Which.
+        svg: The drawing, to be put into a page.
+    """
+
+    title: str
+    svg: str
+
+
+def learning_curves(runs: Sequence[Run]) -> list[Curves]:
+    """A drawing for each data set, fold and shot that has a log."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.config["method"]["name"] != "base" and (run.folder / LOGS).is_dir():
+            c = run.config
+            groups[f"{c['dataset']['name']}, fold {c['fold']}, {c['shot']}-shot"].append(run)
+    names = sorted({_name(run) for members in groups.values() for run in members})
+    colors = {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(names)}  # the same in all drawings
+    return [Curves(title, _draw(members, colors)) for title, members in sorted(groups.items())]
+
+
+def read_logs(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Steps and values of each column of a CSV logger's files; what was not logged at a step misses.
+
+    Each file goes on from its first step: what an earlier one holds from there on was lost when the run stopped.
+
+    Args:
+        folder: Of the logger, with a folder for each version.
+
+    Raises:
+        ValueError: A file is no such log.
+    """
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for file in sorted(folder.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
+        new = _read_log(file)
+        begin = min((step for values in new.values() for step, _ in values), default=np.inf)
+        for name in points.keys() | new.keys():
+            points[name] = [point for point in points[name] if point[0] < begin] + new.get(name, [])
+    arrays = {name: np.array(values).reshape(-1, 2) for name, values in points.items()}
+    return {name: (values[:, 0], values[:, 1]) for name, values in arrays.items()}
+
+
+def _read_log(file: Path) -> dict[str, list[tuple[float, float]]]:
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    with file.open(newline="") as opened:
+        for row in csv.DictReader(opened):
+            try:
+                step = float(row["step"])
+                for name, text in row.items():
+                    if text and name != "step":
+                        points[name].append((step, float(text)))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{file} is not a log of training ({error!r}): delete it") from error
+    return points
+
+
+def _name(run: Run) -> str:
+    return "-".join(run.config[group]["name"] for group in ("method", "tuning", "backbone"))
+
+
+def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
+    settings: Any = {
+        **ink,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "fss",
+        "font.size": 9,
+        "font.family": "sans-serif",
+    }
+    with mpl.rc_context({**settings, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9, 2.8), layout="constrained")
+        for axes, (column, label, factor) in zip(figure.subplots(1, 2), _PANELS, strict=True):
+            for run in runs:
+                steps, values = read_logs(run.folder / LOGS).get(column, (np.empty(0), np.empty(0)))
+                parts = [p for p in np.array_split(np.arange(len(steps)), _POINTS) if len(p)]
+                x, y = [steps[p].mean() for p in parts], [factor * values[p].mean() for p in parts]
+                axes.plot(x, y, color=colors[_name(run)], marker="o" if len(x) < 15 else None, ms=3, lw=1.2)
+            axes.set(xlabel="step", title=label)
+            axes.grid(alpha=0.15, color=_INK)
+        shown = sorted({_name(run) for run in runs})
+        lines = [Line2D([], [], color=colors[name]) for name in shown]
+        figure.legend(lines, shown, loc="outside lower center", ncols=min(len(shown), 3), frameon=False)
+        return _for_a_page(figure)
+
+
+def _for_a_page(figure: Figure) -> str:
+    """The figure's SVG without its head, in the page's own ink."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    return re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" \1 role="img">',
+        svg,
+        count=1,
+    )

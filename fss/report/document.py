@@ -1,0 +1,178 @@
+"""The report as pages: report.md and report.html, each one file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from fss.data.atomic import whole
+from fss.report.claims import BACKBONES, DATASETS, Claim, load_claims
+from fss.report.commands import commands
+from fss.report.curves import learning_curves
+from fss.report.found import Evaluation, Found
+from fss.report.tables import comparisons, matrices, show
+from fss.report.verify import Measured, Status, Verdict, verify
+from fss.results import BEST, PICTURES, WORST, Spread
+
+STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
+_SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))
+_MOST_SHEETS = 6  # evaluations whose pictures are put into the page: three sheets of some 150 kB each
+_WIDTH = 900  # pixels of a sheet in the page
+
+
+class Line(NamedTuple):
+    """A claim in a table: what is known, and what to type for what is not."""
+
+    verdict: Verdict
+    commands: list[str]
+
+
+class Section(NamedTuple):
+    """One of the paper's tables."""
+
+    title: str
+    lines: list[Line]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of it was run."""
+        return any(line.verdict.status != "not run" or line.verdict.measured for line in self.lines)
+
+
+class Sheets(NamedTuple):
+    """Pictures of one evaluation: which episodes, and a data URI."""
+
+    title: str
+    pictures: list[tuple[str, str]]
+
+
+def write_report(found: Found, out: Path) -> list[Path]:
+    """Writes report.md and report.html, each whole or not at all.
+
+    Args:
+        found: What to report.
+        out: Folder of the pages; is made.
+
+    Returns:
+        The two files.
+    """
+    lines = [Line(verdict, commands(verdict, found)) for verdict in verify(load_claims(), found)]
+    evaluations = found.evaluations
+    content: dict[str, Any] = {
+        "evaluations": evaluations,
+        "revisions": sorted({str(e.metrics["git_revision"]) for e in evaluations}),
+        "counts": Counter(line.verdict.status for line in lines),
+        "lines": lines,
+        "first": [line for line in lines if line.verdict.claim.first],
+        "sections": _sections(lines),
+        "sources": list({line.verdict.claim.source.arxiv: line.verdict.claim.source for line in lines}.values()),
+        "comparisons": comparisons(evaluations),
+        "matrices": matrices(evaluations),
+        "curves": learning_curves(list(found.runs.values())),
+        "sheets": _sheets(evaluations),
+    }
+    written = []
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("report.md", "report.html"):
+        is_html = name.endswith("html")
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            autoescape=is_html,
+            finalize=None if is_html else _in_markdown,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            undefined=StrictUndefined,
+        )
+        environment.filters |= {
+            "points": points,
+            "signed": signed,
+            "way": way,
+            "published": published,
+            "show": show,
+        }
+        environment.globals |= {"datasets": DATASETS, "backbones": BACKBONES, "statuses": STATUSES}
+        with whole(out / name) as unfinished:
+            unfinished.write_text(environment.get_template(f"{name}.j2").render(content))
+        written.append(out / name)
+    return written
+
+
+def points(value: Spread | None) -> str:
+    """Percent with its standard deviation over training seeds."""
+    if value is None:
+        return "-"
+    return f"{value.mean:.2f}" + (f" ± {value.std:.2f}" if value.std is not None else "")
+
+
+def signed(value: float | None) -> str:
+    """A difference in points."""
+    return "-" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def published(claim: Claim, value: float) -> str:
+    """A published number with as many digits as were printed: all of a row have the same."""
+    digits = max(len(str(v).partition(".")[2]) for v in (*claim.folds, claim.mean))
+    return f"{value:.{digits}f}"
+
+
+def way(measured: Measured) -> str:
+    """In words how something was measured."""
+    weights = "checkpoint files" if measured.weights == "file" else f"{measured.weights} weights"
+    selected = "" if measured.selection == "none" else f" (selected on {measured.selection})"
+    seeds = "1 training seed" if measured.seeds == 1 else f"{measured.seeds} training seeds"
+    episodes = f"{measured.episodes} episodes" + (f" × {measured.eval_seeds}" if measured.eval_seeds > 1 else "")
+    facts = [weights + selected, seeds, f"protocol {measured.protocol}: {episodes}"]
+    if measured.backbone.endswith("_deep"):
+        facts.append(measured.backbone)
+    if measured.place:
+        facts.append(f"in {measured.place}")
+    facts += measured.own_settings
+    return ", ".join(facts)
+
+
+def _in_markdown(value: Any) -> str:
+    """A value that is no mark-up and no end of a cell."""
+    return str(value).replace("<", "&lt;").replace("|", "\\|")
+
+
+def _sections(lines: Sequence[Line]) -> list[Section]:
+    sections: dict[str, list[Line]] = {}
+    for line in lines:
+        claim = line.verdict.claim
+        sections.setdefault(f"{DATASETS[claim.dataset]}, {claim.shot}-shot", []).append(line)
+    return [Section(title, members) for title, members in sections.items()]
+
+
+def _sheets(evaluations: Sequence[Evaluation]) -> list[Sheets]:
+    """Of those with most kinds of pictures first, in their order."""
+    there = [(e, [(f, w) for f, w in _SHEETS if e.path.with_name(f).is_file()]) for e in evaluations]
+    chosen = sorted((pair for pair in there if pair[1]), key=lambda pair: -len(pair[1]))[:_MOST_SHEETS]
+    return [
+        Sheets(_title(e.metrics, e), [(words, _data_uri(e.path.with_name(file))) for file, words in files])
+        for e, files in chosen
+    ]
+
+
+def _title(m: dict[str, Any], evaluation: Evaluation) -> str:
+    return (
+        f"{m['dataset']}, fold {m['fold']}, {m['shot']}-shot: {m['method']}, {m['tuning']}, {m['backbone']}, "
+        f"seed {m['seed']}, {evaluation.weights} weights"
+    )
+
+
+def _data_uri(picture: Path) -> str:
+    """As WebP of the page's width."""
+    with Image.open(picture) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((_WIDTH, 100_000))
+    file = io.BytesIO()
+    image.save(file, format="WEBP", quality=70)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

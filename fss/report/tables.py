@@ -1,0 +1,276 @@
+"""Comparisons of runs on the same episodes: a column a method, tuning, backbone and choice of weights."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from fss.report.found import Evaluation
+from fss.results import Spread, spread
+
+# Runs whose numbers can stand in one table: the same episodes of the same classes.
+_EPISODES = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "protocol", "episodes", "eval_seeds")
+Unit = Literal["fraction", "seconds", "count"]
+Cell = Spread | None
+
+
+class Row(NamedTuple):
+    """One line of a table: a value a column; None where it is not known."""
+
+    label: str
+    unit: Unit
+    cells: list[Cell]
+
+
+class Column(NamedTuple):
+    """Runs that differ in their training seed alone.
+
+    Attributes:
+        heading: Lines: what tells this column from the others.
+        evaluations: One a training seed.
+    """
+
+    heading: tuple[str, ...]
+    evaluations: list[Evaluation]
+
+
+class Comparison(NamedTuple):
+    """One table; the best mIoU stands last.
+
+    Attributes:
+        title: What all its runs share.
+        note: What was evaluated.
+        columns: Of the table.
+        classes: Class-wise IoU.
+        summary: mIoU first, then FB-IoU and what it cost.
+    """
+
+    title: str
+    note: str
+    columns: list[Column]
+    classes: list[Row]
+    summary: list[Row]
+
+
+class Matrix(NamedTuple):
+    """Methods by tunings: mIoU, the mean over folds.
+
+    Attributes:
+        title: What all its runs share.
+        tunings: Heads of the columns.
+        methods: Rows, a cell a tuning, each with what it covers where that differs ("folds 0, 1").
+    """
+
+    title: str
+    tunings: list[str]
+    methods: dict[str, list[tuple[Spread, str] | None]]
+
+
+_SUMMARY: tuple[tuple[str, str, Unit], ...] = (
+    ("mIoU", "miou", "fraction"),
+    ("FB-IoU", "fb_iou", "fraction"),
+    ("training (s)", "train_seconds", "seconds"),
+    ("evaluation (s)", "test_seconds", "seconds"),
+    ("parameters trained", "trained_parameters", "count"),
+)
+
+
+def comparisons(evaluations: Iterable[Evaluation]) -> list[Comparison]:
+    """One table for each set of evaluations that share data, classes and episodes."""
+    groups = _grouped(evaluations, lambda e: tuple(str(e.metrics[key]) for key in _EPISODES))
+    return [_comparison(members) for _, members in sorted(groups.items())]
+
+
+def matrices(evaluations: Iterable[Evaluation]) -> list[Matrix]:
+    """Methods by tunings wherever there are two of either; what trains nothing stands in each."""
+    shared = [key for key in _EPISODES if key != "fold"]
+    by_episodes = _grouped(evaluations, lambda e: tuple(str(e.metrics[key]) for key in (*shared, "backbone")))
+    made = []
+    for _, members in sorted(by_episodes.items()):
+        untrained = [e for e in members if not is_trained(e.metrics)]
+        trained = _grouped((e for e in members if is_trained(e.metrics)), _circumstances)
+        made += [_matrix([*of_one_kind, *untrained]) for _, of_one_kind in sorted(trained.items())]
+    return [matrix for matrix in made if len(matrix.methods) > 1 or len(matrix.tunings) > 1]
+
+
+def show(cell: Cell, unit: Unit, percent: bool = False) -> str:
+    """A cell's text: a value, of several their mean and standard deviation.
+
+    Args:
+        cell: None gives "-".
+        unit: Of its values.
+        percent: Whether to show fractions as percent.
+    """
+    if cell is None:
+        return "-"
+    factor = 100 if unit == "fraction" and percent else 1
+    style = {"fraction": ".1f" if percent else ".3f", "seconds": ".0f", "count": ",.0f"}[unit]
+    mean = format(factor * cell.mean, style)
+    return mean if not cell.std else f"{mean} ± {format(factor * cell.std, style)}"
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """A comparison on the terminal, in as many tables as its width asks for."""
+    console.print(comparison.title, comparison.note, sep="\n", highlight=False, style="italic")
+    for table in _tables_within(console, comparison, range(len(comparison.columns))):
+        console.print(table)
+
+
+def _tables_within(console: Console, comparison: Comparison, columns: range) -> list[Table]:
+    table = _terminal_table(comparison, columns)
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    if len(columns) == 1 or needed <= console.width:
+        return [table]
+    middle = columns.start + len(columns) // 2
+    halves = range(columns.start, middle), range(middle, columns.stop)
+    return [table for half in halves for table in _tables_within(console, comparison, half)]
+
+
+def _terminal_table(comparison: Comparison, columns: range) -> Table:
+    table = Table("")
+    for i in columns:
+        table.add_column("\n".join(comparison.columns[i].heading), justify="right", no_wrap=True)
+    for row in (*comparison.classes, *comparison.summary):
+        if is_first := row is comparison.summary[0]:
+            table.add_section()
+        table.add_row(
+            row.label, *(show(row.cells[i], row.unit) for i in columns), style="bold" if is_first else None
+        )
+    return table
+
+
+def is_trained(metrics: dict[str, Any]) -> bool:
+    """Whether anything was trained; not so of the prior mask."""
+    return metrics["trained_parameters"] != 0
+
+
+def tuning_name(metrics: dict[str, Any]) -> str:
+    """What was tuned; "training-free" where nothing was trained at all."""
+    return metrics["tuning"] if is_trained(metrics) else "training-free"
+
+
+def _grouped(evaluations: Iterable[Evaluation], key: Any) -> dict[Any, list[Evaluation]]:
+    groups: dict[Any, list[Evaluation]] = defaultdict(list)
+    for evaluation in evaluations:
+        groups[key(evaluation)].append(evaluation)
+    return groups
+
+
+def _circumstances(evaluation: Evaluation) -> tuple[str, ...]:
+    """What can tell apart runs of the same method, tuning and backbone; mostly the choice of weights alone."""
+    m = evaluation.metrics
+    told = [_weights(evaluation)]
+    if m["train_dataset"] != m["dataset"]:
+        told.append(f"trained on {m['train_dataset']}")
+    if m["train_shot"] != m["shot"]:
+        told.append(f"trained with {m['train_shot']}-shot")
+    if not m["config"]["dataset"].get("exclude_novel", True):
+        told.append("original data")
+    return (*told, *(evaluation.run.own_settings if evaluation.run else ()))
+
+
+def _comparison(evaluations: list[Evaluation]) -> Comparison:
+    groups = _grouped(
+        evaluations,
+        lambda e: (
+            *(e.metrics["method"], tuning_name(e.metrics), e.metrics["backbone"]),
+            _circumstances(e) if is_trained(e.metrics) else (),
+        ),
+    )
+    ordered = sorted(groups.items(), key=lambda item: fmean(e.metrics["miou"] for e in item[1]))
+    # what all columns share stands in the title, so that eighty columns of text hold several
+    general = [[backbone, _seeds(members)] for (_, _, backbone, _), members in ordered]
+    of_training = [list(key[3]) for key, _ in ordered]
+    shared = [*_common(general), *_common([facts for facts in of_training if facts])]
+    columns = [
+        Column((*key[:2], *(fact for fact in (*facts, *more) if fact not in shared)), members)
+        for (key, members), facts, more in zip(ordered, general, of_training, strict=True)
+    ]
+    metrics = [[e.metrics for e in column.evaluations] for column in columns]
+    names = dict.fromkeys(name for column in metrics for m in column for name in m["classes"])
+    first = metrics[0][0]
+    title = [f"{first['dataset']}, fold {first['fold']}, {first['shot']}-shot", *shared]
+    classes = {
+        name: [_cell([m["classes"].get(name, {}).get("iou") for m in c]) for c in metrics] for name in names
+    }
+    return Comparison(
+        title=", ".join(title),
+        note=_note(first),
+        columns=columns,
+        classes=[Row(name, "fraction", cells) for name, cells in classes.items()],
+        summary=[Row(label, unit, [_cell([m[key] for m in c]) for c in metrics]) for label, key, unit in _SUMMARY],
+    )
+
+
+def _common(lists: Sequence[Sequence[str]]) -> list[str]:
+    return [fact for fact in lists[0] if all(fact in other for other in lists)] if lists else []
+
+
+def _matrix(evaluations: list[Evaluation]) -> Matrix:
+    groups = _grouped(evaluations, lambda e: (e.metrics["method"], tuning_name(e.metrics)))
+    methods, tunings = (sorted({key[i] for key in groups}) for i in range(2))
+    covered = {key: sorted({e.metrics["fold"] for e in members}) for key, members in groups.items()}
+    is_shared = len({tuple(folds) for folds in covered.values()}) == 1
+    cells = {
+        key: (_mean_over_folds(members), "" if is_shared else _folds(covered[key]))
+        for key, members in groups.items()
+    }
+    first = evaluations[0]
+    m = first.metrics
+    facts = [f"{m['dataset']}, {m['shot']}-shot, {m['backbone']}", *_circumstances(first)]
+    facts += [_folds(next(iter(covered.values())))] if is_shared else []
+    return Matrix(
+        title=f"{', '.join(facts)}: {_note(m)}",
+        tunings=tunings,
+        methods={method: [cells.get((method, tuning)) for tuning in tunings] for method in methods},
+    )
+
+
+def _mean_over_folds(evaluations: list[Evaluation]) -> Spread:
+    """Over the training seeds that have all the folds; where none has, of the folds' means."""
+    folds = {e.metrics["fold"] for e in evaluations}
+    of_seed: dict[int, dict[int, float]] = defaultdict(dict)
+    of_fold: dict[int, list[float]] = defaultdict(list)
+    for evaluation in evaluations:
+        m = evaluation.metrics
+        of_seed[m["seed"]][m["fold"]] = m["miou"]
+        of_fold[m["fold"]].append(m["miou"])
+    complete = [fmean(values.values()) for values in of_seed.values() if len(values) == len(folds)]
+    return spread(complete or [fmean(fmean(values) for values in of_fold.values())])
+
+
+def _note(metrics: dict[str, Any]) -> str:
+    seeds = metrics["eval_seeds"]
+    told = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} each"
+    boxes = ", supports as boxes" if metrics["support_annotation"] == "box" else ""
+    return (
+        f"IoU of {metrics['eval_classes']} classes over {metrics['episodes']} episodes "
+        f"({told}; protocol {metrics['protocol']}){boxes}"
+    )
+
+
+def _weights(evaluation: Evaluation) -> str:
+    """How the weights were chosen, in words."""
+    chosen = evaluation.metrics["selection"]
+    if evaluation.weights == "file":
+        return "checkpoint file"
+    return "last weights" if chosen == "none" else f"{evaluation.weights} on {chosen}"
+
+
+def _seeds(column: Sequence[Evaluation]) -> str:
+    return f"seed {column[0].metrics['seed']}" if len(column) == 1 else f"{len(column)} seeds"
+
+
+def _folds(folds: Sequence[int]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+
+
+def _cell(values: list[float | None]) -> Cell:
+    known = [value for value in values if value is not None]
+    return spread(known) if known and len(known) == len(values) else None

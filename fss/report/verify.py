@@ -1,0 +1,207 @@
+"""Claims beside measurements: which evaluations belong to a claim, and what they say of it.
+
+A claim's status is
+    not run    nothing of it was found
+    running    there is a checkpoint or an evaluation, but no training seed with all four folds yet
+    verified   four folds, by the claim's protocol and recipe, with a mean within the larger of one point and two
+               standard deviations (over training seeds) of the published one
+    differs    the same with a mean further away
+
+It is judged by the weights after the last step, where these have four folds; else by "best", which the papers
+report and which is chosen on the classes of the test. Other protocols and recipes are shown, and judge nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fss.report.claims import FOLDS, Claim
+from fss.report.found import Evaluation, Found, Run
+from fss.results import Spread, spread
+
+Status = Literal["not run", "running", "verified", "differs"]
+TOLERANCE = 1.0  # points
+_WEIGHTS = ("last", "best", "file")  # in the order in which they judge
+
+
+class Measured(NamedTuple):
+    """What was measured of a claim in one way; mIoU in percent, over training seeds.
+
+    Attributes:
+        backbone: As in the configuration: that with the published stem ends in `_deep`.
+        weights: "last", "best", or "file" for checkpoint files.
+        selection: What the weights were chosen by: "none" or "novel classes".
+        protocol: Its name.
+        episodes: Of each evaluation seed.
+        eval_seeds: How many evaluation seeds.
+        train_shot: Supports of a training episode.
+        own_settings: What was typed beyond the published recipe.
+        place: The folder of its runs, below that of the report.
+        seeds: How many training seeds the numbers are of: all that have four folds, or else all.
+        folds: Of folds 0 to 3; None where it misses.
+        mean: Over seeds of the mean of the four folds; None as long as no seed has them all.
+        difference: From the published mean, in points.
+        status: Of this measurement alone; None if it does not count.
+        does_not_count: Why it cannot judge the claim; empty if it can.
+    """
+
+    backbone: str
+    weights: str
+    selection: str
+    protocol: str
+    episodes: int
+    eval_seeds: int
+    train_shot: int
+    own_settings: tuple[str, ...]
+    place: str
+    seeds: int
+    folds: list[Spread | None]
+    mean: Spread | None
+    difference: float | None
+    status: Status | None
+    does_not_count: str
+
+
+class Verdict(NamedTuple):
+    """A claim and all that is known of it.
+
+    Attributes:
+        claim: The claim.
+        status: See the module.
+        measured: What counts in the order in which it judges, then what does not.
+        runs: Training runs by the published recipe, ended or not.
+        evaluated: Fold and training seed of what `measured[0]` covers, if it counts.
+    """
+
+    claim: Claim
+    status: Status
+    measured: list[Measured]
+    runs: list[Run]
+    evaluated: frozenset[tuple[int, int]]
+
+    @property
+    def judge(self) -> Measured | None:
+        """What the status comes from; None where nothing counts."""
+        return self.measured[0] if self.measured and not self.measured[0].does_not_count else None
+
+    @property
+    def begun(self) -> list[tuple[int, int]]:
+        """Fold and seed of runs that `judge` does not cover: in training, stopped, or not evaluated like it."""
+        return sorted({(run.config["fold"], run.config["seed"]) for run in self.runs} - self.evaluated)
+
+
+def verify(claims: Sequence[Claim], found: Found) -> list[Verdict]:
+    """What was found beside each claim, in their order."""
+    evaluations: dict[Any, list[Evaluation]] = defaultdict(list)
+    for evaluation in found.evaluations:
+        m = evaluation.metrics
+        novel = m["eval_classes"] == "novel" and m["support_annotation"] == "mask"
+        if novel and m["train_dataset"] == m["dataset"]:
+            evaluations[(*_row(m["config"]), m["shot"])].append(evaluation)
+    runs: dict[Any, list[Run]] = defaultdict(list)
+    for run in found.runs.values():
+        if not run.own_settings:
+            runs[(*_row(run.config), run.config["shot"])].append(run)
+    verdicts = []
+    for claim in claims:
+        row = (claim.dataset, claim.backbone, claim.method, claim.tuning, claim.exclude_novel)
+        verdicts.append(_verdict(claim, found, evaluations[(*row, claim.shot)], runs[(*row, claim.train_shot)]))
+    return verdicts
+
+
+def _row(config: dict[str, Any]) -> tuple[Any, ...]:
+    """Which row of the published tables a configuration is of."""
+    dataset, backbone, method, tuning = (
+        config[group]["name"] for group in ("dataset", "backbone", "method", "tuning")
+    )
+    return dataset, backbone.removesuffix("_deep"), method, tuning, config["dataset"].get("exclude_novel")
+
+
+def _verdict(claim: Claim, found: Found, evaluations: list[Evaluation], runs: list[Run]) -> Verdict:
+    ways: dict[tuple[Any, ...], list[Evaluation]] = defaultdict(list)
+    for evaluation in evaluations:
+        ways[_way(evaluation, found)].append(evaluation)
+    measured = sorted(
+        ((_measure(claim, way, members), members) for way, members in ways.items()),
+        key=lambda pair: (bool(pair[0].does_not_count), pair[0].mean is None, *_rank(claim, pair[0])),
+    )
+    first = measured[0] if measured and not measured[0][0].does_not_count else None
+    if first is not None:
+        status: Status = first[0].status or "running"
+        evaluated = frozenset(_fold_and_seed(first[1]))
+    else:
+        status, evaluated = "running" if runs else "not run", frozenset()
+    return Verdict(claim, status, [m for m, _ in measured], runs, evaluated)
+
+
+def _way(evaluation: Evaluation, found: Found) -> tuple[Any, ...]:
+    """What evaluations must share to be folds and seeds of one measurement."""
+    m, run = evaluation.metrics, evaluation.run
+    home = found.folder.resolve()
+    place = run.outputs.relative_to(home) if run and run.outputs.is_relative_to(home) else Path()
+    return (
+        *(m["backbone"], evaluation.weights, m["selection"], m["protocol"], m["episodes"], tuple(m["eval_seeds"])),
+        *(m["train_shot"], run.own_settings if run else (), "" if place == Path() else str(place)),
+    )
+
+
+def _rank(claim: Claim, measured: Measured) -> tuple[Any, ...]:
+    protocols = [*claim.source.protocols, measured.protocol]
+    told = _WEIGHTS.index(measured.weights), -measured.seeds, protocols.index(measured.protocol)
+    return *told, *map(str, measured[:9])
+
+
+def _measure(claim: Claim, way: tuple[Any, ...], evaluations: list[Evaluation]) -> Measured:
+    backbone, weights, selection, protocol, episodes, eval_seeds, train_shot, own_settings, place = way
+    values: dict[int, dict[int, float]] = defaultdict(dict)  # training seed -> fold -> mIoU in percent
+    for (fold, seed), evaluation in _fold_and_seed(evaluations).items():
+        values[seed][fold] = 100 * evaluation.metrics["miou"]
+    complete = [folds for folds in values.values() if len(folds) == FOLDS]
+    shown = complete or list(values.values())
+    folds = [[of[fold] for of in shown if fold in of] for fold in range(FOLDS)]
+    mean = spread([sum(of.values()) / FOLDS for of in complete]) if complete else None
+    reasons = []
+    if protocol not in claim.source.protocols:
+        reasons.append(f"protocol {protocol}, not {' or '.join(claim.source.protocols)}")
+    if train_shot != claim.train_shot:
+        reasons.append(f"trained with {train_shot}-shot episodes, not {claim.train_shot}-shot")
+    if own_settings:
+        reasons.append("other settings than the published recipe")
+    difference = mean.mean - claim.mean if mean else None
+    return Measured(
+        backbone=backbone,
+        weights=weights,
+        selection=selection,
+        protocol=protocol,
+        episodes=episodes,
+        eval_seeds=len(eval_seeds),
+        train_shot=train_shot,
+        own_settings=own_settings,
+        place=place,
+        seeds=len(shown),
+        folds=[spread(of) if of else None for of in folds],
+        mean=mean,
+        difference=difference,
+        status=None if reasons else _judge(mean, difference),
+        does_not_count="; ".join(reasons),
+    )
+
+
+def _judge(mean: Spread | None, difference: float | None) -> Status:
+    if mean is None or difference is None:
+        return "running"
+    return "verified" if abs(difference) <= max(TOLERANCE, 2 * (mean.std or 0.0)) else "differs"
+
+
+def _fold_and_seed(evaluations: Sequence[Evaluation]) -> dict[tuple[int, int], Evaluation]:
+    """Evaluations by fold and training seed; files, which have no seed, are counted within their fold."""
+    members: dict[tuple[int, int], Evaluation] = {}
+    for evaluation in evaluations:
+        fold, seed = evaluation.metrics["fold"], evaluation.metrics["seed"]
+        if evaluation.weights == "file":
+            seed = sum(other == fold for other, _ in members)
+        members[fold, seed] = evaluation
+    return members
