@@ -13,26 +13,32 @@ import hydra
 import lightning
 import wandb
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from fss import evaluations, runs
+from fss.callbacks.logs import log_scalars
 from fss.checkpoints import load_base_learner
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float:
+    """Returns what a sweeper can maximise: the final mIoU of the evaluated classes."""
     if not cfg.method.trained:
         raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
     runs.start(cfg)
     checkpoint = runs.begin(cfg)
-    if cfg.method.name == "base":
-        train_base_learner(cfg, checkpoint)
-    else:
-        train_few_shot(cfg, checkpoint)
+    train = train_base_learner if cfg.method.name == "base" else train_few_shot
+    try:
+        score = train(cfg, checkpoint)
+    except BaseException:
+        wandb.finish(exit_code=1)
+        raise
+    wandb.finish()  # or the next run of this process would go on in this one's; without W&B it does nothing
+    return score
 
 
-def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> None:
+def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> float:
     """Trains on episodes, then evaluates."""
     base_checkpoint = runs.base_checkpoint(cfg)
     datamodule = runs.build_datamodule(cfg)
@@ -45,12 +51,15 @@ def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> None:
     if cfg.compile:
         segmenter.compile()
     learner = runs.build_learner(cfg, segmenter)
-    timer, _ = fit(cfg, learner, datamodule, checkpoint)
+    trainer, timer = fit(cfg, learner, datamodule, checkpoint)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
-    evaluations.test(cfg, segmenter, datamodule)
+    metrics = evaluations.test(cfg, segmenter, datamodule)
+    log_scalars(trainer, {f"test/{name}": metrics[name] for name in ("miou", "fb_iou")})
+    runs.print_end(cfg, trainer)
+    return metrics["miou"]
 
 
-def train_base_learner(cfg: DictConfig, checkpoint: Path | None) -> None:
+def train_base_learner(cfg: DictConfig, checkpoint: Path | None) -> float:
     """Trains on labelled pictures, with validation on the same classes."""
     datamodule = instantiate(cfg.method.datamodule, _convert_="all")
     datamodule.setup("fit")
@@ -58,9 +67,11 @@ def train_base_learner(cfg: DictConfig, checkpoint: Path | None) -> None:
     segmenter = runs.build_base_segmenter(cfg, classes)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=classes, _convert_="all")
     runs.print_parameters(segmenter)
-    timer, checkpoints = fit(cfg, learner, datamodule, checkpoint)
+    trainer, timer = fit(cfg, learner, datamodule, checkpoint)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
-    runs.print_base_learner(checkpoints)
+    runs.print_end(cfg, trainer)
+    score = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    return float("nan" if score is None else score)  # a run that ended before its first validation has none
 
 
 def fit(
@@ -68,18 +79,13 @@ def fit(
     learner: lightning.LightningModule,
     datamodule: lightning.LightningDataModule,
     checkpoint: Path | None,
-) -> tuple[Timer, ModelCheckpoint]:
+) -> tuple[lightning.Trainer, Timer]:
     """Trains, from a checkpoint on if there is one; also tells how long it took."""
     timer = Timer()
-    callbacks = [*runs.safeguards(cfg), timer]
-    if cfg.logger.logger is not None:
-        callbacks.append(LearningRateMonitor("step"))
-    trainer = runs.build_trainer(cfg, callbacks)
-    try:
-        trainer.fit(learner, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    finally:
-        wandb.finish()  # the next job of a sweep would go on in this one's run; without W&B it does nothing
-    return timer, trainer.checkpoint_callback  # type: ignore[return-value]  # the best, first of safeguards
+    trainer = runs.build_trainer(cfg, [*runs.safeguards(cfg), timer, *runs.monitors(cfg)])
+    runs.log_configuration(cfg, trainer)
+    trainer.fit(learner, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    return trainer, timer
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ class BaseLearner(lightning.LightningModule):
         head_lr: Learning rate of the head.
         backbone_lr: Learning rate of the backbone; 0 leaves it as it is, its norms too.
         schedule: See `build_schedule`.
+
+    Attributes:
+        class_iou: IoU of each base class, by its id, of the last validation; for callbacks.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class BaseLearner(lightning.LightningModule):
         self.head_lr, self.backbone_lr, self.schedule = head_lr, backbone_lr, schedule
         segmenter.backbone.requires_grad_(backbone_lr > 0)
         self.iou = MulticlassJaccardIndex(base_classes + 1, average="none", ignore_index=IGNORE)
+        self.class_iou: dict[int, float] = {}
 
     def configure_model(self) -> None:
         """Lets norms see the whole batch of a step also where several processes share it.
@@ -82,8 +86,11 @@ class BaseLearner(lightning.LightningModule):
         self.iou.update(self(batch.images), batch.labels.long())
 
     def on_validation_epoch_end(self) -> None:
+        base = self.iou.compute()[1:]
         # the mean over the base classes, without the background, as published
-        self.log("val/miou", self.iou.compute()[1:].mean(), prog_bar=True)
+        self.log("val/miou", base.mean(), prog_bar=True)
+        classes = self.trainer.datamodule.base_classes  # type: ignore[attr-defined]
+        self.class_iou = dict(zip(classes, base.tolist(), strict=True))
         self.iou.reset()
 
     def configure_optimizers(self) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fss import processes
+from fss.callbacks.episode_pictures import draw
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.evaluation import (
     Picture,
@@ -32,12 +34,14 @@ from fss.data.evaluation import (
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.journal import Entry, Journal
-from fss.metrics import episode_integers, intersection_and_union
+from fss.metrics import episode_integers
 from fss.results import EpisodeResult
 from fss.reuse import ReusingEvaluator, check_reuse
 from fss.segmenter import FewShotSegmenter
 from fss.svf import merge
 from fss.visualize import EpisodePicture
+
+logger = logging.getLogger(__name__)
 
 
 class Reuse(NamedTuple):
@@ -103,6 +107,8 @@ class Evaluation(lightning.LightningModule):
         if trainer.is_global_zero:  # once over all processes
             for entry in done.values():
                 self._note(entry)
+            if done:
+                logger.info("%d of %d episodes were finished before", len(done), len(self.planned))
         left = [episode for episode in self.planned if (episode.seed, episode.id) not in done]
         steps = plan_steps(left, trainer.global_rank, trainer.world_size)
         n = self.reuse.batch  # queries are encoded together too
@@ -206,7 +212,7 @@ def evaluate(
 
 
 @torch.inference_mode()
-def draw(
+def pictures_of(
     trainer: lightning.Trainer,
     segmenter: FewShotSegmenter,
     episodes: EpisodeDataset,
@@ -216,7 +222,7 @@ def draw(
     """Pictures of some episodes of a seed, answered anew.
 
     Args:
-        trainer: Decides the device.
+        trainer: Decides device and precision.
         segmenter: What was evaluated.
         episodes: As evaluated.
         seed: Of the episodes.
@@ -224,28 +230,17 @@ def draw(
     """
     device = trainer.strategy.root_device
     segmenter = segmenter.to(device)
-    normalize = segmenter.backbone.normalize
-    drawn = with_seed(episodes, seed)
+    normalize, drawn = segmenter.backbone.normalize, with_seed(episodes, seed)
     pictures = []
     for i in ids:
         episode = collate([drawn[i]])
-        query, support, masks = (t.to(device) for t in (episode.query, episode.support, episode.support_mask))
-        with trainer.precision_plugin.test_step_context():
-            prediction = segmenter(normalize(query), normalize(support), masks, episode.own_class.to(device))
-        answer = prediction.logits[0].argmax(0).cpu()
-        intersection, union = intersection_and_union(answer, episode.query_mask[0])
-        pictures.append(
-            EpisodePicture(
-                title=episodes.reader.classes[int(episode.class_id) - 1],
-                iou=float(intersection[1] / union[1].clamp(min=1)),
-                query=episode.query[0],
-                query_mask=episode.query_mask[0],
-                support=episode.support[0],
-                support_mask=episode.support_mask[0],
-                prediction=answer,
-                prior=prediction.prior[0, 0],
-            )
+        query, support, masks, own_class = (
+            part.to(device) for part in (episode.query, episode.support, episode.support_mask, episode.own_class)
         )
+        with trainer.precision_plugin.test_step_context():
+            prediction = segmenter(normalize(query), normalize(support), masks, own_class)
+        on_device = episode._replace(query_mask=episode.query_mask.to(device))
+        pictures += draw(on_device, prediction, episodes.reader.classes, 1)
     return pictures
 
 

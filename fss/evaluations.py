@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from fss import runs
 from fss.data.cross_domain import base_class_names
 from fss.data.datamodule import FewShotDataModule
 from fss.data.folds import FOLDS
-from fss.evaluation import Reuse, draw, evaluate, finish
+from fss.evaluation import Reuse, evaluate, finish, pictures_of
 from fss.generalized_learner import GeneralizedEvaluation
 from fss.results import METRICS, PICTURES, remarkable, results_folder, summarize, write_json, write_results
 from fss.segmenter import FewShotSegmenter
@@ -74,7 +73,7 @@ def _recalled(typed: Sequence[str]) -> Asked:
     if any(o.startswith("protocol=") for o in typed):
         saved = [o for o in saved if not o.startswith(("episodes=", "seeds="))]
     if cfg.trained_on == cfg.dataset.name:
-        return Asked(compose("evaluate", _merged(saved, typed)), None)
+        return Asked(compose("evaluate", _merged(saved, typed)) if saved else cfg, None)
     own, data = ([o for o in typed if o.startswith("dataset") is of_data] for of_data in (False, True))
     model = compose("evaluate", _merged(saved, own, [f"dataset={cfg.trained_on}"]))
     seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
@@ -108,7 +107,8 @@ def find_checkpoint(cfg: DictConfig) -> Path | None:
         own = ("checkpoint=", "protocol=", "episodes=", "seeds=", "reuse.", "train_shot=", "trained_on=")
         typed = " ".join(o for o in HydraConfig.get().overrides.task if not o.startswith(own))
         raise FileNotFoundError(
-            f"no checkpoint {path}: train it first (python train.py {typed}) or name a file with ckpt=FILE"
+            f"no checkpoint {path}: train it first (python train.py {typed}), name a file with ckpt=FILE or, of a "
+            "run of another shot, this shot with train_shot=K"
         )
     return path
 
@@ -149,7 +149,7 @@ def test(cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: FewShotDataMo
         if cfg.pictures:
             of_first_seed = [episode for episode in done.episodes if episode.eval_seed == seeds[0]]
             for sheet, ids in remarkable(of_first_seed, cfg.pictures).items():
-                save_sheet(draw(trainer, done.segmenter, episodes, seeds[0], ids), folder / sheet)
+                save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], ids), folder / sheet)
         write_results(folder, metrics, done.episodes)
         finish(folder)
         console = Console()
@@ -229,15 +229,7 @@ def _identity(cfg: DictConfig) -> dict[str, Any]:
 def _provenance(cfg: DictConfig) -> dict[str, Any]:
     """What made a result."""
     return {
-        "git_revision": _git_revision(),
+        "git_revision": runs.git_revision(),
         "versions": {package: version(package) for package in PACKAGES},
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-
-
-def _git_revision() -> str | None:
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # not a checkout, or no git: the result stands without it
-        return None

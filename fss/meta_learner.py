@@ -34,6 +34,9 @@ class MetaLearner(lightning.LightningModule):
         schedule: See `build_schedule`.
         warmup_steps: See `build_schedule`.
         foreground_weight: Weight of the foreground in the cross-entropy; the background has 1.
+
+    Attributes:
+        class_iou: IoU of each class, by its id, of the last evaluation; for callbacks.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class MetaLearner(lightning.LightningModule):
         self.schedule, self.warmup_steps = schedule, warmup_steps
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]), persistent=False)
         self.metric: ClassIoU | None = None
+        self.class_iou: dict[int, float] = {}
         self._evaluated: FewShotSegmenter | None = None
 
     def forward(self, batch: Episode) -> Prediction:
@@ -77,14 +81,18 @@ class MetaLearner(lightning.LightningModule):
         self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()
         self.metric = ClassIoU(self._datamodule.evaluated_classes(self._datamodule.val_episodes)).to(self.device)
 
-    def validation_step(self, batch: Episode, batch_idx: int) -> None:
+    def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
+        """Also hands the predictions to callbacks, which draw them."""
         assert self.metric is not None
-        for logits, label, class_id in zip(self(batch).logits, batch.label, batch.class_id, strict=True):
+        prediction = self(batch)
+        for logits, label, class_id in zip(prediction.logits, batch.label, batch.class_id, strict=True):
             self.metric.update(logits, label, int(class_id))
+        return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:
         assert self.metric is not None
         scores = self.metric.compute()
+        self.class_iou = dict(zip(self.metric.classes, scores["class_iou"].reshape(-1).tolist(), strict=True))
         self.log_dict({f"val/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)
         self._evaluated = None  # here, before checkpoints are written, which would hold the copy too
 
@@ -105,4 +113,4 @@ class MetaLearner(lightning.LightningModule):
 
     @property
     def _datamodule(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit, validate and test
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit and validate

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
+import subprocess
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +13,11 @@ from typing import Any
 
 import lightning
 import torch
+import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -21,12 +26,13 @@ from rich.table import Table
 
 from fss.backbones import Backbone
 from fss.base_segmenter import BaseSegmenter
+from fss.callbacks import ClassScores, EpisodePanels, SingularValues, Speed, progress_display
 from fss.data.datamodule import FewShotDataModule
 from fss.guards import FiniteLoss
 from fss.meta_learner import MetaLearner
 from fss.preparation import check_processes, forget_earlier, note_settings, prepare_folder
 from fss.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
-from fss.resume import BestCheckpoint, LastCheckpoint, StepSeeds, WholeCheckpoints
+from fss.resume import LAST, BestCheckpoint, LastCheckpoint, StepSeeds, WholeCheckpoints
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import count_parameters
 
@@ -66,10 +72,20 @@ def begin(cfg: DictConfig) -> Path | None:
     folder, first = Path(cfg.run_dir), _is_first()
     checkpoint = prepare_folder(folder / CHECKPOINTS, cfg.resume, first)
     if first:
-        settings: Any = OmegaConf.to_container(cfg, resolve=True)
-        note_settings(folder / SETTINGS, settings, cfg.resume)
+        note_settings(folder / SETTINGS, settings_of(cfg), cfg.resume)
         _print_settings(cfg)
     return checkpoint
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """Every setting of a run as plain values."""
+    # a base learner has settings of its own in place of these
+    unused = ("learner", "datamodule", "tuning") if cfg.method.name == "base" else ()
+    return {
+        str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in cfg.items()
+        if key not in unused
+    }
 
 
 def _is_first() -> bool:
@@ -182,10 +198,40 @@ def build_trainer(
     plugins: list[Any] = [WholeCheckpoints()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # LastCheckpoint hears the signals
-    wanted = with_logger and cfg.logger.logger is not None
-    logger = instantiate(cfg.logger.logger, _convert_="all") if wanted else False
-    callbacks = [RichProgressBar(), *callbacks]
-    return instantiate(cfg.trainer, logger=logger, callbacks=callbacks, plugins=plugins, _convert_="all")
+    loggers = build_loggers(cfg) if with_logger else []
+    callbacks = [progress_display(), *callbacks]
+    return instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins, _convert_="all")
+
+
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """The loggers of a configuration.
+
+    Raises:
+        ValueError: W&B is to log live, but knows no account; it would ask for one in the middle of things.
+    """
+    loggers: list[Logger] = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
+    live = any(isinstance(logger, WandbLogger) for logger in loggers) and not cfg.logger.wandb.offline
+    if live and os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
+        raise ValueError(
+            "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
+        )
+    return loggers
+
+
+def monitors(cfg: DictConfig) -> list[lightning.Callback]:
+    """What watches a training: for the terminal, and for loggers if there are any."""
+    callbacks: list[lightning.Callback] = [Speed(), ClassScores()]
+    if cfg.logger:
+        callbacks += [LearningRateMonitor("step"), SingularValues()]
+        if cfg.method.name != "base":  # which knows no episodes
+            callbacks.append(EpisodePanels(**cfg.panels))
+    return callbacks
+
+
+def log_configuration(cfg: DictConfig, trainer: lightning.Trainer) -> None:
+    """Gives loggers the whole configuration and the revision of the program."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**settings_of(cfg), "git_revision": git_revision()})
 
 
 def safeguards(cfg: DictConfig) -> list[lightning.Callback]:
@@ -215,11 +261,29 @@ def print_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> None:
     Console().print(table)
 
 
-def print_base_learner(checkpoints: ModelCheckpoint) -> None:
-    """Says how well a base learner did at its best, and where that is."""
-    console = Console()
-    console.print(f"mIoU of the base classes: {float(checkpoints.best_model_score or 0):.3f}")
-    console.print(f"Base learner: {checkpoints.best_model_path}", soft_wrap=True)
+def print_end(cfg: DictConfig, trainer: lightning.Trainer) -> None:
+    """Says where the weights are and what to do with them."""
+    checkpoints = trainer.checkpoint_callback
+    assert isinstance(checkpoints, ModelCheckpoint)
+    if not trainer.is_global_zero:
+        return
+    if cfg.method.name == "base":
+        typed = HydraConfig.get().overrides.task
+        best = os.path.relpath(checkpoints.best_model_path)
+        score = float(checkpoints.best_model_score or 0)
+        again = [o for o in typed if not o.startswith(("method", "batch_size", "run"))]
+        rows = {
+            "Base learner": f"{best}, mIoU of the base classes: {score:.3f}",
+            "BAM with it": shlex.join(["python", "train.py", "method=bam", *again]),
+        }
+    else:
+        rows = {
+            "Checkpoint": os.path.relpath(Path(cfg.run_dir) / CHECKPOINTS / LAST),
+            "Evaluate again": shlex.join(["python", "evaluate.py", f"run_dir={cfg.run_dir}"]),
+            "Compare runs": shlex.join(["python", "-m", "fss.report", cfg.outputs]),
+        }
+    for label, text in rows.items():
+        print(f"{label + ':':<16}{text}")
 
 
 def write_training(folder: Path, segmenter: FewShotSegmenter | BaseSegmenter, timer: Timer) -> None:
@@ -229,3 +293,12 @@ def write_training(folder: Path, segmenter: FewShotSegmenter | BaseSegmenter, ti
     forget_earlier(folder / CHECKPOINTS)
     trained = sum(part.trained for part in count_parameters(segmenter))
     write_json(folder / TRAINING, {"seconds": round(timer.time_elapsed("train"), 1), "parameters": trained})
+
+
+def git_revision() -> str | None:
+    """The revision of the program; None where it is no checkout."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git: the result stands without it
+        return None

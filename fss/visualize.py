@@ -5,6 +5,7 @@ Shapes: K shots, S image side, h w feature height and width.
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,8 @@ class EpisodePicture(NamedTuple):
         support_mask: (K, S, S).
         prediction: (S, S), 0 or 1; None where nothing was predicted.
         prior: (h, w) in 0..1; None where there is none.
-        iou: Foreground IoU of this episode, in 0..1.
+        base: (S, S), what a base learner sees: 0 nothing, base classes from 1; None without one.
+        iou: Foreground IoU of this episode, in 0..1; None where nothing was predicted.
     """
 
     title: str
@@ -42,7 +44,12 @@ class EpisodePicture(NamedTuple):
     support_mask: Tensor
     prediction: Tensor | None = None
     prior: Tensor | None = None
+    base: Tensor | None = None
     iou: float | None = None
+
+    @property
+    def caption(self) -> str:
+        return self.title if self.iou is None else f"{self.title}   IoU {self.iou:.2f}"
 
 
 def outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
@@ -61,8 +68,30 @@ def outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) ->
     return cv2.drawContours(shown, contours, -1, color, thickness=max(1, len(image) // 128), lineType=cv2.LINE_AA)
 
 
+def heat_map(prior: Tensor, side: int) -> np.ndarray:
+    """A prior mask (h, w) in 0..1 as an RGB picture (side, side, 3), dark to bright."""
+    heat = cv2.resize((prior.float().cpu().numpy() * 255).astype(np.uint8), (side, side))
+    return cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+
+
+def base_map(image: np.ndarray, base: Tensor) -> np.ndarray:
+    """Tints what a base learner recognises, each class in a colour of its own.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        base: (h, w): 0 nothing, base classes from 1.
+    """
+    shown = image.copy()
+    labels = base.cpu().numpy()
+    for label in np.unique(labels[labels > 0]):
+        # hues a golden section apart differ for neighbouring numbers
+        color = 255 * np.array(colorsys.hsv_to_rgb(label * 0.618 % 1, 0.8, 1.0))
+        shown[labels == label] = (0.5 * shown[labels == label] + 0.5 * color).astype(np.uint8)
+    return shown
+
+
 def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.Image:
-    """One row an episode: supports with their masks, query, truth, prediction, prior mask.
+    """One row an episode: supports with their masks, query, truth, prediction, prior mask, base map if any.
 
     Args:
         episodes: At least one; all with the same number of supports and the same parts.
@@ -71,8 +100,15 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
     shots = len(episodes[0].support)
     headings = [f"support {k + 1}" if shots > 1 else "support" for k in range(shots)]
     headings += ["query", "truth"]
-    headings += ["prediction"] if episodes[0].prediction is not None else []
-    headings += ["prior mask"] if episodes[0].prior is not None else []
+    headings += [
+        heading
+        for heading, part in (
+            ("prediction", episodes[0].prediction),
+            ("prior mask", episodes[0].prior),
+            ("base map", episodes[0].base),
+        )
+        if part is not None
+    ]
     step = tile + _MARGIN
     row = step + _CAPTION
     sheet = Image.new("RGB", (len(headings) * step + _MARGIN, len(episodes) * row + _HEADER), "white")
@@ -85,8 +121,7 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
         for column, tile_image in enumerate(_tiles(episode)):
             resized = cv2.resize(tile_image, (tile, tile), interpolation=cv2.INTER_AREA)
             sheet.paste(Image.fromarray(resized), (_MARGIN + column * step, top))
-        caption = episode.title if episode.iou is None else f"{episode.title}   IoU {episode.iou:.2f}"
-        draw.text((_MARGIN, top + tile + 2), caption, "black", font)
+        draw.text((_MARGIN, top + tile + 2), episode.caption, "black", font)
     return sheet
 
 
@@ -99,10 +134,10 @@ def save_sheet(episodes: Sequence[EpisodePicture], path: Path) -> None:
 
 
 def _tiles(episode: EpisodePicture) -> list[np.ndarray]:
-    query = _as_picture(episode.query)
+    query = as_picture(episode.query)
     tiles = [
         *(
-            outline(_as_picture(image), mask.cpu().numpy(), TRUTH_COLOR)
+            outline(as_picture(image), mask.cpu().numpy(), TRUTH_COLOR)
             for image, mask in zip(episode.support, episode.support_mask, strict=True)
         ),
         query,
@@ -113,11 +148,12 @@ def _tiles(episode: EpisodePicture) -> list[np.ndarray]:
         prediction[episode.query_mask.cpu().numpy() == 255] = 255
         tiles.append(outline(query, prediction, PREDICTION_COLOR))
     if episode.prior is not None:
-        side = len(query)
-        heat = cv2.resize((episode.prior.float().cpu().numpy() * 255).astype(np.uint8), (side, side))
-        tiles.append(cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB))
+        tiles.append(heat_map(episode.prior, len(query)))
+    if episode.base is not None:
+        tiles.append(base_map(query, episode.base))
     return tiles
 
 
-def _as_picture(image: Tensor) -> np.ndarray:
+def as_picture(image: Tensor) -> np.ndarray:
+    """(S, S, 3) uint8 from an image (3, S, S) in 0..255 of any type."""
     return np.ascontiguousarray(image.permute(1, 2, 0).round().byte().cpu().numpy())

@@ -1,4 +1,4 @@
-"""Every combination of the configuration groups composes and builds what it names."""
+"""The configuration groups compose, in every combination where they meet, and build what they name."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 @pytest.mark.parametrize(
     "combination",
     list(
-        itertools.product(
-            *map(members, ("dataset", "trainer", "logger", "optimizer", "experiment")), ("train", "evaluate")
-        )
+        itertools.product(*map(members, ("dataset", "trainer", "optimizer", "experiment")), ("train", "evaluate"))
     ),
     ids="-".join,
 )
@@ -64,7 +62,25 @@ def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
     assert datamodule.eval_transform.size == cfg.dataset.size  # type: ignore[attr-defined]
     trainer = runs.build_trainer(cfg, runs.safeguards(cfg))
     assert trainer.max_epochs == cfg.dataset.epochs
-    assert bool(trainer.loggers) == (cfg.logger.logger is not None)
+    assert len(trainer.loggers) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "built"),
+    [
+        ("logger=csv", ["CSVLogger"]),
+        ("logger=wandb", ["WandbLogger"]),
+        ("logger=tensorboard", ["TensorBoardLogger"]),
+        ("logger=[tensorboard,csv,wandb]", ["TensorBoardLogger", "CSVLogger", "WandbLogger"]),
+        ("logger=none", []),
+        ("logger=[]", []),
+    ],
+)
+@pytest.mark.parametrize("method", ["pfenet", "base"])
+def test_loggers(override: str, built: list[str], method: str, tmp_path: Path) -> None:
+    cfg = composed(override, f"method={method}", f"run_dir={tmp_path}")
+    assert [type(logger).__name__ for logger in runs.build_loggers(cfg)] == built
+    assert not list(tmp_path.iterdir())  # nothing is opened before a run
 
 
 def test_base_learner_is_found_by_bam_without_being_told() -> None:

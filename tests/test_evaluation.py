@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from fss.data.episodes import EpisodeDataset
 from fss.data.evaluation import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
 from fss.data.index import build_index, build_pool
 from fss.data.transforms import EvaluationTransform
-from fss.evaluation import Reuse, draw, evaluate, finish
+from fss.evaluation import Reuse, evaluate, finish, pictures_of
 from fss.heads import BAM, Baseline, Head, PFENet, Prediction, PriorMask
 from fss.journal import Entry, Journal
 from fss.metrics import episode_integers, predict_at_original_size
@@ -35,6 +38,7 @@ from fss.tuning import svf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+ROOT = Path(__file__).parent.parent
 SEEDS, COUNT = (321, 5), 14
 PLENTY = Reuse(limit_gb=1.0)
 Integers = dict[tuple[int, int], tuple[int, int, int, int]]  # by seed and id
@@ -346,7 +350,7 @@ def test_bad_settings(seeds: tuple[int, ...], count: int, setting: Reuse, messag
 
 def test_pictures_of_episodes() -> None:
     made, episodes = segmenter(HEADS["pfenet, 3 shots"][1], 3), dataset(3)
-    pictures = draw(trainer(), made, episodes, seed=5, ids=range(3))
+    pictures = pictures_of(trainer(), made, episodes, seed=5, ids=range(3))
     assert len(pictures) == 3
     drawn = with_seed(episodes, 5)
     for i, picture in enumerate(pictures):
@@ -453,3 +457,22 @@ def test_journal_of_several_processes(tmp_path: Path) -> None:
     assert sorted(journal.read()) == entries[1::2], "another evaluation has taken the first one's place"
     journal.remove()
     assert not list(tmp_path.iterdir())
+
+
+# Processes
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_started_again_are_as_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.interrupted"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["killed"] == [-9, -9]
+    assert result["noted"] == 8
+    assert not result["written before its end"]
+    assert result["files"] == ["episodes.csv", "metrics.csv", "metrics.json"]
+    assert result["miou"] > 0
+    assert result["two as one"]
+    assert result["resumed as one"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,29 @@ def test_evaluation_settings_go_over_those_of_the_run(trained: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_both_checkpoints_and_another_shot(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = metrics(trained)
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    start("evaluate", "checkpoint=both", "episodes=3")
+    assert "selected on the test classes" in capsys.readouterr().out
+    start("evaluate", "shot=2", "train_shot=1")
+    found = {p.parent.name: json.loads(p.read_text()) for p in run_folder(tmp_path).rglob("metrics.json")}
+    assert found.keys() == {f"{n}-custom-3x321" for n in ("last", "best")} | {
+        "last-custom-6x321",
+        "last-custom-6x321-2shot",
+    }
+    assert [found[f"{n}-custom-3x321"]["selection"] for n in ("last", "best")] == ["none", "novel classes"]
+    two = found["last-custom-6x321-2shot"]
+    assert (two["shot"], two["train_shot"]) == (2, 1)
+    assert two["trained_parameters"] == before["trained_parameters"] > 0
+    with pytest.raises(FileNotFoundError, match="train_shot=K"):
+        start("evaluate", "shot=2")
+
+
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(trained: Path, tmp_path: Path) -> None:
     succeed("train.py", *SMALL, "logger=wandb", "dataset.num_workers=2", cwd=tmp_path)
     assert integers(metrics(tmp_path)) == integers(metrics(trained))
@@ -195,6 +219,8 @@ def test_bam_in_its_two_stages(
         assert 0 <= content["rules"][rule]["all"] <= 1
     assert content["threshold"] == 0.5
     assert metrics(tmp_path)["miou"] == before["miou"]  # the standard result stays
+    with pytest.raises(ValueError, match="a BAM of shot=1 got 2 supports"):
+        start("evaluate", *small, "shot=2", "train_shot=1")
 
 
 @pytest.mark.slow

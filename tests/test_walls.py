@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted([*ROOT.glob("fss/**/*.py"), ROOT / "train.py", ROOT / "evaluate.py"])
+SOURCES = sorted(
+    [*ROOT.glob("fss/**/*.py"), *ROOT.glob("hydra_plugins/*.py"), ROOT / "train.py", ROOT / "evaluate.py"]
+)
 MAY_IMPORT_LIGHTNING = {
     "fss/meta_learner.py",
     "fss/base_learner.py",
@@ -24,7 +26,14 @@ MAY_IMPORT_LIGHTNING = {
     "train.py",
     "evaluate.py",
 }
-MAY_IMPORT_HYDRA = {"train.py", "evaluate.py", "fss/runs.py", "fss/evaluations.py", "fss/data/check.py"}
+MAY_IMPORT_HYDRA = {
+    "train.py",
+    "evaluate.py",
+    "fss/runs.py",
+    "fss/evaluations.py",
+    "fss/data/check.py",
+    "hydra_plugins/process_launcher.py",
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -50,8 +59,9 @@ def files(folder: str) -> list[Path]:
 
 
 def test_only_few_modules_know_lightning() -> None:
+    callbacks = {str(path.relative_to(ROOT)) for path in files("fss/callbacks")}
     users = {str(path.relative_to(ROOT)) for path in SOURCES if touches(path, "lightning")}
-    assert users <= MAY_IMPORT_LIGHTNING
+    assert users <= MAY_IMPORT_LIGHTNING | callbacks
 
 
 def test_only_the_scripts_know_hydra() -> None:

@@ -77,6 +77,12 @@ class BaseDataModule(lightning.LightningDataModule):
                     "batch_size"
                 )
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """All classes of the validation pictures; class id c is at c - 1."""
+        assert self._eval is not None, "call setup first"
+        return self._eval.reader.classes
+
     def _dataset(self, reader: Reader, transform: Transform, description: str) -> BaseImages:
         self.base_classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme).base
         index = build_index(reader, description)

@@ -1,0 +1,34 @@
+"""How many episodes are trained on in a second."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import lightning
+
+STEPS = 20  # that the speed is measured over
+KEY = "train/episodes_per_second"
+
+
+class Speed(lightning.Callback):
+    """Logs episodes (of a base learner: pictures) a second, over all processes and an epoch's last 20 steps."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # anew each epoch: what lies between, validation above all, does not count
+        self._ends: deque[tuple[float, int]] = deque(maxlen=STEPS + 1)  # of steps: time, episodes of the step
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._ends.append((time.perf_counter(), len(batch[0]) * trainer.world_size))
+        (first, begun), (last, _) = self._ends[0], self._ends[-1]
+        if last > first:
+            episodes = sum(count for _, count in self._ends) - begun
+            pl_module.log(KEY, episodes / (last - first), prog_bar=True, batch_size=1)
