@@ -48,8 +48,7 @@ def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> float:
         load_base_learner(segmenter, base_checkpoint)
     segmenter.tune(instantiate(cfg.tuning.apply))
     runs.print_parameters(segmenter)
-    if cfg.compile:
-        segmenter.compile()
+    runs.compile_network(cfg, segmenter)
     learner = runs.build_learner(cfg, segmenter)
     trainer, timer = fit(cfg, learner, datamodule, checkpoint)
     runs.write_training(Path(cfg.run_dir), segmenter, timer)
@@ -65,6 +64,7 @@ def train_base_learner(cfg: DictConfig, checkpoint: Path | None) -> float:
     datamodule.setup("fit")
     classes = len(datamodule.base_classes)
     segmenter = runs.build_base_segmenter(cfg, classes)
+    runs.compile_network(cfg, segmenter)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=classes, _convert_="all")
     runs.print_parameters(segmenter)
     trainer, timer = fit(cfg, learner, datamodule, checkpoint)

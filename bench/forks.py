@@ -35,15 +35,17 @@ def start(
     environment: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
     script: str = "train.py",
+    small: bool = True,
 ) -> int:
     """Starts a script in a folder, where its output goes to log.txt.
 
     Args:
         folder: Where it runs.
-        overrides: Settings, besides `SETTINGS`.
+        overrides: Settings.
         environment: Variables to set.
         before: What to do in the new process first.
         script: train.py or evaluate.py.
+        small: Whether `SETTINGS` come before them, on one thread.
 
     Returns:
         The process id.
@@ -59,10 +61,11 @@ def start(
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(environment or {})
-        torch.set_num_threads(1)
+        if small:
+            torch.set_num_threads(1)
         if before:
             before()
-        sys.argv = [script, *SETTINGS, *overrides]
+        sys.argv = [script, *(SETTINGS if small else []), *overrides]
         runpy.run_path(str(ROOT / script), run_name="__main__")
         code = 0
     except SystemExit as leave:

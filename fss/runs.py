@@ -157,6 +157,13 @@ def _build_backbone(cfg: DictConfig, pretrained: bool) -> Backbone:
     return instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
 
 
+def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseSegmenter) -> None:
+    """Has a network compiled at its first training step if `compile` says so; evaluation takes a plain copy."""
+    if cfg.compile:
+        torch.compiler.reset()  # what an earlier job of a sweep left would make the sizes of this one symbols
+        segmenter.compile(dynamic=False)
+
+
 def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:
     """The LightningModule around a segmenter, with the optimisation that the tuning declares."""
     return instantiate(cfg.learner, segmenter=segmenter, _convert_="all")

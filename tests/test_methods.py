@@ -142,7 +142,7 @@ def test_trains_and_evaluates(
     before = {n: p.detach().clone() for n, p in segmenter.named_parameters()}
     learner = runs.build_learner(cfg, segmenter)
     assert isinstance(learner, MetaLearner)
-    trainer = two_steps(limit_val_batches=0)
+    trainer = two_steps(num_sanity_val_steps=0, check_val_every_n_epoch=1000)
     trainer.fit(learner, datamodule=datamodule)
     assert trainer.global_step == 2
     moved = {n for n, p in segmenter.named_parameters() if not torch.equal(p, before[n])}

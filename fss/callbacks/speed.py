@@ -15,9 +15,12 @@ KEY = "train/episodes_per_second"
 class Speed(lightning.Callback):
     """Logs episodes (of a base learner: pictures) a second, over all processes and an epoch's last 20 steps."""
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        # anew each epoch: what lies between, validation above all, does not count
+    def __init__(self) -> None:
         self._ends: deque[tuple[float, int]] = deque(maxlen=STEPS + 1)  # of steps: time, episodes of the step
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # Anew each epoch: what lies between, validation above all, does not count. A resumed epoch has no start.
+        self._ends.clear()
 
     def on_train_batch_end(
         self,
