@@ -6,11 +6,14 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
 import wandb
+from lightning.pytorch.demos.boring_classes import BoringModel
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -189,6 +192,20 @@ def test_a_terminal_gets_a_bar_and_a_table(monkeypatch: pytest.MonkeyPatch) -> N
     shown = terminal.export_text()
     assert all(f"[b]class {i}" in shown and f"{i / 100:.3f}" in shown for i in range(25))
     assert len(shown.splitlines()) < 20  # side by side
+
+
+def test_lines_while_validation_and_test_take_long(capfd: pytest.CaptureFixture[str]) -> None:
+    settings: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=2, limit_val_batches=2, limit_test_batches=3,
+        callbacks=[LogLines(seconds=0)], **settings,
+    )  # fmt: skip
+    trainer.fit(BoringModel())
+    trainer.test(BoringModel(), verbose=False)
+    lines = [line.strip() for line in capfd.readouterr().out.splitlines()]
+    assert [line for line in lines if line.startswith("validation")] == ["validation 1/2", "validation 2/2"]
+    told = [line.partition("  ETA")[0] for line in lines if line.startswith("test ")]
+    assert told == ["test 1/3", "test 2/3", "test 3/3"]
 
 
 def test_live_logging_without_an_account_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ class LogLines(ProgressBar):
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         if not trainer.sanity_checking and self._is_due():
-            self._line(f"  validation {args[3] + 1}/{self.total_val_batches_current_dataloader}")
+            self._line(f"  validation {args[3] + 1}/{trainer.num_val_batches[0]}")
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:
@@ -112,7 +112,7 @@ class LogLines(ProgressBar):
 
     def on_test_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         if self._is_due():
-            done, total = args[3] + 1, self.total_test_batches_current_dataloader
+            done, total = args[3] + 1, trainer.num_test_batches[0]
             seconds = (time.monotonic() - self._test_began) / done * (total - done)
             self._line(f"test {done}/{total}  ETA {timedelta(seconds=round(seconds))}")
 
