@@ -1,8 +1,9 @@
 # make setup   virtual environment with all that is needed (once; 5 GB, some minutes)
 # make demo    few-shot segmentation of objects never trained on, on the embedded data, in five minutes
-# make test    all tests
+# make test    all tests, two at a time (JOBS=8: eight; each needs up to 4 GB)
 # make lint    ruff and mypy
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -20,7 +21,7 @@ demo: setup
 	$(BIN)/python -m fss.report outputs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

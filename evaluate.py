@@ -29,7 +29,7 @@ from fss.tables import folds_table
 def main(cfg: DictConfig) -> None:
     done = [metrics for asked in evaluations.asked(cfg) if (metrics := evaluate(asked))]
     for _, folds in groupby(done, key=lambda metrics: metrics["checkpoint"]):
-        if len(together := list(folds)) > 1:
+        if len(together := list(folds)) > 1 and runs.is_first():
             Console().print(folds_table(together))
 
 

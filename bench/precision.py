@@ -1,4 +1,4 @@
-"""Loss curves of float32 beside those of bfloat16 with compiled networks, and what a step of each costs.
+"""Loss curves in float32 beside those in bfloat16 with a compiled network, and what a step of each costs.
 
     python -m bench.precision [--steps 200] [--out DIR] [SETTING=VALUE ...]
     python -m bench.precision dataset=pascal5i dataset.root=DIR backbone=resnet50
@@ -26,9 +26,9 @@ from fss.meta_learner import MetaLearner
 
 VARIANTS = {
     "float32": ["precision=32-true", "tf32=false"],
-    "bfloat16, compiled": ["precision=bf16-mixed", "compile=true"],
+    "bfloat16": ["precision=bf16-mixed", "compile=true"],
 }
-COLOURS = {"float32": "#1f77b4", "bfloat16, compiled": "#d62728"}
+COLOURS = {"float32": "#1f77b4", "bfloat16": "#d62728"}
 COMMON = ["logger=none", "pictures=0", "dataset.val_episodes=1", "episodes=1"]
 
 
@@ -98,8 +98,8 @@ def main() -> int:
     curves: dict[str, dict[str, list[float]]] = {}
     over = max(1, given.steps // 10)
     rows = [
-        "| method | precision | loss, first steps | loss, last steps | ms a step | GPU memory (GiB) |",
-        "|---|---|---|---|---|---|",
+        "| method | precision | loss, first steps | loss, last steps | apart by at most | ms a step | GPU (GiB) |",
+        "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -123,7 +123,7 @@ def main() -> int:
                     *episodes,
                     *own,
                     f"method={method}",
-                    f"run_dir={method}-{name.split(',')[0]}",
+                    f"run_dir={method}-{name}",
                 ]
                 if wait(start(folder, *overrides, before=partial(record, file), small=False)):
                     print((folder / "log.txt").read_text(), file=sys.stderr)
@@ -137,7 +137,12 @@ def main() -> int:
                 )
                 memory = f"{recorded['memory']:.1f}" if recorded["memory"] else "-"
                 ends = f"{fmean(losses[:over]):.4f} | {fmean(losses[-over:]):.4f}"
-                rows.append(f"| {method} | {name} | {ends} | {1000 * taken:.0f} | {memory} |")
+                # of the curves as drawn, relative to the first variant's
+                pairs = zip(
+                    *(smooth(curve, over) for curve in (losses, next(iter(curves[method].values())))), strict=True
+                )
+                apart = max(abs(a / b - 1) for a, b in pairs)
+                rows.append(f"| {method} | {name} | {ends} | {apart:.2%} | {1000 * taken:.0f} | {memory} |")
                 print(rows[-1], flush=True)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "precision.svg").write_text(figure(curves, over))

@@ -69,7 +69,7 @@ def begin(cfg: DictConfig) -> Path | None:
             f"trainer.max_steps={cfg.trainer.max_steps}: resume=true needs a run that ends with an epoch"
         )
     check_processes(build_trainer(cfg, (), with_logger=False), cfg.batch_size)
-    folder, first = Path(cfg.run_dir), _is_first()
+    folder, first = Path(cfg.run_dir), is_first()
     checkpoint = prepare_folder(folder / CHECKPOINTS, cfg.resume, first)
     if first:
         note_settings(folder / SETTINGS, settings_of(cfg), cfg.resume)
@@ -88,7 +88,7 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is the first of a run's processes, which alone prints and writes."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
@@ -115,7 +115,7 @@ def _missing(settings: Any, path: str = "") -> list[str]:
 def _quiet_lightning() -> None:
     """Leaves out what Lightning says at every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if not _is_first():
+    if not is_first():
         logging.getLogger("fss").setLevel(logging.ERROR)  # the others would say the same
     # the backbone is meant to be in eval mode while it trains
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
@@ -256,7 +256,7 @@ def safeguards(cfg: DictConfig) -> list[lightning.Callback]:
 
 def print_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> None:
     """Prints how many parameters of each part are trained."""
-    if not _is_first():
+    if not is_first():
         return
     table = Table("part", title="Parameters", title_justify="left")
     table.add_column("trained", justify="right")
@@ -295,7 +295,7 @@ def print_end(cfg: DictConfig, trainer: lightning.Trainer) -> None:
 
 def write_training(folder: Path, segmenter: FewShotSegmenter | BaseSegmenter, timer: Timer) -> None:
     """Notes beside a run's checkpoints how long it trained (seconds) and how many parameters."""
-    if not _is_first():
+    if not is_first():
         return
     forget_earlier(folder / CHECKPOINTS)
     trained = sum(part.trained for part in count_parameters(segmenter))

@@ -7,8 +7,11 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from fss.results import Spread, spread
+
+_KEYS = ("miou", "fb_iou")
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> Group:
@@ -17,29 +20,23 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
     where = f"{metrics['dataset']}, fold {metrics['fold']}"
     if metrics["train_dataset"] != metrics["dataset"]:
         where = f"{metrics['dataset']}, classes new to fold {metrics['fold']} of {metrics['train_dataset']}"
-    told = [
-        where,
-        f"{metrics['shot']}-shot",
-        f"{metrics['method']}, {metrics['tuning'] if metrics['trained_parameters'] != 0 else 'training-free'}",
-        metrics["backbone"],
-    ]
-    how = f"checkpoint {metrics['checkpoint']}, " if metrics["trained_parameters"] != 0 else ""
-    how += f"protocol {metrics['protocol']}: {metrics['episodes']} episodes"
+    how = f"{_which(metrics)}protocol {metrics['protocol']}: {metrics['episodes']} episodes"
     how += f" x {len(seeds)} seeds" if len(seeds) > 1 else f", seed {metrics['eval_seeds'][0]}"
     how += f", {metrics['eval_classes']} classes" if metrics["eval_classes"] != "novel" else ""
     how += ", supports as boxes" if metrics["support_annotation"] == "box" else ""
     table = Table("")
     _add_columns(table, "IoU", len(seeds) > 1)
     table.add_column("episodes", justify="right")
-    for name, scores in metrics["classes"].items():
-        episodes = sum(seed["classes"][name]["episodes"] for seed in seeds if name in seed["classes"])
-        table.add_row(name, *_cells(Spread(scores["iou"], scores["iou_std"], None), len(seeds) > 1), str(episodes))
+    for name in metrics["classes"]:
+        own = [seed["classes"][name] for seed in seeds if name in seed["classes"]]
+        cells = _cells(spread([scores["iou"] for scores in own]), len(seeds) > 1)
+        table.add_row(Text(name), *cells, str(sum(scores["episodes"] for scores in own)))  # a name is no markup
     table.add_section()
     for label, key in (("mIoU", "miou"), ("FB-IoU", "fb_iou")):
         value = Spread(metrics[key], metrics[f"{key}_std"], metrics[f"{key}_interval"])
         table.add_row(label, *_cells(value, len(seeds) > 1), "", style="bold" if key == "miou" else None)
     notes = [] if metrics["selection"] == "none" else ["This checkpoint was selected on the test classes."]
-    return Group(", ".join(told), how, table, *notes)
+    return Group(f"{where}, {_what(metrics)}", how, table, *notes)
 
 
 def folds_table(folds: Sequence[Mapping[str, Any]]) -> Group:
@@ -56,13 +53,19 @@ def folds_table(folds: Sequence[Mapping[str, Any]]) -> Group:
     means = (_cells(spread(mean_of_folds(folds, key)), several) for key in _KEYS)
     table.add_row("mean", *(cell for part in means for cell in part), style="bold")
     return Group(
-        f"{first['dataset']}, {first['shot']}-shot, {first['method']}, {first['tuning']}, {first['backbone']}",
-        f"checkpoint {first['checkpoint']}, protocol {first['protocol']}",
+        f"{first['dataset']}, {_what(first)}",
+        f"{_which(first)}protocol {first['protocol']}",
         table,
     )
 
 
-_KEYS = ("miou", "fb_iou")
+def _what(metrics: Mapping[str, Any]) -> str:
+    tuning = metrics["tuning"] if metrics["trained_parameters"] != 0 else "training-free"
+    return f"{metrics['shot']}-shot, {metrics['method']}, {tuning}, {metrics['backbone']}"
+
+
+def _which(metrics: Mapping[str, Any]) -> str:
+    return f"checkpoint {metrics['checkpoint']}, " if metrics["trained_parameters"] != 0 else ""
 
 
 def mean_of_folds(folds: Sequence[Mapping[str, Any]], key: str) -> list[float]:

@@ -56,6 +56,7 @@ class Logged:
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     root = tmp_path_factory.mktemp("logged")
+    wandb.teardown()  # a test before may have set it up, online
     with pytest.MonkeyPatch.context() as patch, open(root / "printed", "w") as printed:
         patch.chdir(root)
         patch.setattr("sys.stdout", printed)

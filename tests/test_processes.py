@@ -13,8 +13,10 @@ import pytest
 import torch
 from tiny import CHANNELS, TinyBackbone
 
+from fss.base_learner import BaseLearner
+from fss.base_segmenter import BaseSegmenter
 from fss.data.loading import batch_size_of_each, training_batches
-from fss.heads import BAM, Baseline, Head, PFENet
+from fss.heads import BAM, Baseline, Head, PFENet, PSPHead
 from fss.preparation import check_processes
 from fss.segmenter import FewShotSegmenter
 from fss.tuning import svf
@@ -109,3 +111,19 @@ def test_processes_that_would_train_apart(monkeypatch: pytest.MonkeyPatch) -> No
     check_processes(together, 8)
     with pytest.raises(ValueError, match="batch_size=7"):
         check_processes(together, 7)
+
+
+def test_base_learner_is_not_trained_on_norms_of_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 3, 8))
+    learner = BaseLearner(segmenter, 3, lambda groups: torch.optim.SGD(groups), 0.1, 0.1)
+    for device, processes in (("cpu", 1), ("cuda", 2), ("cpu", 2)):
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        trainer = SimpleNamespace(world_size=processes, strategy=strategy)
+        monkeypatch.setattr(BaseLearner, "trainer", trainer)
+        if (device, processes) == ("cpu", 2):
+            with pytest.raises(ValueError, match=r"method=base .* on GPUs.*trainer=cpu"):
+                learner.configure_model()
+        else:
+            learner.configure_model()
+        norms = [type(m).__name__ for m in learner.modules() if "Norm" in type(m).__name__]
+        assert set(norms) == {"BatchNorm2d" if processes == 1 else "SyncBatchNorm"}
