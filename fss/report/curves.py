@@ -98,7 +98,7 @@ def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
     }
     with mpl.rc_context({**settings, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9, 2.8), layout="constrained")
-        for axes, (column, label, factor) in zip(figure.subplots(1, 2), _PANELS, strict=True):
+        for axes, (column, label, factor) in zip(figure.subplots(1, 2, sharex=True), _PANELS, strict=True):
             for run in runs:
                 steps, values = read_logs(run.folder / LOGS).get(column, (np.empty(0), np.empty(0)))
                 parts = [p for p in np.array_split(np.arange(len(steps)), _POINTS) if len(p)]

@@ -15,7 +15,7 @@ from fss.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
 # setting that was typed may make another recipe.
 _NOT_OWN = re.compile(
     r"(fold|shot|seed|dataset|method|backbone|tuning|logger|trainer|protocol|episodes|seeds|outputs|pictures|run_dir)="
-    r"|(cache_gb|precision|tf32|compile|resume|keep_best|save_minutes)="
+    r"|(cache_gb|precision|tf32|compile|resume|keep_best|save_minutes|tags)="
     r"|dataset\.(root|exclude_novel|num_workers|eval_batch_size|val_episodes)="
     r"|trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|enable_progress_bar)="
     r"|(hydra|logger|panels|reuse)\.|method\.base_(seed|checkpoint)="
