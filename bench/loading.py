@@ -1,6 +1,6 @@
 """What loading costs: a training image, ours beside the published recipe, and the index of a large data set.
 
-    PYTHONPATH=. python bench/loading.py [--images 100] [--runs 5] [--pictures 82000]
+    python -m bench.loading [--images 100] [--runs 5] [--pictures 82000]
 
 Training images: milliseconds of one core (processor time, one thread) from files to a batch of 4 episodes, on the
 same JPEGs of 500 x 375 pixels and masks, in paired runs; medians. The published recipe is written plainly: OpenCV

@@ -1,6 +1,6 @@
 """Memory of a loader over many episodes of the embedded data, which should not grow.
 
-    PYTHONPATH=. python bench/memory.py [--episodes 100000] [--workers 2]
+    python -m bench.memory [--episodes 100000] [--workers 2]
 
 Prints the proportional memory (shared pages counted once) of this process and its workers, in MiB. The first pass
 over the pictures paints them into shared memory; after that nothing should be added.

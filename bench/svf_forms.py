@@ -1,6 +1,6 @@
 """Milliseconds of a training step of SVF convolutions, factored and composed, beside what the layer chooses.
 
-    PYTHONPATH=. python bench/svf_forms.py [--repeats 7]
+    python -m bench.svf_forms [--repeats 7]
 
 Layers are those of a dilated ResNet-50 at 473 pixels, one picture; forward and backward, median of the repeats.
 """
