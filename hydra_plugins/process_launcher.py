@@ -156,7 +156,8 @@ def _passing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
         received.append(number)
         send(number)
 
-    before = {number: signal.signal(number, handle) for number in PASSED_ON}
+    heeded = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield received
     finally:

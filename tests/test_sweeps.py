@@ -41,6 +41,10 @@ def main(cfg):
         signal.signal(signal.SIGTERM, save)
         Path("waiting").touch()
         time.sleep(600)
+    if cfg.do == "pause":
+        Path("waiting").touch()
+        while not Path("go").exists():
+            time.sleep(0.05)
     return 0.25
 
 main()
@@ -128,6 +132,24 @@ def test_a_signal_reaches_the_job_and_ends_the_sweep(app: list[str], tmp_path: P
         process.kill()
     assert (tmp_path / "saved").exists()
     assert [job[0] for job in jobs(tmp_path)] == ["wait"]
+
+
+def test_a_sweep_that_ignores_interrupts_goes_on(app: list[str], tmp_path: Path) -> None:
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", ignoring, *app, "-m", "do=pause,nothing"]  # as with nohup, or & in a script
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "waiting").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        (tmp_path / "go").touch()
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+    assert [job[0] for job in jobs(tmp_path)] == ["pause", "nothing"]
 
 
 @pytest.mark.slow
