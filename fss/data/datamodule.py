@@ -109,6 +109,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
         self.setting = setting
         self._keep = keeper(cache_gb)
+        self._told: set[int] = set()  # numbers of episodes that too few classes come in
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
 
@@ -196,7 +197,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         drawn = {self.evaluation.draw(i).class_id for i in range(episodes)}
         missed = sorted(set(self.evaluation.pool.images_of) - drawn)
         names = self.class_names
-        if missed:
+        if missed and episodes not in self._told:  # once, not at every validation
+            self._told.add(episodes)
             logger.warning(
                 "no episode among %d for: %s; more episodes would evaluate them",
                 episodes,
