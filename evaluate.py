@@ -19,10 +19,10 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fss import evaluations, runs
-from fss.checkpoints import load_checkpoint, save_published
-from fss.evaluations import Asked
-from fss.tables import folds_table
+from fss.cli import evaluations, runs
+from fss.cli.evaluations import Asked
+from fss.evaluation.tables import folds_table
+from fss.models.checkpoints import load_checkpoint, save_published
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")

@@ -16,9 +16,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
-from fss import evaluations, runs
-from fss.callbacks.logs import log_scalars
-from fss.checkpoints import load_base_learner
+from fss.cli import evaluations, runs
+from fss.models.checkpoints import load_base_learner
+from fss.training.logs import log_scalars
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

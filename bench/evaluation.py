@@ -24,18 +24,18 @@ from rich.table import Table
 from torch import Tensor
 
 import fss.svf.layers
-from fss.backbones import ResNetBackbone
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.data.transforms import EvaluationTransform
-from fss.evaluation import Reuse, evaluate
-from fss.heads import PFENet
+from fss.evaluation.engine import Reuse, evaluate
+from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import episode_integers
-from fss.results import EpisodeResult, summarize
-from fss.segmenter import FewShotSegmenter
-from fss.tuning import svf
+from fss.models.backbones import ResNetBackbone
+from fss.models.heads import PFENet
+from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import svf
 
 SEED = 321
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import lightning  # noqa: F401  # what all forks need
 import torch
 
-import fss.evaluations  # noqa: F401
+import fss.cli.evaluations  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 RUN = Path("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import forks
-from fss.journal import Journal
+from fss.evaluation.journal import Journal
 
 SETTINGS = [
     "method=prior",

@@ -37,17 +37,18 @@ from torch.utils.data import default_collate
 from torchvision.io import decode_jpeg, read_file
 
 from fss.data import index_cache
-from fss.data.coco import Coco
-from fss.data.coco_masks import Contents, digest, folder_of, mask_path, write_contents
 from fss.data.episodes import EpisodeDataset, collate
-from fss.data.folder import Folder
 from fss.data.index import Index, build_index, build_pool
 from fss.data.parallel import cores
 from fss.data.picture_cache import CachedReader, PictureCache
-from fss.data.pictures import read_image
 from fss.data.prepare.masks import write_mask
-from fss.data.reader import IGNORE, Reader
+from fss.data.readers.coco import Coco
+from fss.data.readers.coco_masks import Contents, digest, folder_of, mask_path, write_contents
+from fss.data.readers.folder import Folder
+from fss.data.readers.pictures import read_image
+from fss.data.readers.reader import Reader
 from fss.data.transforms import TrainingTransform
+from fss.labels import IGNORE
 
 HEIGHT, WIDTH, SIZE, SCALE = 375, 500, 473, (0.9, 1.1)  # PASCAL-5i
 BATCH = 4  # episodes of two images

@@ -18,8 +18,8 @@ import torch
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
+from fss.data.readers.shapes import Shapes
 from fss.data.sampler import EpisodeSampler
-from fss.data.shapes import Shapes
 from fss.data.transforms import TrainingTransform
 
 BATCH = 8

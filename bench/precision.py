@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from bench.forks import start, wait
-from fss.meta_learner import MetaLearner
+from fss.training.meta_learner import MetaLearner
 
 VARIANTS = {
     "float32": ["precision=32-true", "tf32=false"],

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.forks import RUN, start, wait
-from fss.meta_learner import MetaLearner
+from fss.training.meta_learner import MetaLearner
 
 SETTINGS = [
     "trainer=ddp",

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-import fss.resume
+import fss.training.callbacks.checkpoints
 from bench.forks import RUN, start, wait
-from fss.evaluation import Evaluation
-from fss.meta_learner import MetaLearner
-from fss.resume import STOPPED, BestCheckpoint, LastCheckpoint
+from fss.evaluation.engine import Evaluation
+from fss.training.callbacks.checkpoints import STOPPED, BestCheckpoint, LastCheckpoint
+from fss.training.meta_learner import MetaLearner
 
 SETTINGS = [
     "trainer=cpu",
@@ -83,8 +83,8 @@ MOMENTS = {
     "step": Moment((MetaLearner, "training_step", 4, kill), 3),
     "second-epoch": Moment((MetaLearner, "training_step", 9, kill), 8),
     "only-epochs": Moment((MetaLearner, "training_step", 9, kill), 6, minutes="null"),
-    "writing": Moment((fss.resume.os, "fsync", 3, kill), 2),
-    "writing-epoch": Moment((fss.resume.os, "fsync", 7, kill), 6),
+    "writing": Moment((fss.training.callbacks.checkpoints.os, "fsync", 3, kill), 2),
+    "writing-epoch": Moment((fss.training.callbacks.checkpoints.os, "fsync", 7, kill), 6),
     "validation": Moment((MetaLearner, "validation_step", 3, kill), 6),
     "best-before": Moment((BestCheckpoint, "on_train_epoch_end", 1, kill), 6),
     "best-written": Moment((LastCheckpoint, "on_train_epoch_end", 1, kill), 6),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fss.results import EpisodeResult, results_folder, summarize, write_json, write_results
+from fss.evaluation.results import EpisodeResult, results_folder, summarize, write_json, write_results
 
 CLASSES = {"shapes": ("star", "ring"), "pascal5i": ("cat", "dog"), "coco20i": ("kite", "oven")}
 

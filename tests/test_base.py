@@ -11,13 +11,13 @@ import torch
 from tiny import CHANNELS, TinyBackbone
 from torch import nn
 
-from fss.base_learner import BaseLearner
-from fss.base_segmenter import BaseSegmenter
-from fss.data.base import BaseImages, base_images
 from fss.data.base_datamodule import BaseDataModule
+from fss.data.base_images import BaseImages, base_images
 from fss.data.index import build_index
 from fss.data.transforms import EvaluationTransform, TrainingTransform
-from fss.heads import PSPHead
+from fss.models.base_segmenter import BaseSegmenter
+from fss.models.heads import PSPHead
+from fss.training.base_learner import BaseLearner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

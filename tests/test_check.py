@@ -14,8 +14,9 @@ from PIL import Image
 from test_folder import NAMES
 from test_folder import write as write_folder
 
-from fss.data import census, check
-from fss.data.census import count_classes, count_folds, oracles
+from fss.data.check import __main__ as check
+from fss.data.check import census
+from fss.data.check.census import count_classes, count_folds, oracles
 from fss.data.index import Index
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from fss.data.coco import Coco
 from fss.data.index import build_index
+from fss.data.readers.coco import Coco
 
 H, W = 20, 30
 CATEGORIES = [  # ids with gaps, not in their order

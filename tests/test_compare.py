@@ -9,9 +9,9 @@ import made_up
 import numpy as np
 import pytest
 
+from fss.evaluation.results import EpisodeResult, summarize
 from fss.report.__main__ import main
 from fss.report.compare import Pair, compare, find_pairs
-from fss.results import EpisodeResult, summarize
 
 
 def both(rng: np.random.Generator, n: int, classes: int, better: float, eval_seed: int = 321) -> Any:

@@ -13,7 +13,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
-from fss import runs
+from fss.cli import runs
 from fss.data.folds import fold_classes
 
 CONF = Path(__file__).parent.parent / "conf"

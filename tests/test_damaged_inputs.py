@@ -15,12 +15,12 @@ import test_folder
 import test_pascal
 from PIL import Image
 
-from fss.data.coco import Coco
 from fss.data.episodes import EpisodeDataset
-from fss.data.folder import Folder
 from fss.data.index import build_index, build_pool
-from fss.data.pascal import Pascal
-from fss.data.reader import Reader
+from fss.data.readers.coco import Coco
+from fss.data.readers.folder import Folder
+from fss.data.readers.pascal import Pascal
+from fss.data.readers.reader import Reader
 from fss.data.transforms import EvaluationTransform
 
 H, W = test_folder.H, test_folder.W

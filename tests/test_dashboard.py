@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fss import dashboard
+from fss.report import dashboard
 
 
 def test_dashboard_shows_what_training_logs() -> None:

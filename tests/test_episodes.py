@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader
 
 from fss.data.episodes import Draw, Episode, EpisodeDataset, Transform, collate, fill_boxes
 from fss.data.index import build_index, build_pool
-from fss.data.reader import Reader
+from fss.data.readers.reader import Reader
+from fss.data.readers.shapes import Shapes
 from fss.data.sampler import EpisodeSampler
-from fss.data.shapes import Shapes
 from fss.data.transforms import EvaluationTransform, TrainingTransform
 
 REPOSITORY = Path(__file__).parents[1]

@@ -21,20 +21,21 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torchmetrics import JaccardIndex
 
-from fss import reuse
-from fss.backbones import ResNetBackbone, TimmBackbone
 from fss.data.episodes import EpisodeDataset
-from fss.data.evaluation import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
 from fss.data.index import build_index, build_pool
 from fss.data.transforms import EvaluationTransform
-from fss.evaluation import Reuse, evaluate, finish, pictures_of
-from fss.heads import BAM, Baseline, Head, PFENet, Prediction, PriorMask
-from fss.journal import Entry, Journal
+from fss.evaluation import reuse
+from fss.evaluation.engine import Reuse, evaluate, finish, pictures_of
+from fss.evaluation.journal import Entry, Journal
+from fss.evaluation.memory import Memory, Part
+from fss.evaluation.plan import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
+from fss.evaluation.results import summarize
+from fss.evaluation.reuse import ReusingEvaluator
 from fss.metrics import episode_integers, predict_at_original_size
-from fss.results import summarize
-from fss.reuse import Memory, Part, ReusingEvaluator
-from fss.segmenter import FewShotSegmenter
-from fss.tuning import svf
+from fss.models.backbones import ResNetBackbone, TimmBackbone
+from fss.models.heads import BAM, Baseline, Head, PFENet, Prediction, PriorMask
+from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import svf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

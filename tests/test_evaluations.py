@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from test_runs import ROOT, SMALL, start
 
-from fss import evaluations
-from fss.data import cross_domain, pascal
-from fss.evaluations import Asked
-from fss.results import read_episodes, read_metrics
-from fss.tables import mean_of_folds
+from fss.cli import evaluations
+from fss.cli.evaluations import Asked
+from fss.data import cross_domain
+from fss.data.readers import pascal
+from fss.evaluation.results import read_episodes, read_metrics
+from fss.evaluation.tables import mean_of_folds
 
 PRIOR = [*SMALL[:-2], "method=prior", "tuning=frozen"]
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from fss.data.datamodule import FewShotDataModule
-from fss.data.folder import Folder
 from fss.data.index import build_index
-from fss.data.reader import Reader
+from fss.data.readers.folder import Folder
+from fss.data.readers.reader import Reader
 from fss.data.transforms import EvaluationTransform, TrainingTransform
 
 H, W = 24, 32

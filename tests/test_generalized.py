@@ -9,14 +9,13 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from fss.backbones import TimmBackbone
-from fss.data.generalized import GeneralizedEpisodes
+from fss.data.generalized_episodes import GeneralizedEpisodes
 from fss.data.index import build_index, build_pool
 from fss.data.transforms import EvaluationTransform
-from fss.generalized import RULES, GeneralizedIoU, merge_maps
-from fss.generalized_learner import GeneralizedEvaluation
-from fss.heads import PFENet
-from fss.segmenter import FewShotSegmenter
+from fss.evaluation.generalized import RULES, GeneralizedEvaluation, GeneralizedIoU, merge_maps
+from fss.models.backbones import TimmBackbone
+from fss.models.heads import PFENet
+from fss.models.segmenter import FewShotSegmenter
 
 NOVEL, BASE = (1, 3), (2, 4)
 

@@ -19,17 +19,17 @@ import torch
 from golden.tensors import normal, state_dict
 from torch import Tensor, nn
 
-from fss.backbones import Backbone, ResNetBackbone, VGGBackbone
-from fss.checkpoints import load_published, published_state_dict
 from fss.data.transforms import EvaluationTransform
-from fss.generalized import RULES, merge_maps
-from fss.heads import BAM, Baseline, Head, PFENet
-from fss.heads.ops import gram_matrix, masked_average_pool, prior_mask
+from fss.evaluation.generalized import RULES, merge_maps
+from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import ClassIoU, episode_integers
-from fss.results import EpisodeResult, summarize
-from fss.segmenter import FewShotSegmenter
+from fss.models.backbones import Backbone, ResNetBackbone, VGGBackbone
+from fss.models.checkpoints import load_published, published_state_dict
+from fss.models.heads import BAM, Baseline, Head, PFENet
+from fss.models.heads.ops import gram_matrix, masked_average_pool, prior_mask
+from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import svf
 from fss.svf import singular_values
-from fss.tuning import svf
 
 GOLDEN = Path(os.environ.get("FSS_GOLDEN", Path(__file__).parent / "golden"))
 FILES = {path.stem: path for path in sorted(GOLDEN.glob("*.npz"))}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_runs import SMALL, run_folder, start
 
-from fss.guards import FiniteLoss
+from fss.training.callbacks.finite_loss import FiniteLoss
 
 INF, NAN = float("inf"), float("nan")
 TRAINER: Any = SimpleNamespace(current_epoch=3)

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
-from fss.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
-from fss.heads import Features, Head, PFENet, Prediction, PriorMask
-from fss.heads.head import cross_entropy
-from fss.heads.ops import AREA_EPS, COSINE_EPS, gram_matrix, masked_average_pool, prior_mask, prior_masks
-from fss.segmenter import FewShotSegmenter
+from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
+from fss.models.heads import Features, Head, PFENet, Prediction, PriorMask
+from fss.models.heads.ops import AREA_EPS, COSINE_EPS, gram_matrix, masked_average_pool, prior_mask, prior_masks
+from fss.models.losses import cross_entropy
+from fss.models.segmenter import FewShotSegmenter
 
 PYRAMIDS = {"sides": (6, 3, 2), "fractions": (1.0, 0.5, 0.25, 0.125)}
 

@@ -16,10 +16,10 @@ from test_pascal import TRAIN, VAL, mask_of, write
 
 from fss.data import index as index_module
 from fss.data import index_cache
-from fss.data.coco import Coco
 from fss.data.index import Index, build_index
-from fss.data.pascal import Pascal
 from fss.data.prepare.coco import prepare_coco
+from fss.data.readers.coco import Coco
+from fss.data.readers.pascal import Pascal
 
 CACHE = ".fss-cache/pascal5i-train.npz"
 

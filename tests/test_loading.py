@@ -13,10 +13,10 @@ from PIL import Image
 from test_episodes import apart, digest
 
 from fss.data.episodes import EpisodeDataset, collate
-from fss.data.folder import Folder
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
 from fss.data.picture_cache import CachedReader, PictureCache
+from fss.data.readers.folder import Folder
 from fss.data.sampler import EpisodeSampler
 from fss.data.transforms import TrainingTransform
 

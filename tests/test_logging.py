@@ -21,11 +21,11 @@ from test_runs import SMALL, metrics, start
 from tiny import TinyBackbone
 from wandb_file import read_offline_run
 
-from fss.callbacks import progress
-from fss.callbacks.class_scores import class_tables
-from fss.callbacks.progress import LogLines, TerminalBar, progress_display
-from fss.callbacks.singular_values import stage_ratios
-from fss.tuning import frozen, svf
+from fss.models.tuning import frozen, svf
+from fss.training.callbacks import progress
+from fss.training.callbacks.class_scores import class_tables
+from fss.training.callbacks.progress import LogLines, TerminalBar, progress_display
+from fss.training.callbacks.singular_values import stage_ratios
 from fss.visualize import base_map
 
 RUN = [

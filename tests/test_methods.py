@@ -19,15 +19,15 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from fss import runs
-from fss.backbones import Backbone
-from fss.base_segmenter import BaseSegmenter
-from fss.checkpoints import load_base_learner
+from fss.cli import runs
 from fss.data.datamodule import FewShotDataModule
-from fss.heads import BAM, Head
-from fss.meta_learner import MetaLearner
-from fss.segmenter import FewShotSegmenter
-from fss.tuning import count_parameters
+from fss.models.backbones import Backbone
+from fss.models.base_segmenter import BaseSegmenter
+from fss.models.checkpoints import load_base_learner
+from fss.models.heads import BAM, Head
+from fss.models.parameters import count_parameters
+from fss.models.segmenter import FewShotSegmenter
+from fss.training.meta_learner import MetaLearner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

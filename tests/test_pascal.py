@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fss.data.index import build_index
-from fss.data.pascal import Pascal
+from fss.data.readers.pascal import Pascal
 
 H, W = 20, 30
 TRAIN = ["2007_000032", "2008_000008", "2011_003271"]

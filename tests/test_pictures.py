@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fss.data.pictures import absent, image_size, read_image, read_mask
+from fss.data.readers.pictures import absent, image_size, read_image, read_mask
 
 H, W = 20, 30
 RGB = np.zeros((H, W, 3), np.uint8)

@@ -15,11 +15,11 @@ from test_runs import SMALL, metrics, run_folder, start
 from tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
-from fss.heads import BAM, Baseline, Head, PFENet
-from fss.segmenter import FewShotSegmenter
+from fss.models.heads import BAM, Baseline, Head, PFENet
+from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import svf
 from fss.svf import merge
 from fss.svf.layers import SVFConv2d
-from fss.tuning import svf
 
 B, K, S = 2, 2, 24
 HEADS = [PFENet(CHANNELS, 8, (1.0, 0.5), 0.0), Baseline(CHANNELS, 8, 0.0), BAM(CHANNELS, 3, K, 8, 0.0, 8)]

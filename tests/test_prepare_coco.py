@@ -17,9 +17,9 @@ from PIL import Image
 from test_coco import ANNOTATIONS, PICTURES, annotation, polygon, write
 from test_damaged_inputs import use
 
-from fss.data.coco import Coco, Crowd
 from fss.data.prepare import coco
 from fss.data.prepare.coco import prepare_coco
+from fss.data.readers.coco import Coco, Crowd
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(os.environ.get("FSS_TINYCOCO", ROOT.parent / "shared" / "tinycoco")).resolve()

@@ -20,10 +20,10 @@ from scipy.io import savemat
 from test_damaged_inputs import use
 
 from fss.data.index import build_index
-from fss.data.pascal import Pascal
 from fss.data.prepare import pascal
 from fss.data.prepare.archives import Archive
 from fss.data.prepare.pascal import prepare_pascal, read_sbd
+from fss.data.readers.pascal import Pascal
 
 ROOT = Path(__file__).parent.parent
 H, W = 20, 30

@@ -13,13 +13,13 @@ import pytest
 import torch
 from tiny import CHANNELS, TinyBackbone
 
-from fss.base_learner import BaseLearner
-from fss.base_segmenter import BaseSegmenter
 from fss.data.loading import batch_size_of_each, training_batches
-from fss.heads import BAM, Baseline, Head, PFENet, PSPHead
-from fss.preparation import check_processes
-from fss.segmenter import FewShotSegmenter
-from fss.tuning import svf
+from fss.models.base_segmenter import BaseSegmenter
+from fss.models.heads import BAM, Baseline, Head, PFENet, PSPHead
+from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import svf
+from fss.training.base_learner import BaseLearner
+from fss.training.run_folder import check_processes
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from fss import results
-from fss.results import EpisodeResult, read_episodes, read_metrics, spread, summarize, write_json, write_results
+from fss.evaluation import results
+from fss.evaluation.results import (
+    EpisodeResult,
+    read_episodes,
+    read_metrics,
+    spread,
+    summarize,
+    write_json,
+    write_results,
+)
 
 IDENTITY = dict.fromkeys(results.REQUIRED)
 

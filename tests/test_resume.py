@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fss.preparation import forget_earlier, newest_checkpoint, note_settings, prepare_folder
-from fss.resume import WholeCheckpoints
+from fss.training.callbacks.checkpoints import WholeCheckpoints
+from fss.training.run_folder import forget_earlier, newest_checkpoint, note_settings, prepare_folder
 
 ROOT = Path(__file__).parent.parent
 

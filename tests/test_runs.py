@@ -19,10 +19,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from fss.backbones import ResNetBackbone
-from fss.checkpoints import save_published
-from fss.heads import BAM
-from fss.segmenter import FewShotSegmenter
+from fss.models.backbones import ResNetBackbone
+from fss.models.checkpoints import save_published
+from fss.models.heads import BAM
+from fss.models.segmenter import FewShotSegmenter
 
 ROOT = Path(__file__).parent.parent
 SMALL = [

@@ -17,9 +17,9 @@ import torch
 import torch.multiprocessing
 from torch.multiprocessing.spawn import start_processes
 
-from fss.data.shapes import Shapes, layout, painting
-from fss.data.shapes import reader as shapes_reader
-from fss.data.shapes.classes import CLASSES, OUTLINES, TEXTURES, Field, Tint
+from fss.data.readers.shapes import Shapes, layout, painting
+from fss.data.readers.shapes import reader as shapes_reader
+from fss.data.readers.shapes.classes import CLASSES, OUTLINES, TEXTURES, Field, Tint
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -236,7 +236,7 @@ def test_number_of_pictures_does_not_change_them() -> None:
 
 def test_fresh_interpreter_makes_the_same_pictures() -> None:
     program = (
-        "import hashlib, cv2; from fss.data.shapes import Shapes; cv2.setNumThreads(3);"
+        "import hashlib, cv2; from fss.data.readers.shapes import Shapes; cv2.setNumThreads(3);"
         "r = Shapes('val', 96, 16);"
         "parts = [r.image(i).tobytes() + r.mask(i).tobytes() for i in range(16)];"
         "print(hashlib.sha256(b''.join(parts)).hexdigest())"

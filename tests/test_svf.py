@@ -20,7 +20,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fss.backbones import Backbone, ResNetBackbone, VGGBackbone
+from fss.models.backbones import Backbone, ResNetBackbone, VGGBackbone
 from fss.svf import SVFConv2d, SVFLinear, decompose, merge, plain_state_dict, singular_values
 
 ROOT = Path(__file__).parent.parent

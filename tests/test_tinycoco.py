@@ -16,8 +16,8 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from fss.data.coco import Coco
 from fss.data.index import build_index
+from fss.data.readers.coco import Coco
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = Path(os.environ.get("FSS_TINYCOCO", ROOT.parent / "shared" / "tinycoco")).resolve()

@@ -14,13 +14,14 @@ import torch
 from tiny import TinyBackbone
 from torch import Tensor, nn
 
-from fss.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone
-from fss.checkpoints import load_checkpoint, load_published
-from fss.heads import PFENet
-from fss.schedules import build_schedule
-from fss.segmenter import FewShotSegmenter
+from fss.models.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone
+from fss.models.checkpoints import load_checkpoint, load_published
+from fss.models.heads import PFENet
+from fss.models.parameters import PartCount, count_parameters
+from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import bias, frozen, full, norm, svf
 from fss.svf import singular_values
-from fss.tuning import PartCount, bias, count_parameters, frozen, full, norm, svf
+from fss.training.schedules import build_schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -77,10 +77,19 @@ def test_svf_knows_torch_alone(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files("fss/heads"), ids=lambda path: path.name)
 def test_heads_know_neither_backbones_nor_data(path: Path) -> None:
-    assert not any(touches(path, room) for room in ("fss.backbones", "fss.data", "fss.segmenter", "fss.svf"))
+    assert not any(
+        touches(path, room) for room in ("fss.models.backbones", "fss.data", "fss.models.segmenter", "fss.svf")
+    )
 
 
 @pytest.mark.parametrize("path", files("fss/data"), ids=lambda path: path.name)
 def test_data_knows_no_models(path: Path) -> None:
-    rooms = ("fss.backbones", "fss.heads", "fss.segmenter", "fss.svf", "fss.meta_learner", "timm")
+    rooms = (
+        "fss.models.backbones",
+        "fss.models.heads",
+        "fss.models.segmenter",
+        "fss.svf",
+        "fss.training.meta_learner",
+        "timm",
+    )
     assert not any(touches(path, room) for room in rooms)

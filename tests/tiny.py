@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fss.backbones import Channels, LayeredBackbone
+from fss.models.backbones import Channels, LayeredBackbone
 
 CHANNELS = Channels(4, 6, 5)
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import lightning
 from torch.utils.data import DataLoader
 
-from fss.data.base import BaseImages, LabelledImages, base_images
+from fss.data.base_images import BaseImages, LabelledImages, base_images
 from fss.data.episodes import Transform
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.index import build_index
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
-from fss.data.reader import Reader
+from fss.data.readers.reader import Reader
 
 
 class BaseDataModule(lightning.LightningDataModule):

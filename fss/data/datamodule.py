@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 from fss.data.cross_domain import unseen_classes
 from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
 from fss.data.folds import FoldScheme, fold_classes
-from fss.data.generalized import GeneralizedEpisodes
+from fss.data.generalized_episodes import GeneralizedEpisodes
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
-from fss.data.reader import Reader
+from fss.data.readers.reader import Reader
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fss.data.index import Pool
-from fss.data.reader import IGNORE, MAX_CLASSES, Reader, ignored
+from fss.data.readers.reader import Reader
+from fss.labels import IGNORE, MAX_CLASSES, ignored
 
 SupportAnnotation = Literal["mask", "box"]
 

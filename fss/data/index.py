@@ -11,7 +11,7 @@ import numpy as np
 
 from fss.data import index_cache
 from fss.data.parallel import cores, for_each
-from fss.data.reader import FileReader, Reader
+from fss.data.readers.reader import FileReader, Reader
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fss.data.atomic import whole
+from fss.files import whole
 
 logger = logging.getLogger(__name__)
 

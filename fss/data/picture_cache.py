@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import multiprocessing
 
-from fss.data.reader import Reader
-from fss.data.shared import shared_zeros
+from fss.data.readers.reader import Reader
+from fss.data.shared_memory import shared_zeros
 
 
 class PictureCache:

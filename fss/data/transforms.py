@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from albumentations.core.type_definitions import Targets
 
-from fss.data.reader import IGNORE
+from fss.labels import IGNORE
 
 MEAN_COLOR = (124, 116, 104)  # the ImageNet mean, in RGB, as whole numbers
 

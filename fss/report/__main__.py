@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fss.evaluation.results import PICTURES
 from fss.report.compare import RESAMPLES, Result, compare, find_pairs
 from fss.report.document import write_report
 from fss.report.found import Found
 from fss.report.tables import comparisons, print_comparison
-from fss.results import PICTURES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import bootstrap
 
-from fss.results import CONFIDENCE, METRICS, EpisodeResult, read_episodes, read_metrics
+from fss.evaluation.results import CONFIDENCE, METRICS, EpisodeResult, read_episodes, read_metrics
 
 RESAMPLES = 9999
 _AT_ONCE = 4_000_000  # numbers gathered at a time

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from fss.data.atomic import whole
+from fss.evaluation.results import BEST, PICTURES, WORST, Spread
+from fss.files import whole
 from fss.report.claims import BACKBONES, DATASETS, Claim, load_claims
 from fss.report.commands import commands
 from fss.report.curves import learning_curves
 from fss.report.found import Evaluation, Found
 from fss.report.tables import comparisons, matrices, show
 from fss.report.verify import Measured, Status, Verdict, verify
-from fss.results import BEST, PICTURES, WORST, Spread
 
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))

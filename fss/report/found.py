@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fss.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
+from fss.evaluation.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
 
 # What tells which run this is, where it reads and writes, how fast it is and how it is evaluated: any other
 # setting that was typed may make another recipe.

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from fss.evaluation.results import Spread, spread
 from fss.report.found import Evaluation
-from fss.results import Spread, spread
 
 # Runs whose numbers can stand in one table: the same episodes of the same classes.
 _EPISODES = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "protocol", "episodes", "eval_seeds")

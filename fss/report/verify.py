@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fss.evaluation.results import Spread, spread
 from fss.report.claims import FOLDS, Claim
 from fss.report.found import Evaluation, Found, Run
-from fss.results import Spread, spread
 
 Status = Literal["not run", "running", "verified", "differs"]
 TOLERANCE = 1.0  # points

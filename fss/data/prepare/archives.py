@@ -15,8 +15,8 @@ from typing import IO, NamedTuple
 
 from rich.progress import Progress
 
-from fss.data.atomic import whole
 from fss.data.parallel import progress
+from fss.files import whole
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)
 

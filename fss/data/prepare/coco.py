@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from fss.data.coco import Crowd, Drawing, MaskTask, annotations_path, draw, picture_folders
-from fss.data.coco_masks import Contents, digest, folder_of, mask_path, read_contents, write_contents
 from fss.data.parallel import for_each
-from fss.data.pictures import absent
 from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
+from fss.data.readers.coco import Crowd, Drawing, MaskTask, annotations_path, draw, picture_folders
+from fss.data.readers.coco_masks import Contents, digest, folder_of, mask_path, read_contents, write_contents
+from fss.data.readers.pictures import absent
 
 URL = "http://images.cocodataset.org"
 

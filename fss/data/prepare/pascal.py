@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.io import loadmat
 
-from fss.data.atomic import whole
 from fss.data.parallel import for_each
-from fss.data.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
-from fss.data.pictures import absent, read_mask
 from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
-from fss.data.reader import IGNORE
+from fss.data.readers.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
+from fss.data.readers.pictures import absent, read_mask
+from fss.files import whole
+from fss.labels import IGNORE
 
 VOC = Archive(
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",

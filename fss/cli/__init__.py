@@ -1,0 +1,1 @@
+"""From a command line to objects; the one place that knows Hydra."""

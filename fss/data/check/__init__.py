@@ -1,0 +1,1 @@
+"""What a data set offers, beside the published numbers."""

@@ -1,0 +1,1 @@
+"""Evaluation: which episodes, how they are answered, what is kept of them."""

@@ -1,0 +1,280 @@
+"""Evaluation of a segmenter on planned episodes: shared among processes, resumable, exact.
+
+Every episode gives four integers. They are written down as soon as they are known, and summed over the processes
+at the end, so that neither their number nor an interruption changes any.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from fss import processes
+from fss.data.episodes import EpisodeDataset, collate
+from fss.data.loading import build_loader
+from fss.data.sampler import EpisodeSampler
+from fss.evaluation.episode_pictures import draw
+from fss.evaluation.journal import Entry, Journal
+from fss.evaluation.plan import (
+    Picture,
+    PictureSteps,
+    PlannedEpisode,
+    own_copy,
+    plan_episodes,
+    plan_steps,
+    with_seed,
+)
+from fss.evaluation.results import EpisodeResult
+from fss.evaluation.reuse import ReusingEvaluator, check_reuse
+from fss.metrics import episode_integers
+from fss.models.segmenter import FewShotSegmenter
+from fss.svf import merge
+from fss.visualize import EpisodePicture
+
+logger = logging.getLogger(__name__)
+
+
+class Reuse(NamedTuple):
+    """How pictures are encoded; see `ReusingEvaluator`."""
+
+    limit_gb: float
+    batch: int = 1
+
+
+class Evaluated(NamedTuple):
+    """The outcome of an evaluation.
+
+    Attributes:
+        episodes: By seed and id.
+        seconds: Spent on them in all attempts, by each process on average.
+        segmenter: What was evaluated, SVF merged.
+    """
+
+    episodes: list[EpisodeResult]
+    seconds: float
+    segmenter: FewShotSegmenter
+
+
+class Evaluation(lightning.LightningModule):
+    """Answers a process's share of the episodes.
+
+    Args:
+        segmenter: SVF merged.
+        episodes: Where pictures come from.
+        planned: All episodes, in the order of evaluation.
+        journal: Finished episodes, and where to note others.
+        reuse: See there.
+        num_workers: Loader processes.
+
+    Attributes:
+        numbers: (episodes, 5) int64 in the order of `planned`: an entry's numbers, 0 where another process, or
+            nobody yet, finished the episode.
+    """
+
+    def __init__(
+        self,
+        segmenter: FewShotSegmenter,
+        episodes: EpisodeDataset,
+        planned: Sequence[PlannedEpisode],
+        journal: Journal,
+        reuse: Reuse,
+        num_workers: int,
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter.eval()
+        self.episodes, self.planned, self.journal, self.reuse = episodes, planned, journal, reuse
+        self.num_workers = num_workers
+        self.numbers = torch.zeros(len(planned), 5, dtype=torch.int64)
+        self._row = {(episode.seed, episode.id): row for row, episode in enumerate(planned)}
+        self._evaluator: ReusingEvaluator | None = None
+
+    def setup(self, stage: str) -> None:
+        """Finds what is left to do, and this process's share of it."""
+        trainer = self.trainer
+        # all processes go by what the first one reads
+        finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
+        done = {(entry.seed, entry.id): entry for entry in finished}
+        if trainer.is_global_zero:  # once over all processes
+            for entry in done.values():
+                self._note(entry)
+            if done:
+                logger.info("%d of %d episodes were finished before", len(done), len(self.planned))
+        left = [episode for episode in self.planned if (episode.seed, episode.id) not in done]
+        steps = plan_steps(left, trainer.global_rank, trainer.world_size)
+        n = self.reuse.batch  # queries are encoded together too
+        self.blocks = [steps[i : i + n] for i in range(0, len(steps), n)]
+        self.pictures = PictureSteps(self.episodes, self.blocks)
+        self.journal.open(trainer.global_rank)
+
+    def test_dataloader(self) -> DataLoader[list[Picture]]:
+        return build_loader(self.pictures, EpisodeSampler(len(self.blocks)), 1, self.num_workers, _only)
+
+    def transfer_batch_to_device(self, batch: list[Picture], device: torch.device, index: int) -> list[Picture]:
+        """Pictures go there when they are encoded."""
+        return [own_copy(picture) for picture in batch]
+
+    def on_test_start(self) -> None:
+        own_class = {c: i for i, c in enumerate(self.episodes.base_classes)}
+        self._evaluator = ReusingEvaluator(self.segmenter, self.pictures, self.blocks, own_class, *self.reuse)
+        self._since = time.perf_counter()
+
+    def test_step(self, batch: list[Picture], batch_idx: int) -> None:
+        assert self._evaluator is not None
+        for episode, prediction, label in self._evaluator.answer(batch_idx, batch):
+            integers = episode_integers(prediction.logits[0], label)
+            now = time.perf_counter()
+            spent, self._since = now - self._since, now
+            microseconds = max(1, round(1e6 * spent / self.trainer.world_size))
+            entry = Entry(episode.seed, episode.id, *integers, microseconds)
+            self.journal.add(entry)
+            self._note(entry)
+
+    def on_test_end(self) -> None:
+        self._evaluator = None  # frees its memory
+
+    def _note(self, entry: Entry) -> None:
+        self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry[2:])
+
+
+def _only(blocks: list[list[Picture]]) -> list[Picture]:
+    """The loader's batches hold one block each."""
+    return blocks[0]
+
+
+def evaluate(
+    trainer: lightning.Trainer,
+    segmenter: FewShotSegmenter,
+    episodes: EpisodeDataset,
+    seeds: Sequence[int],
+    count: int,
+    folder: Path,
+    reuse: Reuse,
+    num_workers: int = 0,
+) -> Evaluated:
+    """Evaluates a segmenter, going on from what `folder` holds of the same evaluation.
+
+    Args:
+        trainer: Decides device, precision and processes.
+        segmenter: Left as it is; SVF is merged in a copy.
+        episodes: Where pictures and draws come from; its own seed does not matter.
+        seeds: Of the episodes.
+        count: Episodes for each seed.
+        folder: Where finished episodes are kept until the results are written; then `finish` removes them.
+        reuse: How pictures are encoded.
+        num_workers: Loader processes.
+
+    Raises:
+        ValueError: The method does not answer this many supports, or a setting makes no sense.
+        RuntimeError: It was stopped before its end.
+    """
+    check_reuse(*reuse)
+    segmenter.head.check_shot(episodes.shot)
+    if count < 1 or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"episodes={count} seeds={list(seeds)}: give at least 1 episode and different seeds")
+    merged = merge(copy.deepcopy(segmenter)).eval()
+    planned = plan_episodes(episodes, seeds, count)
+    key = _fingerprint(merged, episodes, planned, {"precision": str(trainer.precision), "batch": reuse.batch})
+    journal = Journal(folder, key)
+    module = Evaluation(merged, episodes, planned, journal, reuse, num_workers)
+    try:
+        trainer.test(module, verbose=False)
+    finally:
+        journal.close()
+    numbers = processes.total(module.numbers.to(trainer.strategy.root_device)).cpu()
+    microseconds = numbers[:, 4]
+    if (microseconds == 0).any():
+        done = int((microseconds > 0).sum())
+        raise RuntimeError(f"stopped after {done} of {len(planned)} episodes: the same command goes on")
+    names, files = episodes.reader.classes, episodes.reader.name
+    results = [
+        EpisodeResult(
+            episode.seed,
+            episode.id,
+            episode.class_id,
+            names[episode.class_id - 1],
+            files(episode.query),
+            tuple(map(files, episode.supports)),
+            *integers,
+        )
+        for episode, integers in zip(planned, numbers[:, :4].tolist(), strict=True)
+    ]
+    return Evaluated(sorted(results, key=lambda r: r[:2]), float(microseconds.sum()) / 1e6, merged)
+
+
+@torch.inference_mode()
+def pictures_of(
+    trainer: lightning.Trainer,
+    segmenter: FewShotSegmenter,
+    episodes: EpisodeDataset,
+    seed: int,
+    ids: Iterable[int],
+) -> list[EpisodePicture]:
+    """Pictures of some episodes of a seed, answered anew.
+
+    Args:
+        trainer: Decides device and precision.
+        segmenter: What was evaluated.
+        episodes: As evaluated.
+        seed: Of the episodes.
+        ids: Which of them.
+    """
+    device = trainer.strategy.root_device
+    segmenter = segmenter.to(device)
+    normalize, drawn = segmenter.backbone.normalize, with_seed(episodes, seed)
+    pictures = []
+    for i in ids:
+        episode = collate([drawn[i]])
+        query, support, masks, own_class = (
+            part.to(device) for part in (episode.query, episode.support, episode.support_mask, episode.own_class)
+        )
+        with trainer.precision_plugin.test_step_context():
+            prediction = segmenter(normalize(query), normalize(support), masks, own_class)
+        on_device = episode._replace(query_mask=episode.query_mask.to(device))
+        pictures += draw(on_device, prediction, episodes.reader.classes, 1)
+    return pictures
+
+
+def finish(folder: Path) -> None:
+    """Removes the notes of an evaluation whose results are written."""
+    Journal(folder, "").remove()
+
+
+def _fingerprint(
+    segmenter: FewShotSegmenter,
+    episodes: EpisodeDataset,
+    planned: Sequence[PlannedEpisode],
+    settings: dict[str, Any],
+) -> str:
+    """What the integers of an evaluation depend on."""
+    digest = hashlib.sha256()
+    for name, value in (*segmenter.named_parameters(), *segmenter.named_buffers()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    parts = (segmenter.backbone, segmenter.head)
+    reader = episodes.reader
+    numbers = sorted({number for e in planned for number in (e.query, *e.supports)})
+    told = {
+        **settings,
+        "model": [str(segmenter), *({k: v for k, v in vars(p).items() if _is_plain(v)} for p in parts)],
+        "annotation": episodes.support_annotation,
+        "transform": vars(episodes.transform),
+        "base classes": episodes.base_classes,
+        "pictures": {number: reader.name(number) for number in numbers},
+        "episodes": planned,
+    }
+    digest.update(json.dumps(told, default=str).encode())
+    return digest.hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str | tuple | list)

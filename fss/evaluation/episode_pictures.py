@@ -1,0 +1,39 @@
+"""What is shown of episodes, from batches and the answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fss.data.episodes import Episode
+from fss.metrics import intersection_and_union
+from fss.models.heads import Prediction
+from fss.visualize import EpisodePicture
+
+
+def draw(batch: Episode, prediction: Prediction, names: Sequence[str], limit: int) -> list[EpisodePicture]:
+    """What is shown of the first episodes of a batch.
+
+    Args:
+        batch: The episodes.
+        prediction: The answer to them.
+        names: Of all classes; class id c is at c - 1.
+        limit: At most so many.
+    """
+    pictures = []
+    for i in range(min(len(batch.query), limit)):
+        mask = prediction.logits[i].argmax(0)
+        intersection, union = intersection_and_union(mask, batch.query_mask[i])
+        pictures.append(
+            EpisodePicture(
+                title=names[int(batch.class_id[i]) - 1],
+                iou=float(intersection[1] / union[1].clamp(min=1)),
+                query=batch.query[i],
+                query_mask=batch.query_mask[i],
+                support=batch.support[i],
+                support_mask=batch.support_mask[i],
+                prediction=mask,
+                prior=prediction.prior[i, 0],
+                base=None if prediction.base is None else prediction.base[i].argmax(0),
+            )
+        )
+    return pictures

@@ -1,0 +1,186 @@
+"""Evaluation that encodes each picture once and decodes it often, with the same results.
+
+What a segmenter says of a query depends on its picture alone, of a support on its picture and the class. Both rest
+on the picture's lower features. These parts are kept for as long as episodes to come will use them and memory
+allows; what was dropped is made again. So memory decides how long an evaluation takes, never what it finds:
+pictures are encoded one by one, and no kernel sees how many others there are (unless `batch` is raised).
+
+Shapes: K shots, S image side, h w original height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fss.data.episodes import stack_pictures
+from fss.evaluation.memory import Memory, Part
+from fss.evaluation.plan import Picture, PictureSteps, PlannedEpisode, Step
+from fss.models.heads import Prediction
+from fss.models.segmenter import FewShotSegmenter
+
+
+class Outcome(NamedTuple):
+    """An episode, its answer (B = 1), and its truth (h, w) at original size."""
+
+    episode: PlannedEpisode
+    prediction: Prediction
+    label: Tensor
+
+
+class ReusingEvaluator:
+    """Answers episodes in blocks of steps, each block in its turn.
+
+    Args:
+        segmenter: In eval mode, on its device.
+        pictures: Of the blocks.
+        blocks: Steps, some at a time.
+        own_class: For each class where it stands among the base classes; others are novel.
+        limit_gb: How much to keep, in GB (1e9 bytes) of the device's memory, and again of the host's.
+        batch: Pictures that are encoded in one go. 1 is exact; more are faster on some devices and move results by
+            rounding.
+
+    Raises:
+        ValueError: A limit below 0 or a batch below 1.
+    """
+
+    def __init__(
+        self,
+        segmenter: FewShotSegmenter,
+        pictures: PictureSteps,
+        blocks: Sequence[Sequence[Step]],
+        own_class: Mapping[int, int],
+        limit_gb: float,
+        batch: int = 1,
+    ) -> None:
+        check_reuse(limit_gb, batch)
+        self.segmenter, self.pictures, self.blocks, self.own_class = segmenter, pictures, blocks, own_class
+        self.batch = batch
+        self.encoded: dict[str, int] = {"lower": 0, "query": 0, "support": 0}  # how often each kind was made
+        self._device = segmenter.backbone.mean.device
+        self._memory = Memory(_uses(blocks), int(limit_gb * 1e9), self._device)
+        self._arrived: dict[int, Picture] = {}
+
+    def answer(self, block: int, arrived: Sequence[Picture]) -> Iterator[Outcome]:
+        """The outcomes of one block of steps; blocks come in order.
+
+        Args:
+            block: Its number.
+            arrived: The pictures that no block before it used.
+        """
+        self._arrived = {picture.number: picture for picture in arrived}
+        for picture in arrived:
+            self._memory.put(Part("picture", picture.number), picture)
+        steps = self.blocks[block]
+        ahead = [support for step in steps for episode in step for support in _supports(episode)]
+        queries = [Part("query", step[0].query) for step in steps]
+        for i, step in enumerate(steps):
+            [query] = self._parts(queries[i : i + 1], queries[i + 1 :])
+            for episode in step:
+                supports = self._parts(_supports(episode), ahead)
+                del ahead[: len(supports)]
+                yield self._decode(episode, query, supports)
+                self._memory.advance()
+        self._arrived = {}
+
+    def _decode(self, episode: PlannedEpisode, query: Any, supports: Sequence[Any]) -> Outcome:
+        picture = self._picture(episode.query)
+        own_class = torch.tensor([self.own_class.get(episode.class_id, -1)], device=self._device)
+        size = (picture.image.shape[-2], picture.image.shape[-1])
+        prediction = self.segmenter.decode(query, _joined(supports, dim=1), size, own_class)
+        return Outcome(episode, prediction, picture.labels[episode.class_id])
+
+    def _parts(self, wanted: Sequence[Part], ahead: Iterable[Part] = ()) -> list[Any]:
+        """Parts of one kind, held or made; to fill a batch also some of those that come next."""
+        held = {part: self._memory.get(part) for part in wanted}
+        missing = [part for part, value in held.items() if value is None]
+        more = dict.fromkeys(part for part in ahead if part not in held and part not in self._memory)
+        missing += islice(more, -len(missing) % self.batch)
+        for start in range(0, len(missing), self.batch):
+            made = missing[start : start + self.batch]
+            for part, value in zip(made, self._encode(made), strict=True):
+                self._memory.put(part, value)
+                if part in held:
+                    held[part] = value
+        return [held[part] for part in wanted]
+
+    def _encode(self, parts: Sequence[Part]) -> list[Any]:
+        kind = parts[0].kind
+        self.encoded[kind] += len(parts)
+        pictures = [self._picture(part.number) for part in parts]
+        images = self.segmenter.backbone.normalize(stack_pictures([p.image for p in pictures]).to(self._device))
+        if kind == "lower":
+            return _split(self.segmenter.lower(images), len(parts))
+        lower = _joined(self._parts([Part("lower", part.number) for part in parts]), dim=0)
+        if kind == "query":
+            return _split(self.segmenter.encode_query(images, lower), len(parts))
+        masks = [picture.masks[part.class_id] for picture, part in zip(pictures, parts, strict=True)]
+        one_shot = torch.stack(masks).to(self._device)[:, None]  # (B, 1, S, S)
+        return _split(self.segmenter.encode_support(images[:, None], one_shot, lower), len(parts))
+
+    def _picture(self, number: int) -> Picture:
+        picture = self._arrived.get(number) or self._memory.get(Part("picture", number))
+        if picture is None:  # it had to go: slower than to have it, but right
+            picture = self._arrived[number] = self.pictures.picture(number)
+        return picture
+
+
+def check_reuse(limit_gb: float, batch: int) -> None:
+    """Raises ValueError for settings that make no sense."""
+    if limit_gb < 0:
+        raise ValueError(f"reuse.limit_gb={limit_gb}: must be at least 0, which keeps nothing")
+    if batch < 1:
+        raise ValueError(f"reuse.batch={batch}: must be at least 1")
+
+
+def _supports(episode: PlannedEpisode) -> list[Part]:
+    return [Part("support", number, episode.class_id) for number in episode.supports]
+
+
+def _uses(blocks: Sequence[Sequence[Step]]) -> dict[Part, list[int]]:
+    """When each part is used, in numbers of episodes.
+
+    A query's when its step begins, lower features when another part is first made of them.
+    """
+    uses: dict[Part, list[int]] = {}
+
+    def use(part: Part, time: int) -> None:
+        times = uses.setdefault(part, [])
+        if not times or times[-1] != time:
+            times.append(time)
+
+    time = 0
+    for step in chain.from_iterable(blocks):
+        for i, episode in enumerate(step):
+            query = [Part("query", episode.query)] if i == 0 else []
+            for part in (*query, *_supports(episode)):
+                if part not in uses:
+                    use(Part("lower", part.number), time)
+                use(part, time)
+            for number in (episode.query, *episode.supports):
+                use(Part("picture", number), time)
+            time += 1
+    return uses
+
+
+def _joined(values: Sequence[Any], dim: int) -> Any:
+    """Alike nested tuples of tensors as one, tensors side by side."""
+    first = values[0]
+    if len(values) == 1 or first is None:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(values), dim)
+    return type(first)(*(_joined(parts, dim) for parts in zip(*values, strict=True)))
+
+
+def _split(value: Any, n: int) -> list[Any]:
+    """What `_joined` joined along the first dimension; with memory of its own, so that each can be freed."""
+    if n == 1:
+        return [value]
+    if isinstance(value, Tensor):
+        return [part.clone() for part in value.split(1)]
+    return [type(value)(*parts) for parts in zip(*(_split(part, n) for part in value), strict=True)]

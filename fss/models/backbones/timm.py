@@ -1,0 +1,111 @@
+"""Any timm network with intermediate features, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fss.models.backbones.backbone import Backbone, Channels, Lower, masked_stack
+from fss.models.backbones.weights import load_timm_weights
+from fss.resize import resize
+
+
+class TimmBackbone(Backbone):
+    """Two feature maps of a timm network, brought to one grid.
+
+    low and mid are two of the network's features (`timm.create_model(name, features_only=True)
+    .feature_info` lists them); what comes after mid is pruned away. Each location is scaled to unit length:
+    networks differ in the size of their features by orders of magnitude, and a head that sees large ones learns
+    them by heart instead of looking at the prior mask.
+
+    The prior mask is made from the maps named by `high`: the last stage of a classification network is too
+    abstract for it. With `grid="low"` mid is brought to low's resolution, which gives the heads the fine grid of a
+    dilated network without its cost.
+
+    Args:
+        name: timm's name of the network.
+        low: Index of the low feature; counted as stage 2.
+        mid: Index of the mid feature; counted as stage 3.
+        high: The maps that the prior mask is made from: "low", "mid" or both.
+        grid: The feature whose resolution both maps have.
+        weights: "package:efficientnet_lite0" (the weights that come with requirements.txt), a file, or
+            None for random weights.
+        mean, std: What the weights expect of images, as fractions of 255; None takes timm's values.
+        image_size: Image side in pixels for networks that are built for one size (ViT, Swin), else None.
+
+    Raises:
+        ValueError: Unknown name, indices that the network does not have, or weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        low: int = 2,
+        mid: int = 3,
+        high: Sequence[Literal["low", "mid"]] = ("low", "mid"),
+        grid: Literal["low", "mid"] = "low",
+        weights: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        if not timm.is_model(name):
+            near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "none of a like name"
+            raise ValueError(f"timm has no network {name!r} (backbone.name); it has {near}")
+        if not 0 <= low < mid:
+            raise ValueError(f"backbone.low ({low}) must come before backbone.mid ({mid}), and neither below 0")
+        if not high or set(high) - {"low", "mid"} or grid not in ("low", "mid"):
+            raise ValueError(f"backbone.high is {list(high)} and backbone.grid {grid!r}: both name 'low' or 'mid'")
+        sized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+        try:
+            network: Any = timm.create_model(
+                name, features_only=True, feature_cls="getter", out_indices=(low, mid), **sized
+            )
+        except (AssertionError, IndexError) as error:
+            raise ValueError(f"{name} has no features {low} and {mid} (backbone.low, backbone.mid)") from error
+        except TypeError as error:
+            if image_size is None or "img_size" not in str(error):
+                raise
+            raise ValueError(f"{name} takes pictures of any size: leave backbone.image_size out") from error
+        channels = dict(zip(("low", "mid"), network.feature_info.channels(), strict=True))
+        config = network.pretrained_cfg
+        super().__init__(
+            Channels(channels["low"], channels["mid"], sum(channels[m] for m in high)),
+            mean=config["mean"] if mean is None else mean,
+            std=config["std"] if std is None else std,
+        )
+        self.network = network
+        self.high, self.grid = tuple(high), grid
+        self._stages = _stages(network.model, network.feature_info.info, low, mid)
+        if weights is not None:
+            load_timm_weights(network.model, name, weights)
+
+    def after_stem(self, stem: Tensor) -> Lower:
+        low, mid = self.network(stem)  # timm offers no common cut: its stem is nothing
+        size = (low if self.grid == "low" else mid).shape[-2:]
+        return Lower(*(F.normalize(resize(maps, size), dim=1) for maps in (low, mid)))
+
+    def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
+        return masked_stack([getattr(lower, m) for m in self.high], mask)
+
+    def stage_of(self, name: str) -> int:
+        name = name.removeprefix("network.model.")
+        if name not in self._stages:  # a parameter: its module's stage; loose ones (position embeddings) first
+            name = name.rpartition(".")[0]
+        return self._stages.get(name, 0)
+
+
+def _stages(network: nn.Module, features: Sequence[dict[str, Any]], low: int, mid: int) -> dict[str, int]:
+    """Stage of every submodule: 2 up to the low feature, 3 up to mid, 0 and 1 before, 4 after."""
+    modules = [name for name, _ in network.named_modules() if name]  # timm defines them in running order
+    stages = dict.fromkeys(modules, 4)
+    for index in range(mid, -1, -1):
+        end = features[index]["module"]
+        last = max(at for at, name in enumerate(modules) if name == end or name.startswith(end + "."))
+        stage = 3 if index > low else max(0, index - low + 2)
+        stages.update(dict.fromkeys(modules[: last + 1], stage))
+    return stages

@@ -1,0 +1,43 @@
+"""VGG-16 with batch norms, split and pooled as in the published programs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torchvision
+from torch import nn
+
+from fss.models.backbones.backbone import Channels, LayeredBackbone
+from fss.models.backbones.weights import load_backbone_weights
+
+# First index of each part in torchvision's `features`; every part but the last ends with its pooling.
+_STARTS = (0, 7, 14, 24, 34)
+_END = 43  # the last pooling is left out
+
+
+class VGGBackbone(LayeredBackbone):
+    """VGG-16-BN; low 256 channels (stride 8, resized to mid's grid), mid and high 512 at stride 16.
+
+    Args:
+        weights: See `load_backbone_weights`.
+        high: See `LayeredBackbone`.
+    """
+
+    def __init__(self, weights: str | None = None, high: Literal["layer4", "low+mid"] = "layer4") -> None:
+        features = torchvision.models.vgg16_bn(weights=None).features
+        for module in features:
+            if isinstance(module, nn.MaxPool2d):
+                module.ceil_mode = True
+        ends = (*_STARTS[1:], _END)
+        # an own Sequential for each part, so that indices start at 0 as in the published checkpoints
+        layers = [nn.Sequential(*features[start:end]) for start, end in zip(_STARTS, ends, strict=True)]
+        super().__init__(layers, Channels(256, 512, 512), high)
+        if weights is not None:
+            names = {
+                f"features.{start + i}": f"layer{layer}.{i}"
+                for layer, (start, end) in enumerate(zip(_STARTS, ends, strict=True))
+                for i in range(end - start)
+            }
+            load_backbone_weights(
+                self, weights, rename=names, classifier=("classifier",), torchvision_model="vgg16_bn"
+            )

@@ -1,0 +1,186 @@
+"""Checkpoints: ours and the published programs' read into segmenters, and segmenters written as they would.
+
+A published file holds `{"state_dict": {...}}`. Of a PFENet, BAM or baseline its backbone parts are `layer0` to
+`layer4` and all other names belong to the head; of a base learner (BAM, stage 1) `ppm` and `cls` are the head, and
+`encoder` repeats the backbone. A convolution that the SVF program factored is `conv_U`, `vector_S`, `conv_V`. Ours
+carry the same names behind `segmenter.backbone.` and `segmenter.head.`. The published BAM knows one backbone; that
+of a base learner which differs from the tuned one is written as `base_layer0` to `base_layer4`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fss.models.backbones import LayeredBackbone
+from fss.models.backbones.weights import load_strictly, read_state_dict
+from fss.models.base_segmenter import BaseSegmenter
+from fss.models.segmenter import FewShotSegmenter
+from fss.svf import compose, plain_state_dict
+
+_OURS = "segmenter."  # where a training checkpoint keeps the model
+_PSP_HEAD = {"ppm.": "head.0.", "cls.": "head.1."}  # published -> ours
+_BASE = "base_backbone."
+
+
+def load_checkpoint(segmenter: FewShotSegmenter, file: str | Path) -> None:
+    """Loads a checkpoint of this program (SVF layers merged) or of a published one.
+
+    Args:
+        segmenter: Of the checkpoint's method and backbone, not decomposed.
+        file: The checkpoint.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is no checkpoint, or entries do not fit; they are listed.
+    """
+    _load(segmenter, _ours(read_state_dict(file)), str(file))
+
+
+def load_published(
+    segmenter: FewShotSegmenter, state: Mapping[str, Tensor], source: str = "the state dict"
+) -> None:
+    """Loads a published checkpoint's state dict into a segmenter of the same method and backbone.
+
+    Args:
+        segmenter: Not yet decomposed, or decomposed: plain weights are then decomposed on the way in.
+        state: Names with or without `module.`.
+        source: What to call it in messages.
+
+    Raises:
+        ValueError: Entries do not fit; they are listed.
+    """
+    _load(segmenter, _ours({name.removeprefix("module."): value for name, value in state.items()}), source)
+
+
+def load_base_learner(segmenter: FewShotSegmenter | BaseSegmenter, file: str | Path) -> None:
+    """Loads a base learner, ours or published: for stage 2 its backbone and its head, before any tuning.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is no checkpoint of a base learner, or entries do not fit; they are listed.
+    """
+    ours = _ours(read_state_dict(file))
+    if not any(name.startswith("head.0.features.") for name in ours):
+        raise ValueError(f"{file} is no checkpoint of a base learner: make one with python train.py method=base")
+    if isinstance(segmenter, BaseSegmenter):
+        load_strictly(segmenter, ours, str(file))
+        return
+    base = BaseSegmenter(segmenter.backbone, segmenter.head.get_submodule("learner_base"))  # type: ignore[arg-type]
+    load_strictly(base, ours, str(file))
+
+
+def published_state_dict(segmenter: FewShotSegmenter | BaseSegmenter, factored: bool = False) -> dict[str, Tensor]:
+    """A segmenter's state dict under the published names.
+
+    Args:
+        segmenter: On a ResNet or VGG.
+        factored: Writes SVF layers as the published SVF program does, else merged into plain weights.
+
+    Raises:
+        ValueError: The backbone has no counterpart in the published programs.
+    """
+    if not isinstance(segmenter.backbone, LayeredBackbone):
+        raise ValueError(
+            f"a {type(segmenter.backbone).__name__} cannot be written for the published programs, which know "
+            "ResNet and VGG alone"
+        )
+    state: dict[str, Tensor] = segmenter.state_dict()
+    state = _published_factors(state) if factored else plain_state_dict(state)
+    published: dict[str, Tensor] = {}
+    is_base_learner = isinstance(segmenter, BaseSegmenter)
+    for name, value in state.items():
+        if name.startswith(_BASE):
+            published[f"base_{name.removeprefix(_BASE)}"] = value
+        elif is_base_learner and name.startswith("head."):
+            theirs = {ours: theirs for theirs, ours in _PSP_HEAD.items()}[name[:7]]
+            published[theirs + name[7:]] = value
+        else:
+            published[name.partition(".")[2]] = value
+        if is_base_learner and name.startswith("backbone.layer"):
+            published[f"encoder.{name.removeprefix('backbone.layer')}"] = value
+    return published
+
+
+def save_published(segmenter: FewShotSegmenter | BaseSegmenter, file: str | Path, factored: bool = False) -> None:
+    """Writes a checkpoint for the published programs, whole or not at all; see `published_state_dict`."""
+    path = Path(file)
+    state = published_state_dict(segmenter, factored)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    torch.save({"epoch": 0, "state_dict": state}, unfinished)
+    unfinished.replace(path)
+
+
+def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) -> None:
+    own_backbone = any(name.startswith(_BASE) for name in ours)
+    before = segmenter.base_backbone
+    # apart while they are filled: what two places share cannot take two values
+    segmenter.base_backbone = copy.deepcopy(segmenter.backbone) if own_backbone else None
+    try:
+        load_strictly(segmenter, ours, source)
+    except ValueError:
+        segmenter.base_backbone = before
+        raise
+    if segmenter.base_backbone is not None:
+        segmenter.backbone.requires_grad_(False)  # a tuning decides anew; until then equal parts can be one
+        segmenter.keep_for_base_learner(segmenter.base_backbone)
+
+
+def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of either kind under our names, SVF layers merged."""
+    if any(name.startswith(_OURS) for name in state):
+        mine = {name.removeprefix(_OURS): value for name, value in state.items() if name.startswith(_OURS)}
+        return plain_state_dict(mine)
+    is_base_learner = any(name.startswith("ppm.") for name in state)
+    ours: dict[str, Tensor] = {}
+    for name, value in _compose_published_factors(state).items():
+        part = name[:4]
+        if name.startswith("layer"):
+            ours[f"backbone.{name}"] = value
+        elif name.startswith("base_layer"):
+            ours[_BASE + name.removeprefix("base_")] = value
+        elif is_base_learner and part in _PSP_HEAD:
+            ours[_PSP_HEAD[part] + name.removeprefix(part)] = value
+        elif not (is_base_learner and name.startswith("encoder.")):
+            ours[f"head.{name}"] = value
+    return ours
+
+
+def _compose_published_factors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every conv_U, vector_S, conv_V as one weight; the published program's ranks may be less than full."""
+    stems = {name.removesuffix("vector_S") for name in state if name.endswith(".vector_S")}
+    plain: dict[str, Tensor] = {}
+    for name, value in state.items():
+        stem, factor, leaf = name.rpartition("conv_U.")
+        if factor and stem in stems:
+            if leaf == "bias":
+                plain[f"{stem}bias"] = value
+            else:
+                S, V = state[f"{stem}vector_S"], state[f"{stem}conv_V.weight"]
+                plain[f"{stem}weight"] = compose(value.flatten(1), S.flatten(), V)
+        elif not any(name == f"{stem}{part}" for stem in stems for part in ("vector_S", "conv_V.weight")):
+            plain[name] = value
+    return plain
+
+
+def _published_factors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SVF layers' U, S, V as conv_U, vector_S, conv_V with the shapes of convolutions."""
+    factored: dict[str, Tensor] = {}
+    for name, value in state.items():
+        stem, _, leaf = name.rpartition(".")
+        if f"{stem}.S0" not in state:
+            factored[name] = value
+        elif leaf == "U":
+            factored[f"{stem}.conv_U.weight"] = value[..., None, None]
+        elif leaf == "bias":
+            factored[f"{stem}.conv_U.bias"] = value
+        elif leaf == "S":
+            factored[f"{stem}.vector_S"] = value[None, :, None, None]
+        elif leaf == "V":
+            factored[f"{stem}.conv_V.weight"] = value
+    return factored

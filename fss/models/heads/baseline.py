@@ -1,0 +1,78 @@
+"""The baseline of the SVF paper: BAM's meta learner alone.
+
+Sun et al., "Singular Value Fine-tuning", NeurIPS 2022; the layers are those of the published program
+chunbolang/BAM, whose parameter names are kept.
+
+Shapes: B batch, K shots, S image side, h w feature height and width, D reduced channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fss.models.heads.head import Prediction
+from fss.models.heads.ops import prior_masks
+from fss.models.heads.prototype import PrototypeHead, Query, Support, classifier, conv_relu, residual
+from fss.resize import resize
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: mean, 1x1 and three dilations, (B, D, h, w) -> (B, 5 D, h, w)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
+        def branch(kernel: int, dilation: int) -> nn.Sequential:
+            padding = dilation if kernel > 1 else 0
+            return nn.Sequential(nn.Conv2d(width, width, kernel, padding=padding, dilation=dilation), nn.ReLU())
+
+        self.layer6_0, self.layer6_1 = branch(1, 1), branch(1, 1)
+        self.layer6_2, self.layer6_3, self.layer6_4 = branch(3, 6), branch(3, 12), branch(3, 18)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)  # as published
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.layer6_0(x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
+        branches = (self.layer6_1, self.layer6_2, self.layer6_3, self.layer6_4)
+        return torch.cat([mean, *(branch(x) for branch in branches)], 1)
+
+
+class Baseline(PrototypeHead):
+    """Compares query, prototype and prior mask in an ASPP; every support counts alike.
+
+    Args:
+        channels: The backbone's channels of low, mid and high features.
+        width: Reduced channels D (256 as published).
+        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 256, dropout: float = 0.5) -> None:
+        super().__init__(channels, width, dropout)
+        self.init_merge = nn.Sequential(*conv_relu(2 * width + 1, width, 1))  # query + prototype + prior
+        self.ASPP_meta = ASPP(width)
+        self.res1_meta = nn.Sequential(*conv_relu(5 * width, width, 1))
+        self.res2_meta = residual(width)
+        self.cls_meta = classifier(width)
+
+    def decode(
+        self, query: Query, support: Support, size: tuple[int, int], own_class: Tensor | None = None
+    ) -> Prediction:
+        b, k = support.prototypes.shape[:2]
+        logits, prior = self.compare(query, support, query.features.new_full((b, k), 1 / k))
+        return Prediction(resize(logits, size), prior)
+
+    def compare(self, query: Query, support: Support, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, 2, h, w) and prior mask (B, 1, h, w), the supports weighted by (B, K) that sum to 1."""
+        features = query.features
+        b, k = weights.shape
+        prior = resize(prior_masks(query.high, support.high), features.shape[-2:]).to(features.dtype)
+        prior = (weights.reshape(b, k, 1, 1) * prior).sum(1, keepdim=True)
+        prototype = (weights.reshape(b, k, 1, 1, 1) * support.prototypes).sum(1)
+        merged = self.init_merge(torch.cat([features, prototype.expand_as(features), prior], 1))
+        x = self.res1_meta(self.ASPP_meta(merged))
+        x = x + self.res2_meta(x)
+        return self.cls_meta(x), prior

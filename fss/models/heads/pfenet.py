@@ -1,0 +1,95 @@
+"""PFENet: prior-guided feature enrichment.
+
+Tian et al., "Prior Guided Feature Enrichment Network for Few-Shot Segmentation", TPAMI 2020, and the
+published program dvlab-research/PFENet, whose parameter names are kept.
+
+Shapes: B batch, K shots, S image side, C channels, h w feature height and width, D reduced channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fss.models.heads.head import Prediction
+from fss.models.heads.ops import prior_masks
+from fss.models.heads.prototype import PrototypeHead, Query, Support, classifier, conv_relu, residual
+from fss.models.losses import cross_entropy
+from fss.resize import resize
+
+
+class PFENet(PrototypeHead):
+    """Enriches query features with the prototype and the prior mask over a pyramid of scales.
+
+    Args:
+        channels: The backbone's channels of low, mid and high features.
+        width: Reduced channels D (256 as published).
+        pyramid: Scales from fine to coarse: sides in locations where above 1 (60, 30, 15, 8 for PASCAL-5i),
+            else fractions of the query's feature map (1, .5, .25, .125 for COCO-20i).
+        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int = 256,
+        pyramid: Sequence[float] = (60, 30, 15, 8),
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(channels, width, dropout)
+        if not pyramid or any(scale <= 0 for scale in pyramid):
+            raise ValueError(f"method.pyramid is {list(pyramid)}: give positive scales, fine to coarse")
+        self.pyramid = tuple(pyramid)
+        n = len(self.pyramid)
+        # query + prototype + prior
+        self.init_merge = nn.ModuleList(nn.Sequential(*conv_relu(2 * width + 1, width, 1)) for _ in range(n))
+        self.alpha_conv = nn.ModuleList(nn.Sequential(*conv_relu(2 * width, width, 1)) for _ in range(n - 1))
+        self.beta_conv = nn.ModuleList(residual(width) for _ in range(n))
+        self.inner_cls = nn.ModuleList(classifier(width) for _ in range(n))
+        self.res1 = nn.Sequential(*conv_relu(n * width, width, 1))
+        self.res2 = residual(width)
+        self.cls = classifier(width)
+
+    def decode(
+        self, query: Query, support: Support, size: tuple[int, int], own_class: Tensor | None = None
+    ) -> Prediction:
+        features = query.features
+        grid = features.shape[-2:]  # (h, w)
+        # every support counts alike, so K may differ from training
+        prior = prior_masks(query.high, support.high).mean(1, keepdim=True)
+        prior = resize(prior, grid).to(features.dtype)
+        support_prototype = support.prototypes.mean(1)  # (B, D, 1, 1)
+        enriched: list[Tensor] = []  # one a scale, each at (h, w)
+        inner: list[Tensor] = []
+        for i, scale in enumerate(self.pyramid):
+            side = self._side(scale, grid)
+            pooled = F.adaptive_avg_pool2d(features, side)
+            prototype = support_prototype.expand(-1, -1, *side)
+            merged = self.init_merge[i](torch.cat([pooled, prototype, resize(prior, side)], 1))
+            if i > 0:  # top-down: what the finer scale found
+                merged = merged + self.alpha_conv[i - 1](torch.cat([merged, resize(enriched[-1], side)], 1))
+            merged = merged + self.beta_conv[i](merged)
+            inner.append(resize(self.inner_cls[i](merged), size))
+            enriched.append(resize(merged, grid))
+        x = self.res1(torch.cat(enriched, 1))
+        x = x + self.res2(x)
+        return Prediction(resize(self.cls(x), size), prior, tuple(inner))
+
+    def losses(
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        class_weights: Tensor | None,
+        base_mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        inner = [cross_entropy(logits, mask, class_weights) for logits in prediction.inner]
+        return {**super().losses(prediction, mask, class_weights), "inner": torch.stack(inner).mean()}
+
+    @staticmethod
+    def _side(scale: float, grid: torch.Size) -> tuple[int, int]:
+        if scale > 1:
+            return int(scale), int(scale)
+        return max(1, int(grid[0] * scale)), max(1, int(grid[1] * scale))

@@ -1,0 +1,164 @@
+"""A backbone and a head put together: the torch model that training, evaluation and prediction use.
+
+Shapes: B batch, K shots, S image side, C channels, h w feature height and width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fss.models.backbones import Backbone, Lower
+from fss.models.heads import Features, Head, Prediction
+
+
+class FewShotSegmenter(nn.Module):
+    """Finds in a query what the supports show.
+
+    Images come normalised (`backbone.normalize`). The backbone stays in eval mode also while training: its
+    norms keep the statistics that they were pretrained with.
+
+    Args:
+        backbone: Where features come from.
+        head: The method.
+
+    Attributes:
+        base_backbone: The backbone as it was before tuning, for a head with a base learner; None where it
+            is the same.
+    """
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.base_backbone: Backbone | None = None
+        self.to(memory_format=torch.channels_last)  # a quarter less time on CPUs
+        self.train(self.training)
+
+    def tune(self, tuning: Callable[[Backbone], None]) -> None:
+        """Applies a tuning to the backbone; for a base learner it is kept as it was, too.
+
+        Args:
+            tuning: Of `fss.models.tuning`.
+        """
+        untuned = self.base_backbone or self.backbone
+        before = copy.deepcopy(untuned) if self.head.has_base_learner else None
+        tuning(self.backbone)
+        if before is not None and any(p.requires_grad for p in self.backbone.parameters()):
+            self.keep_for_base_learner(before)
+
+    def keep_for_base_learner(self, backbone: Backbone) -> None:
+        """Gives the base learner a backbone of its own, frozen.
+
+        Parts in which the two are equal and nothing is trained are stored once: `backbone` gets those of the tuned
+        one. Where that holds for the stem, the stem also runs once.
+        """
+        self.base_backbone = backbone.requires_grad_(False).eval()
+        _share_equal_parts(self.base_backbone, self.backbone)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.backbone.eval()
+        if self.base_backbone is not None:
+            self.base_backbone.eval()
+        return self
+
+    def lower(self, images: Tensor) -> Lower:
+        """Low and mid features of images (B, 3, S, S), normalised: the part that queries and supports share."""
+        return self.backbone.lower(_channels_last(images))
+
+    def encode_support(self, images: Tensor, masks: Tensor, lower: Lower | None = None) -> Any:
+        """What the supports say; it can be kept and used for any number of queries.
+
+        Args:
+            images: (B, K, 3, S, S), normalised.
+            masks: (B, K, S, S); 1 is the object, anything else is not.
+            lower: Of the B * K images, where known.
+        """
+        lower = lower or self.lower(images.flatten(0, 1))
+        foreground = (masks == 1).to(images.dtype)
+        high = self.backbone.upper(lower, foreground.flatten(0, 1)[:, None])
+        return self._encode_support((*lower, high), foreground)
+
+    def encode_query(self, images: Tensor, lower: Lower | None = None) -> Any:
+        """What the queries (B, 3, S, S), normalised, offer; `lower` of them may be known."""
+        images, stem = _channels_last(images), None
+        if lower is None:
+            stem = self.backbone.stem(images)
+            lower = self.backbone.after_stem(stem)
+        high = self.backbone.upper(lower)
+        return self.head.encode_query(Features(*lower, high, self._base_features(images, stem, high)))
+
+    def decode(
+        self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
+    ) -> Prediction:
+        """The answer; see `Head.decode`."""
+        return self.head.decode(query, support, size, own_class)
+
+    def forward(
+        self, query: Tensor, support: Tensor, support_masks: Tensor, own_class: Tensor | None = None
+    ) -> Prediction:
+        """The three functions in one go, with one pass of the backbone over all images.
+
+        Args:
+            query: (B, 3, S, S), normalised.
+            support: (B, K, 3, S, S), normalised.
+            support_masks: (B, K, S, S); 1 is the object.
+            own_class: (B,), see `Head.decode`.
+        """
+        b, s = query.shape[0], query.shape[-2:]
+        foreground = (support_masks == 1).to(query.dtype)
+        masks = torch.cat(
+            [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
+        )  # (B + B * K, 1, S, S)
+        stem = self.backbone.stem(_channels_last(torch.cat([query, support.flatten(0, 1)])))
+        lower = self.backbone.after_stem(stem)
+        high = self.backbone.upper(lower, masks)
+        base = self._base_features(query, stem[:b], high[:b])
+        encoded_query = self.head.encode_query(Features(lower.low[:b], lower.mid[:b], high[:b], base))
+        encoded_support = self._encode_support((lower.low[b:], lower.mid[b:], high[b:]), foreground)
+        return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
+
+    def _base_features(self, images: Tensor, stem: Tensor | None, high: Tensor) -> Tensor | None:
+        """What the base learner sees of queries (B, 3, S, S): high features of the backbone before tuning."""
+        base = self.base_backbone
+        if not self.head.has_base_learner:
+            return None
+        if base is None:  # the backbone is as it was
+            return high
+        pairs = zip(base.stem_modules, self.backbone.stem_modules, strict=True)
+        shared = all(mine is theirs for mine, theirs in pairs)
+        lower = base.after_stem(stem) if shared and stem is not None else base.lower(images)
+        return base.upper(lower)
+
+    def _encode_support(self, maps: Sequence[Tensor], foreground: Tensor) -> Any:
+        # low, mid and high (B * K, C, h, w) -> (B, K, C, h, w)
+        shots = Features(*(m.unflatten(0, foreground.shape[:2]) for m in maps))
+        return self.head.encode_support(shots, foreground)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _share_equal_parts(copied: nn.Module, tuned: nn.Module) -> None:
+    """Puts parts of `tuned` that are frozen and equal in `copied`'s, from the largest down."""
+    for name, part in copied.named_children():
+        other = getattr(tuned, name)
+        if _equal_and_frozen(part, other):
+            setattr(copied, name, other)
+        elif type(part) is type(other):
+            _share_equal_parts(part, other)
+
+
+def _equal_and_frozen(part: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = part.state_dict(), other.state_dict()
+    return (
+        mine.keys() == theirs.keys()
+        and not any(p.requires_grad for p in other.parameters())
+        and all(torch.equal(mine[key], theirs[key]) for key in mine)
+    )

@@ -1,0 +1,104 @@
+"""What of a backbone is trained: declared by stage, applied to any backbone.
+
+Each function freezes the whole backbone first. Norms keep their statistics in all of them; `bias` and `norm`
+train their parameters, the others leave these too, as in the published programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from rich import get_console
+from rich.progress import track
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from fss.models.backbones import Backbone
+from fss.svf import SVFConv2d, SVFLinear, decompose
+
+Tuning = Callable[[Backbone], None]
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def frozen(backbone: Backbone) -> None:
+    """Trains nothing of the backbone."""
+    backbone.requires_grad_(False)
+
+
+def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4), train: Collection[str] = ("S",)) -> None:
+    """Singular value fine-tuning: factors the layers of some stages and trains their S.
+
+    Args:
+        backbone: Changed in place.
+        stages: Of 0 to 4.
+        train: The factors to train, S alone or the ablation of the paper with U and V.
+
+    Raises:
+        ValueError: The stages hold no layer that can be decomposed, or an unknown factor.
+    """
+    frozen(backbone)
+    _check(stages)
+    if not train or not set(train) <= set("SUV"):
+        raise ValueError(f"tuning.train={list(train)}: name factors of S, U and V, at least one")
+    try:
+        decompose(
+            backbone,
+            only=lambda name, _: backbone.stage_of(name) in stages,
+            # seconds for a large network; a bar in a log file is noise
+            progress=partial(
+                track, description="Factoring weights", transient=True, disable=not get_console().is_terminal
+            ),
+        )
+    except ValueError as error:
+        raise ValueError(f"tuning.stages={sorted(stages)} of this backbone: {error}") from error
+    for layer in backbone.modules():
+        if isinstance(layer, SVFConv2d | SVFLinear):
+            for factor in ("S", "U", "V"):
+                layer.get_parameter(factor).requires_grad_(factor in train)
+
+
+def bias(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
+    """Trains the biases of some stages: of layers that have one, and the shifts of norms.
+
+    Raises:
+        ValueError: The stages hold no bias.
+    """
+    _train(backbone, stages, "bias", lambda _, name: name == "bias")
+
+
+def norm(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
+    """Trains scale and shift of the norms of some stages; their statistics stay.
+
+    Raises:
+        ValueError: The stages hold no norm.
+    """
+    _train(backbone, stages, "norm", lambda module, _: isinstance(module, NORMS))
+
+
+def full(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
+    """Trains every weight and bias of some stages, norms excepted."""
+    _train(backbone, stages, "full", lambda module, _: not isinstance(module, NORMS))
+
+
+def _train(
+    backbone: Backbone, stages: Collection[int], tuning: str, chosen: Callable[[nn.Module, str], bool]
+) -> None:
+    """Trains those parameters of some stages that are chosen by their module and their name in it."""
+    frozen(backbone)
+    _check(stages)
+    found = False
+    for path, module in backbone.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if chosen(module, name) and backbone.stage_of(f"{path}.{name}".lstrip(".")) in stages:
+                parameter.requires_grad_(True)
+                found = True
+    if not found:
+        raise ValueError(
+            f"tuning.stages={sorted(stages)} of this backbone hold nothing that tuning={tuning} trains"
+        )
+
+
+def _check(stages: Collection[int]) -> None:
+    if not stages or not set(stages) <= set(range(5)):
+        raise ValueError(f"tuning.stages={sorted(stages)}: name stages of 0 to 4, at least one")

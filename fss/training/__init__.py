@@ -1,0 +1,1 @@
+"""Training with Lightning: few-shot and base learner, schedules, the run folder."""

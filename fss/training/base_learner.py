@@ -1,0 +1,103 @@
+"""Training of the base learner (BAM, stage 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+import lightning
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from fss import processes
+from fss.data.base_images import LabelledImages
+from fss.labels import IGNORE
+from fss.models.base_segmenter import BaseSegmenter
+from fss.models.losses import cross_entropy
+from fss.training.schedules import ScheduleName, build_schedule
+
+
+class BaseLearner(lightning.LightningModule):
+    """Trains a segmenter of the base classes, norms included, and measures it on pictures it was not trained on.
+
+    Args:
+        segmenter: The network.
+        base_classes: N.
+        optimizer: Makes the optimiser from parameter groups (`functools.partial` of a torch optimiser).
+        head_lr: Learning rate of the head.
+        backbone_lr: Learning rate of the backbone; 0 leaves it as it is, its norms too.
+        schedule: See `build_schedule`.
+
+    Attributes:
+        class_iou: IoU of each base class, by its id, of the last validation; for callbacks.
+    """
+
+    def __init__(
+        self,
+        segmenter: BaseSegmenter,
+        base_classes: int,
+        optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
+        head_lr: float,
+        backbone_lr: float,
+        schedule: ScheduleName = "poly",
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.make_optimizer = optimizer
+        self.head_lr, self.backbone_lr, self.schedule = head_lr, backbone_lr, schedule
+        segmenter.backbone.requires_grad_(backbone_lr > 0)
+        self.iou = MulticlassJaccardIndex(base_classes + 1, average="none", ignore_index=IGNORE)
+        self.class_iou: dict[int, float] = {}
+
+    def configure_model(self) -> None:
+        """Lets norms see the whole batch of a step also where several processes share it.
+
+        Raises:
+            ValueError: They are no GPUs; torch shares norms between GPUs alone.
+        """
+        if self.trainer.world_size == 1:
+            return
+        if self.trainer.strategy.root_device.type != "cuda":
+            raise ValueError(
+                "method=base trains norms over the whole batch, which several processes can only do on GPUs: "
+                "train it with trainer=cpu"
+            )
+        self.segmenter = convert_sync_batchnorm(self.segmenter)  # timm's, whose norms are also activations
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.backbone_lr == 0:
+            self.segmenter.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, N + 1, S, S) of pictures not yet normalised."""
+        return self.segmenter(self.segmenter.backbone.normalize(images))
+
+    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        loss = cross_entropy(self(batch.images), batch.labels, None)
+        shown = processes.mean(loss.detach())  # a process knows its part alone
+        self.log("train/loss", shown, prog_bar=True, batch_size=len(batch.images))
+        return loss
+
+    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+        self.iou.update(self(batch.images), batch.labels.long())
+
+    def on_validation_epoch_end(self) -> None:
+        base = self.iou.compute()[1:]
+        # the mean over the base classes, without the background, as published
+        self.log("val/miou", base.mean(), prog_bar=True)
+        classes = self.trainer.datamodule.base_classes  # type: ignore[attr-defined]
+        self.class_iou = dict(zip(classes, base.tolist(), strict=True))
+        self.iou.reset()
+
+    def configure_optimizers(self) -> Any:
+        groups = [{"params": list(self.segmenter.head.parameters()), "lr": self.head_lr, "name": "head"}]
+        if self.backbone_lr > 0:
+            backbone = list(self.segmenter.backbone.parameters())
+            groups.append({"params": backbone, "lr": self.backbone_lr, "name": "backbone"})
+        optimizer = self.make_optimizer(groups)
+        schedule = build_schedule(self.schedule, optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,190 @@
+"""Runs that end at any moment and go on as if nothing had happened.
+
+Everything that decides the next step is in a checkpoint or follows from where the run stands: weights, optimiser,
+schedule, best scores and position are in it; episodes and chance are functions of seed and position.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from fss import processes
+from fss.files import whole
+
+logger = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+STOPPED = os.EX_TEMPFAIL  # exit code of a run that was told to stop: 75, "try again later"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what clusters send before they take a machine away
+
+_GO_ON, _SAVE, _STOP = range(3)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that are on the disk whole or, after any failure, not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes under a temporary name, which goes once the disk has it all.
+
+        Raises:
+            OSError: It could not be written; an older checkpoint of that name is as it was.
+        """
+        try:
+            with whole(Path(path)) as unfinished, unfinished.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise OSError(
+                f"the checkpoint {path} could not be written ({error}): is the disk full? Older checkpoints are "
+                "whole; make room and go on with the same command and resume=true"
+            ) from error
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoints of the best validations.
+
+    Args:
+        folder: Of the run's checkpoints.
+        filename: With `{epoch}` and `{step}` where several are kept.
+        keep: How many.
+    """
+
+    def __init__(self, folder: Path, filename: str = "best", keep: int = 1) -> None:
+        super().__init__(
+            folder,
+            filename,
+            monitor="val/miou",
+            mode="max",
+            save_top_k=keep,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    @property
+    def state_key(self) -> str:  # several may differ in their file names alone
+        return f"{super().state_key}{self.filename}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the scores also where the run folder has been moved."""
+        folder = Path(self.dirpath or "")
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")}
+        scores = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath})
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt` up to date, and ends the run in good order when it is told to stop.
+
+    It is written at the end of each epoch, before each validation and every so many minutes in between. After
+    SIGTERM or SIGUSR1 the step is finished, the checkpoint written and the program left with the exit code 75.
+
+    Args:
+        folder: Of the run's checkpoints.
+        minutes: Of training that may be lost when the machine fails; 0 writes after every step, None not within
+            epochs.
+    """
+
+    def __init__(self, folder: Path, minutes: float | None) -> None:
+        self.path, self.minutes = folder / LAST, minutes
+        self._told: int | None = None  # the signal that told us to stop
+        self._written = time.monotonic()
+        self._validation_comes = False
+
+    def on_sanity_check_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._listen()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._listen()
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
+    ) -> None:
+        loop = trainer.fit_loop
+        # A checkpoint follows at once after the last batch; none could hold gradients that are being gathered.
+        if loop.epoch_loop.batch_progress.is_last_batch or loop._should_accumulate():
+            return
+        due = self.minutes is not None and time.monotonic() - self._written >= 60 * self.minutes
+        wanted = self._wanted(pl_module, _SAVE if due else _GO_ON)
+        if wanted != _GO_ON:
+            self._save(trainer)
+        if wanted == _STOP:
+            self._leave(trainer)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self._validation_comes = True
+        self._save(trainer)
+        self._validation_comes = False
+        if self._wanted(pl_module) == _STOP:
+            self._leave(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
+    ) -> None:
+        # Several processes may have different numbers of batches, and so agree at the end.
+        if self._told is not None and processes.count() == 1 and not trainer.sanity_checking:
+            self._leave(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # of one within an epoch; after an epoch's, its end follows at once
+        within_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if within_epoch and not trainer.sanity_checking and self._wanted(pl_module) == _STOP:
+            self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._save(trainer)
+        if self._wanted(pl_module) == _STOP:
+            self._leave(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._validation_comes:
+            # Lightning would pass over a validation that had not begun. Of one that had begun it keeps the
+            # number of finished batches, here none.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            for counts in (progress["total"], progress["current"]):
+                counts.update(ready=1, started=1, processed=0, completed=0)
+
+    def _listen(self) -> None:
+        """Puts our handlers in the place of Lightning's, which act in the middle of a step."""
+        if threading.current_thread() is threading.main_thread():
+            for number in STOP_SIGNALS:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._told = number
+
+    def _wanted(self, pl_module: lightning.LightningModule, wanted: int = _GO_ON) -> int:
+        """What the processes agree on: to stop if any was told to, to save if it is time for any."""
+        return processes.largest(wanted if self._told is None else _STOP, pl_module.device)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._written = time.monotonic()
+
+    def _leave(self, trainer: lightning.Trainer) -> None:
+        told = signal.Signals(self._told).name if self._told is not None else "a signal to another process"
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # Lightning takes another code for a crash and kills the first process
+        logger.warning("stopped by %s; go on with the same command and resume=true", told)
+        raise SystemExit(STOPPED)

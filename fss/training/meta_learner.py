@@ -1,0 +1,116 @@
+"""Episodic training and evaluation of a few-shot segmenter."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fss import processes
+from fss.data.episodes import Episode
+from fss.metrics import ClassIoU
+from fss.models.heads import Prediction
+from fss.models.segmenter import FewShotSegmenter
+from fss.svf import merge
+from fss.training.schedules import ScheduleName, build_schedule
+
+
+class MetaLearner(lightning.LightningModule):
+    """Trains a segmenter on episodes of base classes and validates it on episodes of novel ones.
+
+    The optimiser has two groups, head and backbone, of the parameters that require gradients; which those are
+    is the tuning's business. For validation SVF layers are merged, in a copy.
+
+    Args:
+        segmenter: The model, with its tuning applied.
+        optimizer: Makes the optimiser from parameter groups (`functools.partial` of a torch optimiser).
+        head_lr: Learning rate of the head.
+        backbone_lr: Learning rate of what is trained in the backbone.
+        schedule: See `build_schedule`.
+        warmup_steps: See `build_schedule`.
+        foreground_weight: Weight of the foreground in the cross-entropy; the background has 1.
+
+    Attributes:
+        class_iou: IoU of each class, by its id, of the last evaluation; for callbacks.
+    """
+
+    def __init__(
+        self,
+        segmenter: FewShotSegmenter,
+        optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
+        head_lr: float,
+        backbone_lr: float,
+        schedule: ScheduleName = "constant",
+        warmup_steps: int = 0,
+        foreground_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.class_weights: Tensor
+        self.segmenter = segmenter
+        self.make_optimizer = optimizer
+        self.head_lr, self.backbone_lr = head_lr, backbone_lr
+        self.schedule, self.warmup_steps = schedule, warmup_steps
+        self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]), persistent=False)
+        self.metric: ClassIoU | None = None
+        self.class_iou: dict[int, float] = {}
+        self._evaluated: FewShotSegmenter | None = None
+
+    def forward(self, batch: Episode) -> Prediction:
+        """The segmenter's answer to a batch of episodes, pictures not yet normalised."""
+        segmenter = self._evaluated or self.segmenter
+        normalize = segmenter.backbone.normalize
+        return segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask, batch.own_class)
+
+    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        losses = self.segmenter.head.losses(self(batch), batch.query_mask, self.class_weights, batch.base_mask)
+        values = torch.stack(list(losses.values()))
+        shown = processes.mean(values.detach())  # a process knows its part alone
+        self.log("train/loss", shown.sum(), prog_bar=True, batch_size=len(batch.query))
+        self.log_dict(
+            {f"train/{name}": value for name, value in zip(losses, shown, strict=True)},
+            batch_size=len(batch.query),
+        )
+        return values.sum()
+
+    def on_validation_start(self) -> None:
+        self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()
+        self.metric = ClassIoU(self._datamodule.evaluated_classes(self._datamodule.val_episodes)).to(self.device)
+
+    def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
+        """Also hands the predictions to callbacks, which draw them."""
+        assert self.metric is not None
+        prediction = self(batch)
+        for logits, label, class_id in zip(prediction.logits, batch.label, batch.class_id, strict=True):
+            self.metric.update(logits, label, int(class_id))
+        return {"prediction": prediction}
+
+    def on_validation_epoch_end(self) -> None:
+        assert self.metric is not None
+        scores = self.metric.compute()
+        self.class_iou = dict(zip(self.metric.classes, scores["class_iou"].reshape(-1).tolist(), strict=True))
+        self.log_dict({f"val/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)
+        self._evaluated = None  # here, before checkpoints are written, which would hold the copy too
+
+    def configure_optimizers(self) -> Any:
+        parts = (
+            ("head", self.segmenter.head, self.head_lr),
+            ("backbone", self.segmenter.backbone, self.backbone_lr),
+        )
+        groups = []
+        for name, part, lr in parts:
+            if parameters := [p for p in part.parameters() if p.requires_grad]:
+                groups.append({"params": parameters, "lr": lr, "name": name})
+        optimizer = self.make_optimizer(groups)
+        schedule = build_schedule(
+            self.schedule, optimizer, int(self.trainer.estimated_stepping_batches), self.warmup_steps
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def _datamodule(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit and validate
