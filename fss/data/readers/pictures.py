@@ -1,8 +1,15 @@
-"""Picture and mask files to arrays, with errors that name the file."""
+"""Picture and mask files to arrays, with errors that name the file.
+
+Nothing is decoded before its size is known, and nothing by decoders that pictures of this field never need.
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import warnings
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -11,59 +18,128 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
+from fss.text import printable
+
 AnyPath = TypeVar("AnyPath", str, Path)
 
+# Pixels that a picture may have (10 000 x 10 000): a small file can claim to be gigabytes.
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF")
+Image.init()  # or some of them would not be known yet
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are judged here
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_GREY = 0  # PNG's colour type of one number a pixel
+# what Pillow raises for damaged files; SyntaxError is for PNGs
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 
-def read_image(path: Path) -> np.ndarray:
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(h, w, 3) uint8 RGB of any picture file: grey, CMYK, 16-bit too; turned as its EXIF says, without alpha.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no picture, or cut short.
+        ValueError: It is no picture, cut short, or has more than `max_pixels`.
     """
     encoded = path.read_bytes()  # imread would not tell a missing file from a damaged one
+    _open(path, encoded, max_pixels, "picture")
+    _check_png(path, encoded, "picture")
     image = None if _is_cut_short(encoded) else _decoded(encoded)
-    if image is None:
-        raise ValueError(f"{path} cannot be read as a picture: get this file anew")
+    if image is None or image.dtype != np.uint8 or image.ndim != 3:
+        raise _unreadable(path, "picture")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def _unreadable(path: Path, what: str, why: object = None) -> ValueError:
+    reason = f" ({str(why)[:200]})" if why and what == "mask" else ""
+    return ValueError(f"{printable(path)} cannot be read as a {what}{reason}: get this file anew")
+
+
 def _decoded(encoded: bytes) -> np.ndarray | None:
-    if not encoded:
-        return None
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # OpenCV refuses some damaged headers so, others by None
         return None
 
 
+def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image:
+    """The picture with its header read and nothing decoded."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # or Pillow's own limit would be the lower one
+    try:
+        file = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(_too_large(path, str(error).partition(", ")[0], max_pixels)) from None
+    except _DAMAGE as error:
+        raise _unreadable(path, what, error) from error
+    width, height = file.size
+    if width * height > max_pixels:
+        raise ValueError(_too_large(path, f"{width} x {height} pixels", max_pixels))
+    return file
+
+
+def _too_large(path: Path, size: str, max_pixels: int) -> str:
+    return (
+        f"{printable(path)}: {size} are more than dataset.max_pixels={max_pixels}: make it smaller, or raise the "
+        "setting if you trust the file"
+    )
+
+
 def _is_cut_short(encoded: bytes) -> bool:
     """Whether a JPEG ends within its pixels, for which OpenCV would make up the rest in grey."""
     end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixels
-    if not encoded.startswith(b"\xff\xd8") or encoded.endswith(end_of_picture):
+    if not encoded.startswith(_JPEG) or encoded.endswith(end_of_picture):
         return False
     return encoded.rfind(end_of_picture) < encoded.rfind(start_of_scan)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def _check_png(path: Path, encoded: bytes, what: str) -> None:
+    """Compares a PNG's checksums, which decoders pass over, so that a flipped bit would be another picture."""
+    if not encoded.startswith(_PNG):
+        return
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":
+        if len(encoded) < at + 12:
+            raise _unreadable(path, what, "cut short")
+        length, kind = struct.unpack(">I4s", encoded[at : at + 8])
+        checked = encoded[at + 4 : at + 8 + length]  # a slice that ends early fails the comparison
+        if zlib.crc32(checked) != int.from_bytes(encoded[at + 8 + length : at + 12 + length]):
+            raise _unreadable(path, what, f"damaged: checksum at byte {at}")
+        at += 12 + length
+
+
+def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(h, w) that `read_image` would give; reads no more than both ends of the file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no picture, or surely cut short.
+        ValueError: It is no picture, surely cut short, or has more than `max_pixels`.
     """
+    with path.open("rb") as raw:
+        head = raw.read(1 << 16)
     try:
-        with Image.open(path) as file:
-            width, height = file.size
-            # of a TIFF Pillow gives the size after turning
-            turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: get this file anew") from error
+        file = _open(path, head, max_pixels, "picture")
+        width, height = file.size
+        # of a TIFF Pillow gives the size after turning
+        turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except (ValueError, *_DAMAGE) as error:
+        if "max_pixels" in str(error):
+            raise
+        # a header longer than what was read, as of some TIFFs, or a damaged file
+        height, width = read_image(path, max_pixels).shape[:2]
+        return height, width
+    marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
     if marker not in _tail(path):
-        read_image(path)  # an odd ending, which is rare: only this tells
+        read_image(path, max_pixels)  # an odd ending, which is rare: only this tells
     return (width, height) if turned else (height, width)
 
 
@@ -73,43 +149,60 @@ def _tail(path: Path, length: int = 256) -> bytes:
         return file.read()
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(h, w) uint8 numbers of a one-channel or palette picture, as they stand in the file.
 
     By Pillow: OpenCV would turn a palette's numbers into the brightness of its colours.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no picture, has colours in place of numbers, or numbers above 255.
+        ValueError: It is no picture, has colours or fractions in place of numbers, numbers above 255, or more than
+            `max_pixels`.
     """
-    mask = _open_mask(path)
+    encoded = path.read_bytes()
+    mask = _load_mask(path, encoded, max_pixels)
     mode, values = mask.mode, np.asarray(mask)
     if values.ndim != 2:
-        raise ValueError(f"{path} is a picture in colours ({mode}): a mask needs one number a pixel or a palette")
-    if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
-        raise ValueError(f"{path} holds numbers from {values.min()} to {values.max()}: a mask has 0 to 255")
+        raise ValueError(
+            f"{printable(path)} is a picture in colours ({mode}): a mask needs one number a pixel or a palette"
+        )
+    if values.dtype.kind == "f":
+        raise ValueError(f"{printable(path)} holds fractions ({mode}): a mask needs one whole number a pixel")
+    if values.dtype.itemsize > 1 and (values.min() < 0 or values.max() > 255):
+        raise ValueError(
+            f"{printable(path)} holds numbers from {values.min()} to {values.max()}: a mask has 0 to 255"
+        )
+    depth, colours = encoded[24:26] if encoded.startswith(_PNG) else b"\x08\x00"
+    if colours == _GREY and depth in (2, 4):  # Pillow stretches them to 0..255, so that 1 would be 85 or 17
+        values = values // (255 // (2**depth - 1))
     return values.astype(np.uint8)
 
 
-def read_region(path: Path) -> np.ndarray:
+def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(h, w) bool: where a picture of any kind that shows one object is bright.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no picture.
+        ValueError: It is no picture, a photograph, or has more than `max_pixels`.
     """
-    return np.asarray(_open_mask(path).convert("L")) >= 128
+    brightness = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("L"))
+    between = np.count_nonzero((brightness >= 64) & (brightness < 192)) / brightness.size
+    if between > 0.2:
+        raise ValueError(
+            f"{printable(path)} looks like a photograph, {between:.0%} of it is neither dark nor bright: a mask of one "
+            "object is black and white"
+        )
+    return brightness >= 128
 
 
-def _open_mask(path: Path) -> Image.Image:
+def _load_mask(path: Path, encoded: bytes, max_pixels: int) -> Image.Image:
+    mask = _open(path, encoded, max_pixels, "mask")
+    _check_png(path, encoded, "mask")
     try:
-        with Image.open(path) as file:
-            file.load()
-            return file
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for damaged PNGs
-        raise ValueError(f"{path} cannot be read as a mask ({error}): get this file anew") from error
+        mask.load()
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        raise _unreadable(path, "mask", error) from error
+    return mask
 
 
 def absent(paths: Iterable[AnyPath]) -> list[AnyPath]:
