@@ -106,7 +106,7 @@ def test_several_seeds_are_judged_by_their_spread(offs: tuple[int, ...], status:
 
 def test_only_seeds_with_all_folds_have_a_mean(tmp_path: Path) -> None:
     measure(tmp_path, claim())
-    measure(tmp_path, claim(), [0, 1], off=30, seed=1)
+    measure(tmp_path, claim(), [0, 1], off=-30, seed=1)
     found = verdict(tmp_path, claim())
     assert found.judge is not None
     assert found.judge.seeds == 1

@@ -15,6 +15,7 @@ episodes nor on how many processes worked on them.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,11 @@ from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
+from fss.evaluation.metrics_file import check_metrics
 from fss.files import whole
+from fss.plain_files import read_json
+from fss.shown import shown
+from fss.text import read_text
 
 FORMAT = 2  # of metrics.json
 CHECKPOINTS = "checkpoints"
@@ -164,29 +169,36 @@ def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file, whole or not at all."""
     with whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        unfinished.write_text(_json(content), encoding="utf-8")
 
 
 def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[EpisodeResult]) -> None:
-    """Writes metrics.json, metrics.csv and episodes.csv, each whole or not at all, metrics.json last.
+    """Writes metrics.json, metrics.csv and episodes.csv, all of them or none, metrics.json last.
 
     Args:
         folder: The results folder.
         metrics: What metrics.json is to hold, besides its format.
         episodes: Written by seed and id.
     """
-    _write_csv(folder / EPISODES, EPISODE_COLUMNS, map(episode_row, sorted(episodes, key=lambda e: e[:2])))
+    rows = map(episode_row, sorted(episodes, key=lambda e: e[:2]))
     classes = (
         (seed["eval_seed"], c["id"], name, c["iou"], *(c[key] for key in INTEGERS), c["episodes"])
         for seed in metrics["seeds"]
         for name, c in seed["classes"].items()
     )
-    _write_csv(folder / CLASSES, CLASS_COLUMNS, classes)
-    write_json(folder / METRICS, {"format": FORMAT, **metrics})
+    # all are on the disk before the first takes its name, the last opened first
+    with whole(folder / METRICS) as json_file, whole(folder / CLASSES) as table, whole(folder / EPISODES) as list_:
+        json_file.write_text(_json({"format": FORMAT, **metrics}), encoding="utf-8")
+        _write_csv(table, CLASS_COLUMNS, classes)
+        _write_csv(list_, EPISODE_COLUMNS, rows)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with whole(path) as unfinished, unfinished.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
@@ -206,8 +218,14 @@ def parse_episode(row: Sequence[str]) -> EpisodeResult:
     if len(row) != len(EPISODE_COLUMNS):
         raise ValueError(f"{len(row)} columns in place of {len(EPISODE_COLUMNS)}")
     seed, number, class_id, name, query, supports, *integers = row
+    numbers = seed, number, class_id, *integers
+    if odd := [value for value in numbers if not (value.isascii() and value.isdigit() and len(value) < 19)]:
+        raise ValueError(f"{odd[0]!r:.100} is not a number of pixels, an id or a seed")
     counts = [int(value) for value in integers]
-    return EpisodeResult(int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts)
+    episode = EpisodeResult(int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts)
+    if episode.intersection > episode.union or episode.background_intersection > episode.background_union:
+        raise ValueError("an intersection is larger than its union")
+    return episode
 
 
 def read_metrics(folder: Path) -> dict[Path, dict[str, Any]]:
@@ -229,18 +247,32 @@ def read_metrics_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: evaluate first (python evaluate.py)")
     try:
-        metrics = json.loads(path.read_text())
+        metrics = read_json(path)
         found = metrics.get("format", 1)
         absent = [key for key in REQUIRED if key not in metrics]
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a metrics file of this program ({error!r}): delete it") from error
+        raise ValueError(f"{path} is not a metrics file of this program ({shown(error)}): delete it") from error
     if found != FORMAT:
         raise ValueError(
-            f"{path} has the format {found}, this version reads {FORMAT}: delete it and run evaluate.py again"
+            f"{path} has the format {shown(found)}, this version reads {FORMAT}: delete it and run evaluate.py again"
         )
     if absent:
         raise ValueError(f"{path} is not a metrics file of this program (no {', '.join(absent)}): delete it")
+    try:
+        check_metrics(metrics, _summary_of_sums)
+    except ValueError as error:
+        raise ValueError(f"{path} is not what this program wrote ({shown(error)}): delete it") from error
     return metrics
+
+
+def _summary_of_sums(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """`summarize` of classes' integers: (eval_seed, class id, name, integers) each."""
+    sums = (EpisodeResult(seed, 0, class_id, name, "", (), *rest) for seed, class_id, name, *rest in rows)
+    summary = summarize(sums)
+    for seed in summary["seeds"]:
+        for scores in seed["classes"].values():
+            del scores["episodes"]  # which these rows do not know
+    return summary
 
 
 def read_episodes(folder: Path) -> list[EpisodeResult]:
@@ -256,14 +288,20 @@ def read_episodes(folder: Path) -> list[EpisodeResult]:
     path = folder / EPISODES
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: evaluate first (python evaluate.py)")
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     episodes = []
-    with path.open(newline="") as file:
-        reader = csv.reader(file)
+    try:
         if tuple(next(reader, ())) != EPISODE_COLUMNS:
-            raise ValueError(f"{path} is no episodes file of this version: delete it and run evaluate.py again")
+            raise ValueError("other columns")
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no episodes file of this version ({error}): delete it and run evaluate.py again"
+        ) from error
+    try:
         for row in reader:
-            try:
-                episodes.append(parse_episode(row))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {reader.line_num}: not an episode ({error})") from error
+            episodes.append(parse_episode(row))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not an episode ({shown(error)})") from error
+    if len({episode[:2] for episode in episodes}) < len(episodes):
+        raise ValueError(f"{path} holds an episode twice: delete it and run evaluate.py again")
     return episodes
