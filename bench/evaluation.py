@@ -29,7 +29,7 @@ from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.data.transforms import EvaluationTransform
-from fss.evaluation.engine import Reuse, evaluate
+from fss.evaluation.engine import Reuse, answer_episodes
 from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import episode_integers
 from fss.models.backbones import ResNetBackbone
@@ -124,7 +124,7 @@ def main() -> None:
         trainer = lightning.Trainer(devices=1, logger=False, enable_model_summary=False)
         reuse = Reuse(given.limit_gb, given.batch)
         with tempfile.TemporaryDirectory() as folder:
-            done = evaluate(
+            done = answer_episodes(
                 trainer, segmenter, episodes, [SEED], given.episodes, Path(folder), reuse, given.workers
             )
         segmenter = segmenter.to(device)

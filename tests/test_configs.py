@@ -13,7 +13,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
-from fss.cli import runs
+from fss.cli import build
 from fss.data.folds import fold_classes
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -58,9 +58,9 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
     *overrides, name = combination
     cfg = composed(*overrides, f"run_dir={tmp_path}", name=name)
-    datamodule = runs.build_datamodule(cfg)
+    datamodule = build.build_datamodule(cfg)
     assert datamodule.eval_transform.size == cfg.dataset.size  # type: ignore[attr-defined]
-    trainer = runs.build_trainer(cfg, runs.safeguards(cfg))
+    trainer = build.build_trainer(cfg, build.safeguards(cfg))
     assert trainer.max_epochs == cfg.dataset.epochs
     assert len(trainer.loggers) == 1
 
@@ -79,7 +79,7 @@ def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["pfenet", "base"])
 def test_loggers(override: str, built: list[str], method: str, tmp_path: Path) -> None:
     cfg = composed(override, f"method={method}", f"run_dir={tmp_path}")
-    assert [type(logger).__name__ for logger in runs.build_loggers(cfg)] == built
+    assert [type(logger).__name__ for logger in build.build_loggers(cfg)] == built
     assert not list(tmp_path.iterdir())  # nothing is opened before a run
 
 
@@ -120,7 +120,7 @@ def test_published_recipe_of_the_base_learner() -> None:
 
 def test_folds_of_own_data_can_be_given(tmp_path: Path) -> None:
     cfg = composed("dataset=folder", "dataset.fold_scheme=[[1,2],[3]]", "fold=1", f"run_dir={tmp_path}")
-    scheme = runs.build_datamodule(cfg).fold_scheme
+    scheme = build.build_datamodule(cfg).fold_scheme
     assert fold_classes(4, 1, scheme) == ((3,), (1, 2, 4))
 
 

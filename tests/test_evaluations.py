@@ -16,8 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from test_runs import ROOT, SMALL, start
 
-from fss.cli import evaluations
-from fss.cli.evaluations import Asked
+from fss.cli.requests import Request, requests
 from fss.data import cross_domain
 from fss.data.readers import pascal
 from fss.evaluation.results import read_episodes, read_metrics
@@ -31,12 +30,12 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def asked(*overrides: str) -> list[Asked]:
+def asked(*overrides: str) -> list[Request]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("evaluate", list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        return evaluations.asked(cfg)
+        return requests(cfg, list(overrides))
 
 
 def saved(run: str, *overrides: str) -> None:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from fss.cli import runs
+from fss.cli import build
 from fss.data.datamodule import FewShotDataModule
 from fss.models.backbones import Backbone
 from fss.models.base_segmenter import BaseSegmenter
@@ -94,7 +94,7 @@ def network(backbone: str) -> Backbone:
 
 @cache
 def episodes(shot: int) -> FewShotDataModule:
-    datamodule = runs.build_datamodule(composed("bam", "timm", f"shot={shot}"))
+    datamodule = build.build_datamodule(composed("bam", "timm", f"shot={shot}"))
     datamodule.setup("fit")
     return datamodule
 
@@ -132,15 +132,15 @@ def test_trains_and_evaluates(
     method: str, backbone: str, shot: int, tuning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fss.svf.layers._svd", factors)
-    monkeypatch.setattr(runs, "_build_backbone", lambda cfg, pretrained: copy.deepcopy(network(backbone)))
+    monkeypatch.setattr(build, "_build_backbone", lambda cfg, pretrained: copy.deepcopy(network(backbone)))
     cfg = composed(method, backbone, f"shot={shot}", f"tuning={tuning}")
     datamodule = episodes(shot)
-    segmenter = runs.build_segmenter(cfg, len(datamodule.base_classes))
+    segmenter = build.build_segmenter(cfg, len(datamodule.base_classes))
     assert isinstance(segmenter, FewShotSegmenter)
     assert isinstance(segmenter.head, Head)
     segmenter.tune(instantiate(cfg.tuning.apply))
     before = {n: p.detach().clone() for n, p in segmenter.named_parameters()}
-    learner = runs.build_learner(cfg, segmenter)
+    learner = build.build_learner(cfg, segmenter)
     assert isinstance(learner, MetaLearner)
     trainer = two_steps(num_sanity_val_steps=0, check_val_every_n_epoch=1000)
     trainer.fit(learner, datamodule=datamodule)
@@ -166,7 +166,7 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
     cfg = composed("base", backbone, "batch_size=2")
     datamodule = instantiate(cfg.method.datamodule, _convert_="all")
     datamodule.setup("fit")
-    segmenter = runs.build_base_segmenter(cfg, len(datamodule.base_classes))
+    segmenter = build.build_base_segmenter(cfg, len(datamodule.base_classes))
     assert isinstance(segmenter, BaseSegmenter)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=12, _convert_="all")
     before = copy.deepcopy(segmenter.state_dict())
@@ -179,7 +179,7 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
     assert 0 <= float(trainer.callback_metrics["val/miou"]) <= 1
 
     trainer.save_checkpoint(tmp_path / "best.ckpt", weights_only=True)
-    bam = runs.build_segmenter(composed("bam", backbone), 12, pretrained=False)
+    bam = build.build_segmenter(composed("bam", backbone), 12, pretrained=False)
     load_base_learner(bam, tmp_path / "best.ckpt")
     assert isinstance(bam.head, BAM)
     loaded = {

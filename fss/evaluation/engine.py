@@ -157,7 +157,7 @@ def _only(blocks: list[list[Picture]]) -> list[Picture]:
     return blocks[0]
 
 
-def evaluate(
+def answer_episodes(
     trainer: lightning.Trainer,
     segmenter: FewShotSegmenter,
     episodes: EpisodeDataset,
@@ -167,7 +167,7 @@ def evaluate(
     reuse: Reuse,
     num_workers: int = 0,
 ) -> Evaluated:
-    """Evaluates a segmenter, going on from what `folder` holds of the same evaluation.
+    """Answers planned episodes, going on from what `folder` holds of the same evaluation.
 
     Args:
         trainer: Decides device, precision and processes.
