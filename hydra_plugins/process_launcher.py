@@ -136,7 +136,7 @@ def _run_alone(command: Sequence[str]) -> int:
         SystemExit: This process was told to stop, and so was the command.
     """
     job = subprocess.Popen(command, start_new_session=True)
-    with _passing_on(job.send_signal) as received:
+    with _passing_on(job.send_signal) as received, _guarded(job.pid):
         try:
             code = job.wait()
         finally:
@@ -145,6 +145,27 @@ def _run_alone(command: Sequence[str]) -> int:
     if received:
         raise SystemExit(code if code > 0 else 128 + received[-1])
     return code
+
+
+@contextmanager
+def _guarded(session: int) -> Iterator[None]:
+    """Has a session killed if this process ends within the block, by whatever signal.
+
+    A guard waits at the other end of a pipe, which the system closes when its writer ends.
+    """
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _; kill -KILL "-$0"', str(session)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # or Ctrl-C would end it first
+    )
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.wait()
+        assert guard.stdin is not None
+        guard.stdin.close()
 
 
 @contextmanager
