@@ -11,7 +11,7 @@ from tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import (
     load_base_learner,
     load_checkpoint,
@@ -289,8 +289,8 @@ def test_checkpoint_of_another_bam_leaves_everything_as_it_was(tmp_path: Path) -
     assert target.base_backbone is None
 
 
-def base_segmenter() -> BaseSegmenter:
-    return BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, CLASSES, width=8)).eval()
+def base_segmenter() -> BaseLearnerSegmenter:
+    return BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, CLASSES, width=8)).eval()
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -306,7 +306,7 @@ def test_base_learner_is_read(published: bool, into: str, tmp_path: Path) -> Non
     else:
         write(source, file)
     images = torch.randn(2, 3, 32, 32)
-    target: BaseSegmenter | FewShotSegmenter
+    target: BaseLearnerSegmenter | FewShotSegmenter
     with torch.no_grad():
         if into == "base":
             target = base_segmenter()
@@ -323,7 +323,7 @@ def test_file_that_is_no_base_learner(tmp_path: Path) -> None:
     write(bam(), tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"last\.ckpt is no checkpoint of a base learner: .*method=base"):
         load_base_learner(bam(), tmp_path / "last.ckpt")
-    write(BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 9, width=8)), tmp_path / "nine.ckpt")
+    write(BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 9, width=8)), tmp_path / "nine.ckpt")
     with pytest.raises(ValueError, match=r"head\.1\.4\.weight \(10, 8, 1, 1\) instead of \(6, 8, 1, 1\)"):
         load_base_learner(bam(), tmp_path / "nine.ckpt")
 

@@ -22,7 +22,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from fss.cli import runs
 from fss.data.datamodule import FewShotDataModule
 from fss.models.backbones import Backbone
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
 from fss.models.heads import BAM, Head
 from fss.models.parameters import count_parameters
@@ -167,7 +167,7 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
     datamodule = instantiate(cfg.method.datamodule, _convert_="all")
     datamodule.setup("fit")
     segmenter = runs.build_base_segmenter(cfg, len(datamodule.base_classes))
-    assert isinstance(segmenter, BaseSegmenter)
+    assert isinstance(segmenter, BaseLearnerSegmenter)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=12, _convert_="all")
     before = copy.deepcopy(segmenter.state_dict())
     trainer = two_steps(limit_val_batches=2, num_sanity_val_steps=0, val_check_interval=2)

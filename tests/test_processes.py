@@ -14,7 +14,7 @@ import torch
 from tiny import CHANNELS, TinyBackbone
 
 from fss.data.loading import batch_size_of_each, training_batches
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.heads import BAM, Baseline, Head, PFENet, PSPHead
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
@@ -114,7 +114,7 @@ def test_processes_that_would_train_apart(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_base_learner_is_not_trained_on_norms_of_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    segmenter = BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 3, 8))
+    segmenter = BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 3, 8))
     learner = BaseLearner(segmenter, 3, lambda groups: torch.optim.SGD(groups), 0.1, 0.1)
     for device, processes in (("cpu", 1), ("cuda", 2), ("cpu", 2)):
         strategy = SimpleNamespace(root_device=torch.device(device))

@@ -27,7 +27,7 @@ from rich.table import Table
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
 from fss.models.backbones import Backbone
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.parameters import count_parameters
 from fss.models.segmenter import FewShotSegmenter
 from fss.training.callbacks import ClassScores, EpisodePanels, SingularValues, Speed, progress_display
@@ -145,10 +145,10 @@ def build_segmenter(cfg: DictConfig, base_classes: int, pretrained: bool = True)
     return FewShotSegmenter(backbone, head)
 
 
-def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseSegmenter:
+def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegmenter:
     """Backbone and head of the base learner."""
     backbone = _build_backbone(cfg, pretrained=True)
-    return BaseSegmenter(
+    return BaseLearnerSegmenter(
         backbone,
         instantiate(cfg.method.head, channels=backbone.channels.high, base_classes=base_classes, _convert_="all"),
     )
@@ -158,7 +158,7 @@ def _build_backbone(cfg: DictConfig, pretrained: bool) -> Backbone:
     return instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
 
 
-def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseSegmenter) -> None:
+def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None:
     """Has a network compiled at its first training step if `compile` says so; evaluation takes a plain copy."""
     if cfg.compile:
         torch.compiler.reset()  # what an earlier job of a sweep left would make the sizes of this one symbols
@@ -255,7 +255,7 @@ def safeguards(cfg: DictConfig) -> list[lightning.Callback]:
     ]
 
 
-def print_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> None:
+def print_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None:
     """Prints how many parameters of each part are trained."""
     if not is_first():
         return
@@ -294,7 +294,7 @@ def print_end(cfg: DictConfig, trainer: lightning.Trainer) -> None:
         print(f"{label + ':':<16}{text}")
 
 
-def write_training(folder: Path, segmenter: FewShotSegmenter | BaseSegmenter, timer: Timer) -> None:
+def write_training(folder: Path, segmenter: FewShotSegmenter | BaseLearnerSegmenter, timer: Timer) -> None:
     """Notes beside a run's checkpoints how long it trained (seconds) and how many parameters."""
     if not is_first():
         return

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from fss import processes
 from fss.data.base_images import LabelledImages
 from fss.labels import IGNORE
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.losses import cross_entropy
 from fss.training.schedules import ScheduleName, build_schedule
 
@@ -36,7 +36,7 @@ class BaseLearner(lightning.LightningModule):
 
     def __init__(
         self,
-        segmenter: BaseSegmenter,
+        segmenter: BaseLearnerSegmenter,
         base_classes: int,
         optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
         head_lr: float,
