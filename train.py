@@ -46,7 +46,7 @@ def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> float:
     segmenter = runs.build_segmenter(cfg, len(datamodule.base_classes), pretrained=base_checkpoint is None)
     if base_checkpoint is not None:
         load_base_learner(segmenter, base_checkpoint)
-    segmenter.tune(instantiate(cfg.tuning.apply))
+    segmenter.to(runs.own_device(cfg)).tune(instantiate(cfg.tuning.apply))  # SVF factors weights where they are
     runs.print_parameters(segmenter)
     runs.compile_network(cfg, segmenter)
     learner = runs.build_learner(cfg, segmenter)

@@ -238,7 +238,41 @@ def test_features_of_a_query_need_the_base_map() -> None:
         bam().head.encode_query(Features(*maps))
 
 
+@pytest.mark.parametrize("tuning", [frozen, svf])
+def test_base_learner_does_not_see_norms_that_change_with_the_batch(tuning: Callable[[Backbone], None]) -> None:
+    backbone = TinyBackbone()
+    head = BAM(backbone.channels, CLASSES, 1, width=8, base_width=8)
+    segmenter = FewShotSegmenter(backbone, head, norms="batch")
+    inputs = episode()
+    with torch.no_grad():
+        before = segmenter.eval()(*inputs)
+        segmenter.tune(tuning)
+        segmenter.train()
+        for module in head.learner_base.modules():  # whose dropout would differ
+            module.eval()
+        for _ in range(3):
+            during = segmenter(*inputs)
+        after = segmenter.eval()(*inputs)
+    assert before.base is not None
+    for prediction in (during, after):
+        torch.testing.assert_close(prediction.base, before.base)
+    assert not torch.allclose(after.prior, before.prior, atol=1e-3)
+
+
 # Checkpoints
+
+
+def test_weights_of_the_supports_are_left_out_of_a_baseline_alone(tmp_path: Path) -> None:
+    """A published baseline of several shots holds BAM's weighing of the supports and never uses it."""
+    backbone = TinyBackbone()
+    source = FewShotSegmenter(backbone, Baseline(backbone.channels, width=8))
+    state = {name.partition(".")[2]: value for name, value in source.state_dict().items()}
+    state |= {f"kshot_rw.{name}": torch.randn(2) for name in ("0.weight", "0.bias", "2.weight", "2.bias")}
+    target = FewShotSegmenter(TinyBackbone(), Baseline(backbone.channels, width=8))
+    load_published(target, state)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
+    with pytest.raises(ValueError, match=r"not ours: head\.kshot_other"):
+        load_published(target, {**state, "kshot_other.0.weight": torch.zeros(1)})
 
 
 def write(segmenter: nn.Module, file: Path) -> None:

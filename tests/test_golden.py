@@ -1,8 +1,8 @@
 """Ours against numbers put out by the published programs (tests/golden/README.md says what each holds).
 
 `FSS_GOLDEN=DIR pytest tests/test_golden.py` runs whatever cases another folder holds. Model cases are named
-`{method}_{backbone}_{dataset}_{shot}shot`; a method that ends in `svf` is the SVF program's own, which dilates, scales
-and sums otherwise.
+`{method}_{backbone}_{dataset}_{shot}shot`; a method that ends in `svf` is the SVF program's own, with
+its dilation, pyramid and sums.
 """
 
 from __future__ import annotations

@@ -127,3 +127,27 @@ def test_base_learner_is_not_trained_on_norms_of_parts_of_a_batch(monkeypatch: p
             learner.configure_model()
         norms = [type(m).__name__ for m in learner.modules() if "Norm" in type(m).__name__]
         assert set(norms) == {"BatchNorm2d" if processes == 1 else "SyncBatchNorm"}
+
+
+@pytest.mark.parametrize("norms", ["eval", "batch"])
+def test_norms_in_batch_mode_see_the_batch_of_all_processes(norms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = FewShotSegmenter(TinyBackbone(), PFENet(CHANNELS, 8, (3, 2)), norms)
+    segmenter.tune(frozen)
+    learner = MetaLearner(segmenter, lambda groups: torch.optim.SGD(groups), 0.1, 0.0)
+    names = list(learner.state_dict())
+    for device, processes in (("cpu", 1), ("cuda", 2), ("cpu", 2)):
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        trainer = SimpleNamespace(world_size=processes, strategy=strategy)
+        monkeypatch.setattr(MetaLearner, "trainer", trainer)
+        if (device, processes, norms) == ("cpu", 2, "batch"):
+            with pytest.raises(ValueError, match=r"backbone\.norms=batch .* on GPUs.*trainer=cpu"):
+                learner.configure_model()
+        else:
+            learner.configure_model()
+        kinds = {type(m).__name__ for m in segmenter.backbone.modules() if "Norm" in type(m).__name__}
+        shared = norms == "batch" and "cuda" in (device, "cuda" if processes == 2 else "")
+        assert kinds == {"SyncBatchNorm" if shared else "BatchNorm2d"}
+        assert list(learner.state_dict()) == names
+        assert {m.training for m in segmenter.backbone.modules() if "Norm" in type(m).__name__} == {
+            norms == "batch"
+        }

@@ -36,6 +36,7 @@ from fss.visualize import save_sheet
 
 logger = logging.getLogger(__name__)
 
+RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
@@ -78,6 +79,7 @@ def _recalled(typed: Sequence[str]) -> Asked:
     cfg = compose("evaluate", _merged(typed))
     file = Path(cfg.run_dir) / ".hydra" / "overrides.yaml"
     saved: list[str] = list(OmegaConf.load(file)) if cfg.ckpt is None and file.is_file() else []
+    saved = [_by_its_new_name(override) for override in saved]
     if any(o.startswith("protocol=") for o in typed):
         saved = [o for o in saved if not o.startswith(("episodes=", "seeds="))]
     if cfg.trained_on == cfg.dataset.name:
@@ -88,6 +90,11 @@ def _recalled(typed: Sequence[str]) -> Asked:
     cfg = compose("evaluate", _merged([o for o in saved if not o.startswith("dataset")], own, data))
     cfg.method = OmegaConf.to_container(model.method, resolve=True)
     return Asked(cfg, seen)
+
+
+def _by_its_new_name(override: str) -> str:
+    name, equals, value = override.partition("=")
+    return f"{RENAMED.get(name, name)}{equals}{value}"
 
 
 def _merged(*overrides: Sequence[str]) -> list[str]:

@@ -142,7 +142,7 @@ def build_segmenter(cfg: DictConfig, base_classes: int, pretrained: bool = True)
     backbone = _build_backbone(cfg, pretrained)
     known = {"base_classes": base_classes} if cfg.method.base_learner else {}
     head = instantiate(cfg.method.head, channels=list(backbone.channels), **known, _convert_="all")
-    return FewShotSegmenter(backbone, head)
+    return FewShotSegmenter(backbone, head, cfg.backbone.norms)
 
 
 def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegmenter:
@@ -209,6 +209,11 @@ def build_trainer(
     loggers = build_loggers(cfg) if with_logger else []
     callbacks = [progress_display(), *callbacks]
     return instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins, _convert_="all")
+
+
+def own_device(cfg: DictConfig) -> torch.device:
+    """The device of this process."""
+    return build_trainer(cfg, (), with_logger=False).strategy.root_device
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:
