@@ -276,13 +276,8 @@ def test_dilation_after_the_first_block_is_torchvisions(depth: int) -> None:
         assert torch.equal(ours.upper(ours.lower(images)), theirs.layer4(mid))
         assert not torch.allclose(published.lower(images).mid, mid)
     assert ours.state_dict().keys() == published.state_dict().keys()
-    for path, sides in (
-        ("layer3.0.conv2", 1),
-        ("layer3.1.conv2", 2),
-        ("layer4.0.conv2", 2),
-        ("layer4.2.conv2", 4),
-    ):
-        conv = ours.get_submodule(path)
+    for path, sides in {"layer3.0": 1, "layer3.1": 2, "layer4.0": 2, "layer4.2": 4}.items():
+        conv = ours.get_submodule(f"{path}.conv2")
         assert isinstance(conv, nn.Conv2d)
         assert list(conv._reversed_padding_repeated_twice) == [sides] * 4  # what SVF reads
 

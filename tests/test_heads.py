@@ -315,7 +315,7 @@ def test_norms_in_batch_mode_see_queries_and_then_each_shot() -> None:
     close(ours, theirs, 1e-5)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(segmenter.backbone.state_dict()[name], value)
-    assert int(segmenter.backbone.state_dict()["layer4.0.1.num_batches_tracked"]) == 3
+    assert int(segmenter.backbone.state_dict()["layer4.1.num_batches_tracked"]) == 3
     assert not any(p.requires_grad for p in segmenter.backbone.parameters())
 
 
