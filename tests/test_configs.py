@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from fss.cli import build
 from fss.data.folds import fold_classes
+from fss.models.heads import Baseline
 
 CONF = Path(__file__).parent.parent / "conf"
 # What a group member needs besides its name, small and without downloads.
@@ -115,6 +116,7 @@ def test_published_recipe_of_the_base_learner() -> None:
     cfg = composed("dataset=coco20i", "method=base")
     assert (cfg.batch_size, cfg.trainer.max_epochs, cfg.dataset.base.size) == (12, 20, 417)
     assert cfg.method.datamodule.train_transform.scale == [0.5, 2.0]
+    assert cfg.method.datamodule.train_transform.keep == 0.85
     assert (cfg.method.learner.head_lr, cfg.method.learner.schedule) == (2.5e-3, "poly")
 
 
@@ -133,6 +135,8 @@ def test_published_recipe_of_pascal() -> None:
     assert (cfg.datamodule.min_pixels, cfg.datamodule.exclude_novel) == (2048, True)
     assert (cfg.datamodule.fold_scheme, cfg.datamodule.test_episodes) == ("contiguous", 1000)
     assert cfg.method.head.pyramid == [60, 30, 15, 8]
+    assert composed("dataset=coco20i").method.head.pyramid == [1.0, 0.5, 0.25, 0.125]
+    assert composed("dataset=coco20i", "method.pyramid=[6,3]").method.head.pyramid == [6, 3]
     base = composed("dataset=pascal5i", "method=base")
     assert (base.batch_size, base.trainer.max_epochs, base.dataset.base.size) == (12, 100, 417)
     assert (base.method.learner.head_lr, base.method.learner.backbone_lr) == (2.5e-3, 2.5e-4)
@@ -160,3 +164,24 @@ def test_experiment_goes_over_everything_else_and_the_command_line_over_it() -> 
     cfg = composed("experiment=demo", "method.head.width=32")
     assert cfg.run_dir.startswith("outputs/demo/")
     assert (cfg.dataset.epochs, cfg.method.head.width) == (1, 32)
+
+
+def test_settings_of_the_published_networks_reach_them() -> None:
+    typed = ["backbone.dilation=after_first", "backbone.norms=batch", "backbone.weights=null"]
+    of_baseline = ["method.shots=sum", "method.train_query_reduction=false", "method.head.width=8"]
+    cfg = composed("method=baseline", "backbone=resnet50", *typed, *of_baseline)
+    segmenter = build.build_segmenter(cfg, 12)
+    assert isinstance(segmenter.head, Baseline)
+    assert (segmenter.norms, segmenter.head.shots) == ("batch", "sum")
+    assert not segmenter.head.down_query[0].weight.requires_grad
+    assert segmenter.backbone.get_submodule("layer4.0.conv2").dilation == (2, 2)
+    usual = build.build_segmenter(composed("method=baseline", "backbone=resnet50", typed[-1], of_baseline[-1]), 12)
+    assert isinstance(usual.head, Baseline)
+    assert (usual.norms, usual.head.shots) == ("eval", "mean")
+    assert usual.head.down_query[0].weight.requires_grad
+    assert usual.backbone.get_submodule("layer4.0.conv2").dilation == (4, 4)
+
+
+@pytest.mark.parametrize("backbone", [m for m in members("backbone") if m != "backbone=timm"])
+def test_every_backbone_says_what_its_norms_go_by(backbone: str) -> None:
+    assert composed(backbone).backbone.norms == "eval"

@@ -63,6 +63,15 @@ def test_a_run_brings_its_settings_and_typed_ones_go_over_them() -> None:
     assert (one.cfg.method.head.width, one.cfg.episodes, len(one.cfg.seeds)) == (32, 1000, 5)
 
 
+def test_a_run_of_before_a_setting_was_renamed() -> None:
+    saved("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0", "dataset.pyramid=[1.0,0.5]", "~panels")
+    [one] = asked()
+    assert one.cfg.method.head.pyramid == [1.0, 0.5]
+    assert "panels" not in one.cfg
+    [one] = asked("method.pyramid=[1.0]")
+    assert one.cfg.method.head.pyramid == [1.0]
+
+
 def test_shots_of_the_run_and_of_the_evaluation() -> None:
     [one] = asked("shot=5", "train_shot=1", "method=bam", "dataset=pascal5i", "dataset.root=x")
     assert one.cfg.run_dir == "outputs/pascal5i/bam-svf-efficientnet_lite0/1shot/fold0/seed0"

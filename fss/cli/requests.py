@@ -14,6 +14,8 @@ from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
 from fss.evaluation.results import CHECKPOINTS
 
+RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
+
 
 class Request(NamedTuple):
     """One evaluation.
@@ -57,6 +59,7 @@ def _recalled(typed: Sequence[str]) -> Request:
     cfg = compose("evaluate", overrides.merged(typed))
     file = Path(cfg.run_dir) / ".hydra" / "overrides.yaml"
     saved: list[str] = list(OmegaConf.load(file)) if cfg.ckpt is None and file.is_file() else []
+    saved = [overrides.renamed(o, RENAMED) for o in saved]
     if any(overrides.setting(o) == "protocol" for o in typed):
         saved = overrides.without(saved, "episodes", "seeds")
     if cfg.trained_on == cfg.dataset.name:
