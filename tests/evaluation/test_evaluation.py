@@ -488,7 +488,7 @@ def test_journal_of_several_processes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_are_as_one() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.interrupted"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "checks.interrupted"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)

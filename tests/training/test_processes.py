@@ -25,7 +25,7 @@ from fss.training.run_folder import check_processes
 @pytest.mark.slow
 def test_two_processes_train_as_one() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.processes"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "checks.processes"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)

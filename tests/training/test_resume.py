@@ -18,9 +18,9 @@ from fss.training.run_folder import forget_earlier, newest_checkpoint, note_sett
 
 @pytest.mark.slow
 def test_killed_runs_end_with_the_bits_of_an_undisturbed_one() -> None:
-    """`bench/resume.py` knows more moments."""
+    """`checks/resume.py` knows more moments."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.resume", "writing", "term-validation"],
+        [sys.executable, "-m", "checks.resume", "writing", "term-validation"],
         cwd=ROOT,
         capture_output=True,
         text=True,

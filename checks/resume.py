@@ -1,6 +1,6 @@
 """Trainings that are killed at chosen moments and resumed, against one that nothing happened to.
 
-    python -m bench.resume [MOMENT ...] [SETTING=VALUE ...]     # all moments: two minutes on two CPU cores
+    python -m checks.resume [MOMENT ...] [SETTING=VALUE ...]     # all moments: two minutes on two CPU cores
 
 Every run is a fork of this process, which spares starting Python anew; a run is killed from inside, at exactly the
 moment that its name says, and then resumed to its end. Weights, optimiser and scores have to come out bit for bit.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 
 import fss.training.callbacks.checkpoints
-from bench.forks import RUN, start, wait
+from checks.forks import RUN, start, wait
 from fss.evaluation.engine import Evaluation
 from fss.training.callbacks.checkpoints import STOPPED, BestCheckpoint, LastCheckpoint
 from fss.training.meta_learner import MetaLearner

@@ -1,6 +1,6 @@
 """Evaluations by one process, by two, and by two that are killed and start again: the same results?
 
-    python -m bench.interrupted
+    python -m checks.interrupted
 
 Evaluates the training-free prior mask on small embedded data. Prints one line of JSON.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import forks
+from checks import forks
 from fss.evaluation.journal import Journal
 
 SETTINGS = [

@@ -1,6 +1,6 @@
 """One process against two that share its batches: weights, scores, and what the two send each other.
 
-    python -m bench.processes
+    python -m checks.processes
 
 Both train PFENet + SVF on the CPU, without dropout (two processes do not draw the same chance as one), on masks
 with ignored pixels. Prints one line of JSON.
@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.forks import RUN, start, wait
+from checks.forks import RUN, start, wait
 from fss.training.meta_learner import MetaLearner
 
 SETTINGS = [
