@@ -3,8 +3,8 @@
     python -m checks.structure [ROOT]     # of this checkout, or of another one
 
 A room is a folder of `fss/` with the modules that stand in it, a module that stands alone on top of `fss/`,
-or a script. An arrow is a pair of rooms of which one imports the other. Only imports that are written down count; what the
-configuration names (`_target_`) is not one.
+or a script. An arrow is a pair of rooms of which one imports the other. Only imports that are written down count;
+what the configuration names (`_target_`) is not one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Every method x backbone x shot x tuning that composes is trained and evaluated, on small pictures."""
+"""Methods x backbones x shots x tunings are trained and evaluated, on small pictures.
+
+Any two of them meet in the ordinary suite; the whole product is for the night: `make test-all`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from support import ROOT
+from support.pairwise import pairs, pairwise
 from torch import Tensor
 from torchvision.models.resnet import Bottleneck, ResNet
 
@@ -54,6 +58,10 @@ FEW_SHOT = sorted(
     {p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "prior", "pfenet_small", "bam_small"}
 )
 TUNINGS = sorted(p.stem for p in (CONF / "tuning").glob("*.yaml"))
+
+
+EVERY = list(itertools.product(FEW_SHOT, BACKBONES, (1, 5), TUNINGS))
+PAIRWISE = pairwise(FEW_SHOT, BACKBONES, (1, 5), TUNINGS)
 
 
 @pytest.fixture(autouse=True)
@@ -125,9 +133,16 @@ def test_every_backbone_is_known() -> None:
     assert set(BACKBONES) == {p.stem for p in (CONF / "backbone").glob("*.yaml")}
 
 
+def test_any_two_settings_meet_in_the_ordinary_suite() -> None:
+    assert set().union(*map(pairs, PAIRWISE)) == set().union(*map(pairs, EVERY))
+    assert set(PAIRWISE) <= set(EVERY)
+    assert len(PAIRWISE) < len(EVERY) / 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "backbone", "shot", "tuning"), list(itertools.product(FEW_SHOT, BACKBONES, (1, 5), TUNINGS))
+    ("method", "backbone", "shot", "tuning"),
+    [pytest.param(*c, marks=[] if c in PAIRWISE else pytest.mark.nightly) for c in EVERY],
 )
 def test_trains_and_evaluates(
     method: str, backbone: str, shot: int, tuning: str, monkeypatch: pytest.MonkeyPatch
