@@ -127,15 +127,14 @@ def test_recipes_as_they_are_typed(recipe: Recipe, checkout: Path) -> None:
     check(recipe, checkout)
 
 
-def test_linters_accept_the_page(tmp_path: Path) -> None:
+def test_linters_accept_the_page(checkout: Path) -> None:
     for recipe in recipes():
-        recipe.write(tmp_path)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "fss/svf", tmp_path / "fss/svf")  # or its imports would be sorted as another project's
+        recipe.write(checkout)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "mine"],
-            cwd=tmp_path,
+            cwd=checkout,
             capture_output=True,
             text=True,
             timeout=60,
