@@ -44,7 +44,8 @@ class Structure(NamedTuple):
         imports: Those between two rooms of the project.
         arrows: Pairs (importing room, imported room).
         upward: Imports whose target stands on a higher floor than their source.
-        circles: Groups of rooms each of which reaches all others of its group.
+        circles: Groups of rooms each of which reaches all others of its group, but for those of `nested`.
+        nested: Such groups of a folder and its own subfolders.
     """
 
     rooms: set[str]
@@ -52,6 +53,7 @@ class Structure(NamedTuple):
     arrows: set[tuple[str, str]]
     upward: list[Import]
     circles: list[set[str]]
+    nested: list[set[str]]
 
 
 @cache
@@ -140,7 +142,11 @@ def structure(root: Path = ROOT) -> Structure:
     arrows = {(rooms[found.source], rooms[found.target]) for found in between}
     floor = floors(rooms.values(), arrows)
     upward = [found for found in between if floor[rooms[found.target]] > floor[rooms[found.source]]]
-    return Structure(set(rooms.values()), between, arrows, upward, circles(rooms.values(), arrows))
+    found = circles(rooms.values(), arrows)
+    nested = [group for group in found if len({name.split("/")[0] for name in group}) == 1]
+    return Structure(
+        set(rooms.values()), between, arrows, upward, [group for group in found if group not in nested], nested
+    )
 
 
 def lines(found: Structure) -> list[str]:
@@ -157,6 +163,8 @@ def lines(found: Structure) -> list[str]:
         f"{len(found.upward)} upward"
         + "".join(f"\n  {i.source}:{i.line} imports {i.target}" for i in found.upward),
         f"{len(found.circles)} circles" + "".join(f"\n  {' '.join(sorted(c))}" for c in found.circles),
+        f"{len(found.nested)} of a folder and its own subfolders"
+        + "".join(f"\n  {' '.join(sorted(c))}" for c in found.nested),
     ]
 
 

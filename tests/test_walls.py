@@ -55,9 +55,13 @@ def test_no_import_goes_upward() -> None:
     assert structure().upward == []
 
 
-def test_only_folders_and_their_own_subfolders_import_each_other() -> None:
+def test_no_circle() -> None:
+    assert structure().circles == []
+
+
+def test_folders_that_share_with_their_own_subfolders() -> None:
     """Readers use data's index cache, and data names their contract; so it is with models and heads."""
-    assert structure().circles == [{"data", "data/readers"}, {"models", "models/heads"}]
+    assert structure().nested == [{"data", "data/readers"}, {"models", "models/heads"}]
 
 
 def test_rooms_that_know_lightning() -> None:
@@ -117,7 +121,12 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
         house(tmp_path, a__x="import fss.b.y", b__y="import fss.c", c="from fss.a.x import f", d="import fss.c")
     )
     assert found.circles == [{"a", "b", "c"}]
-    assert (found.rooms, len(found.imports)) == ({"a", "b", "c", "d"}, 4)
+    assert (found.rooms, len(found.imports), found.nested) == ({"a", "b", "c", "d"}, 4, [])
+
+
+def test_a_folder_and_its_subfolder_are_told_apart_from_circles(tmp_path: Path) -> None:
+    found = structure(house(tmp_path, a__b__x="import fss.a.y", a__y="import fss.a.b.x"))
+    assert (found.circles, found.nested) == ([], [{"a", "a/b"}])
 
 
 def test_relative_imports_are_an_error(tmp_path: Path) -> None:
