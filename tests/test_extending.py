@@ -27,7 +27,7 @@ ADDED = {
     "A data set": [],
     "A tuning": FEW_SHAPES,
 }
-CHOSEN = {  # what metrics.json then tells
+CHOSEN: dict[str, dict[str, Any]] = {  # what metrics.json then tells
     "A head": {"method": "cosine", "shot": 5, "train_shot": 1},
     "A backbone": {"backbone": "mobilenet", "tuning": "svf"},
     "A data set": {"dataset": "tiles"},

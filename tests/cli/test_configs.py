@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 from support import ROOT
 
-from fss.cli import runs
+from fss.cli import build
 from fss.data.folds import fold_classes
+from fss.models.heads import Baseline
 
 CONF = ROOT / "conf"
 # What a group member needs besides its name, small and without downloads.
@@ -59,9 +60,9 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
     *overrides, name = combination
     cfg = composed(*overrides, f"run_dir={tmp_path}", name=name)
-    datamodule = runs.build_datamodule(cfg)
+    datamodule = build.build_datamodule(cfg)
     assert datamodule.eval_transform.size == cfg.dataset.size  # type: ignore[attr-defined]
-    trainer = runs.build_trainer(cfg, runs.safeguards(cfg))
+    trainer = build.build_trainer(cfg, build.safeguards(cfg))
     assert trainer.max_epochs == cfg.dataset.epochs
     assert len(trainer.loggers) == 1
 
@@ -80,7 +81,7 @@ def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["pfenet", "base"])
 def test_loggers(override: str, built: list[str], method: str, tmp_path: Path) -> None:
     cfg = composed(override, f"method={method}", f"run_dir={tmp_path}")
-    assert [type(logger).__name__ for logger in runs.build_loggers(cfg)] == built
+    assert [type(logger).__name__ for logger in build.build_loggers(cfg)] == built
     assert not list(tmp_path.iterdir())  # nothing is opened before a run
 
 
@@ -116,12 +117,13 @@ def test_published_recipe_of_the_base_learner() -> None:
     cfg = composed("dataset=coco20i", "method=base")
     assert (cfg.batch_size, cfg.trainer.max_epochs, cfg.dataset.base.size) == (12, 20, 417)
     assert cfg.method.datamodule.train_transform.scale == [0.5, 2.0]
+    assert cfg.method.datamodule.train_transform.keep == 0.85
     assert (cfg.method.learner.head_lr, cfg.method.learner.schedule) == (2.5e-3, "poly")
 
 
 def test_folds_of_own_data_can_be_given(tmp_path: Path) -> None:
     cfg = composed("dataset=folder", "dataset.fold_scheme=[[1,2],[3]]", "fold=1", f"run_dir={tmp_path}")
-    scheme = runs.build_datamodule(cfg).fold_scheme
+    scheme = build.build_datamodule(cfg).fold_scheme
     assert fold_classes(4, 1, scheme) == ((3,), (1, 2, 4))
 
 
@@ -134,6 +136,8 @@ def test_published_recipe_of_pascal() -> None:
     assert (cfg.datamodule.min_pixels, cfg.datamodule.exclude_novel) == (2048, True)
     assert (cfg.datamodule.fold_scheme, cfg.datamodule.test_episodes) == ("contiguous", 1000)
     assert cfg.method.head.pyramid == [60, 30, 15, 8]
+    assert composed("dataset=coco20i").method.head.pyramid == [1.0, 0.5, 0.25, 0.125]
+    assert composed("dataset=coco20i", "method.pyramid=[6,3]").method.head.pyramid == [6, 3]
     base = composed("dataset=pascal5i", "method=base")
     assert (base.batch_size, base.trainer.max_epochs, base.dataset.base.size) == (12, 100, 417)
     assert (base.method.learner.head_lr, base.method.learner.backbone_lr) == (2.5e-3, 2.5e-4)
@@ -161,3 +165,24 @@ def test_experiment_goes_over_everything_else_and_the_command_line_over_it() -> 
     cfg = composed("experiment=demo", "method.head.width=32")
     assert cfg.run_dir.startswith("outputs/demo/")
     assert (cfg.dataset.epochs, cfg.method.head.width) == (1, 32)
+
+
+def test_settings_of_the_published_networks_reach_them() -> None:
+    typed = ["backbone.dilation=after_first", "backbone.norms=batch", "backbone.weights=null"]
+    of_baseline = ["method.shots=sum", "method.train_query_reduction=false", "method.head.width=8"]
+    cfg = composed("method=baseline", "backbone=resnet50", *typed, *of_baseline)
+    segmenter = build.build_segmenter(cfg, 12)
+    assert isinstance(segmenter.head, Baseline)
+    assert (segmenter.norms, segmenter.head.shots) == ("batch", "sum")
+    assert not segmenter.head.down_query[0].weight.requires_grad
+    assert segmenter.backbone.get_submodule("layer4.0.conv2").dilation == (2, 2)
+    usual = build.build_segmenter(composed("method=baseline", "backbone=resnet50", typed[-1], of_baseline[-1]), 12)
+    assert isinstance(usual.head, Baseline)
+    assert (usual.norms, usual.head.shots) == ("eval", "mean")
+    assert usual.head.down_query[0].weight.requires_grad
+    assert usual.backbone.get_submodule("layer4.0.conv2").dilation == (4, 4)
+
+
+@pytest.mark.parametrize("backbone", [m for m in members("backbone") if m != "backbone=timm"])
+def test_every_backbone_says_what_its_norms_go_by(backbone: str) -> None:
+    assert composed(backbone).backbone.norms == "eval"

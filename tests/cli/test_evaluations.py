@@ -17,8 +17,7 @@ from PIL import Image
 from support import ROOT
 from support.scripts import SMALL, start
 
-from fss.cli import evaluations
-from fss.cli.evaluations import Asked
+from fss.cli.requests import Request, requests
 from fss.data import cross_domain
 from fss.data.readers import pascal
 from fss.evaluation.results import read_episodes, read_metrics
@@ -32,12 +31,12 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def asked(*overrides: str) -> list[Asked]:
+def asked(*overrides: str) -> list[Request]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("evaluate", list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        return evaluations.asked(cfg)
+        return requests(cfg, list(overrides))
 
 
 def saved(run: str, *overrides: str) -> None:
@@ -63,6 +62,15 @@ def test_a_run_brings_its_settings_and_typed_ones_go_over_them() -> None:
     assert (one.cfg.episodes, one.cfg.seeds) == (7, [5])
     [one] = asked("protocol=bam")  # a protocol that is asked for is not changed by what the run had
     assert (one.cfg.method.head.width, one.cfg.episodes, len(one.cfg.seeds)) == (32, 1000, 5)
+
+
+def test_a_run_of_before_a_setting_was_renamed() -> None:
+    saved("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0", "dataset.pyramid=[1.0,0.5]", "~panels")
+    [one] = asked()
+    assert one.cfg.method.head.pyramid == [1.0, 0.5]
+    assert "panels" not in one.cfg
+    [one] = asked("method.pyramid=[1.0]")
+    assert one.cfg.method.head.pyramid == [1.0]
 
 
 def test_shots_of_the_run_and_of_the_evaluation() -> None:

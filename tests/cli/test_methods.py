@@ -21,13 +21,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from support import ROOT
 from support.pairwise import pairs, pairwise
-from torch import Tensor
+from support.tiny import cheap_svd
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from fss.cli import runs
+from fss.cli import build
 from fss.data.datamodule import FewShotDataModule
 from fss.models.backbones import Backbone
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
 from fss.models.heads import BAM, Head
 from fss.models.parameters import count_parameters
@@ -103,18 +103,9 @@ def network(backbone: str) -> Backbone:
 
 @cache
 def episodes(shot: int) -> FewShotDataModule:
-    datamodule = runs.build_datamodule(composed("bam", "timm", f"shot={shot}"))
+    datamodule = build.build_datamodule(composed("bam", "timm", f"shot={shot}"))
     datamodule.setup("fit")
     return datamodule
-
-
-def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """An exact U diag(S) V of no cost; the true one takes seconds for each network."""
-    matrix = weight.detach().flatten(1)
-    m, n = matrix.shape
-    identity = torch.eye(min(m, n))
-    U, V = (identity, matrix) if m <= n else (matrix, identity)
-    return U, torch.ones(min(m, n)), V.reshape(-1, *weight.shape[1:])
 
 
 def two_steps(**settings: Any) -> lightning.Trainer:
@@ -147,16 +138,15 @@ def test_any_two_settings_meet_in_the_ordinary_suite() -> None:
 def test_trains_and_evaluates(
     method: str, backbone: str, shot: int, tuning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fss.svf.layers._svd", factors)
-    monkeypatch.setattr(runs, "_build_backbone", lambda cfg, pretrained: copy.deepcopy(network(backbone)))
+    monkeypatch.setattr(build, "_build_backbone", lambda cfg, pretrained: copy.deepcopy(network(backbone)))
     cfg = composed(method, backbone, f"shot={shot}", f"tuning={tuning}")
     datamodule = episodes(shot)
-    segmenter = runs.build_segmenter(cfg, len(datamodule.base_classes))
+    segmenter = build.build_segmenter(cfg, len(datamodule.base_classes))
     assert isinstance(segmenter, FewShotSegmenter)
     assert isinstance(segmenter.head, Head)
-    segmenter.tune(instantiate(cfg.tuning.apply))
+    segmenter.tune(instantiate(cfg.tuning.apply, **({"svd": cheap_svd} if tuning == "svf" else {})))
     before = {n: p.detach().clone() for n, p in segmenter.named_parameters()}
-    learner = runs.build_learner(cfg, segmenter)
+    learner = build.build_learner(cfg, segmenter)
     assert isinstance(learner, MetaLearner)
     trainer = two_steps(num_sanity_val_steps=0, check_val_every_n_epoch=1000)
     trainer.fit(learner, datamodule=datamodule)
@@ -182,8 +172,8 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
     cfg = composed("base", backbone, "batch_size=2")
     datamodule = instantiate(cfg.method.datamodule, _convert_="all")
     datamodule.setup("fit")
-    segmenter = runs.build_base_segmenter(cfg, len(datamodule.base_classes))
-    assert isinstance(segmenter, BaseSegmenter)
+    segmenter = build.build_base_segmenter(cfg, len(datamodule.base_classes))
+    assert isinstance(segmenter, BaseLearnerSegmenter)
     learner = instantiate(cfg.method.learner, segmenter=segmenter, base_classes=12, _convert_="all")
     before = copy.deepcopy(segmenter.state_dict())
     trainer = two_steps(limit_val_batches=2, num_sanity_val_steps=0, val_check_interval=2)
@@ -195,7 +185,7 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
     assert 0 <= float(trainer.callback_metrics["val/miou"]) <= 1
 
     trainer.save_checkpoint(tmp_path / "best.ckpt", weights_only=True)
-    bam = runs.build_segmenter(composed("bam", backbone), 12, pretrained=False)
+    bam = build.build_segmenter(composed("bam", backbone), 12, pretrained=False)
     load_base_learner(bam, tmp_path / "best.ckpt")
     assert isinstance(bam.head, BAM)
     loaded = {

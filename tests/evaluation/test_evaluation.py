@@ -27,7 +27,7 @@ from fss.data.index import build_index, build_pool
 from fss.data.transforms import EvaluationTransform
 from fss.evaluation import memory as memory_module
 from fss.evaluation import reuse
-from fss.evaluation.engine import Reuse, evaluate, finish, pictures_of
+from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
 from fss.evaluation.journal import Entry, Journal
 from fss.evaluation.memory import Memory, Part
 from fss.evaluation.plan import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
@@ -267,8 +267,8 @@ def test_numbers_by_the_jaccard_index(tmp_path: Path) -> None:
     shot, head = HEADS["baseline, 2 shots"]
     episodes = dataset(shot)
     made = segmenter(head, shot)
-    summary = summarize(evaluate(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY).episodes)
-    merged = evaluate(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY).segmenter
+    summary = summarize(answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY).episodes)
+    merged = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY).segmenter
     indices: dict[tuple[int, int], Any] = {}
     both = {seed: JaccardIndex("multiclass", num_classes=2, average="none", ignore_index=255) for seed in SEEDS}
     for seed, episode, prediction in plain_loop(merged, episodes):
@@ -291,7 +291,7 @@ def test_numbers_by_the_jaccard_index(tmp_path: Path) -> None:
 def test_evaluation_goes_on_from_finished_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shot, head = HEADS["pfenet"]
     episodes, made = dataset(shot), segmenter(head, shot)
-    whole = evaluate(trainer(), made, episodes, SEEDS, COUNT, tmp_path / "whole", PLENTY)
+    whole = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path / "whole", PLENTY)
 
     answer = reuse.ReusingEvaluator._decode
     answered: list[PlannedEpisode] = []
@@ -307,7 +307,7 @@ def test_evaluation_goes_on_from_finished_episodes(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(reuse.ReusingEvaluator, "_decode", stopped)
         with pytest.raises(KeyError):
-            evaluate(trainer(), made, episodes, SEEDS, COUNT, folder, PLENTY)
+            answer_episodes(trainer(), made, episodes, SEEDS, COUNT, folder, PLENTY)
     [file] = folder.iterdir()
     assert len(file.read_text().splitlines()) == 1 + 9
     with file.open("a") as more:
@@ -316,7 +316,7 @@ def test_evaluation_goes_on_from_finished_episodes(tmp_path: Path, monkeypatch: 
     answered.clear()
     limit = len(SEEDS) * COUNT
     monkeypatch.setattr(reuse.ReusingEvaluator, "_decode", stopped)
-    resumed = evaluate(trainer(), made, episodes, SEEDS, COUNT, folder, PLENTY)
+    resumed = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, folder, PLENTY)
     assert len(answered) == len(SEEDS) * COUNT - 9
     assert resumed.episodes == whole.episodes
     assert resumed.seconds > 0
@@ -329,7 +329,7 @@ def test_evaluation_goes_on_from_finished_episodes(tmp_path: Path, monkeypatch: 
 def test_finished_episodes_of_another_evaluation_are_not_used(change: str, tmp_path: Path) -> None:
     _, head = HEADS["prior, 2 shots"]
     episodes, made = dataset(2), segmenter(head, 2)
-    first = evaluate(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY)
+    first = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY)
     if change == "weights":
         with torch.no_grad():
             next(made.backbone.get_submodule("layer3").parameters()).mul_(-1)
@@ -337,15 +337,15 @@ def test_finished_episodes_of_another_evaluation_are_not_used(change: str, tmp_p
         episodes = dataset(2, support_annotation="box")
     else:
         made.head = PriorMask(made.backbone.channels, 0.8)
-    second = evaluate(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY)
-    fresh = evaluate(trainer(), made, episodes, SEEDS, COUNT, tmp_path / "fresh", PLENTY)
+    second = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY)
+    fresh = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path / "fresh", PLENTY)
     assert second.episodes == fresh.episodes != first.episodes
 
 
 def test_segmenter_is_left_as_it_is(tmp_path: Path) -> None:
     made = segmenter(HEADS["pfenet"][1])
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    done = evaluate(trainer(), made, dataset(), SEEDS, COUNT, tmp_path, PLENTY)
+    done = answer_episodes(trainer(), made, dataset(), SEEDS, COUNT, tmp_path, PLENTY)
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
     assert any(name.endswith(".S") for name in before)
     assert not any(name.endswith(".S") for name in done.segmenter.state_dict())
@@ -353,7 +353,7 @@ def test_segmenter_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_bam_of_another_shot_is_refused_before_work_starts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a BAM of shot=1 got 3 supports"):
-        evaluate(trainer(), segmenter(bam(1)), dataset(3), SEEDS, COUNT, tmp_path, PLENTY)
+        answer_episodes(trainer(), segmenter(bam(1)), dataset(3), SEEDS, COUNT, tmp_path, PLENTY)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_bam_of_another_shot_is_refused_before_work_starts(tmp_path: Path) -> No
 )
 def test_bad_settings(seeds: tuple[int, ...], count: int, setting: Reuse, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate(trainer(), segmenter(HEADS["pfenet"][1]), dataset(), seeds, count, tmp_path, setting)
+        answer_episodes(trainer(), segmenter(HEADS["pfenet"][1]), dataset(), seeds, count, tmp_path, setting)
 
 
 def test_pictures_of_episodes() -> None:

@@ -258,6 +258,35 @@ def test_every_3x3_convolution_of_layers_3_and_4_is_dilated(name: str) -> None:
         assert {c.stride for c in convolutions[1:]} == {(1, 1)}
 
 
+@pytest.mark.parametrize("depth", [50, 101])
+def test_dilation_after_the_first_block_is_torchvisions(depth: int) -> None:
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, f"resnet{depth}")(replace_stride_with_dilation=[False, True, True]).eval()
+    ours = ResNetBackbone(depth, stem="torchvision", dilation="after_first").eval()
+    published = ResNetBackbone(depth, stem="torchvision", dilation="all").eval()
+    for backbone in (ours, published):
+        for layer in ("layer1", "layer2", "layer3", "layer4"):
+            backbone.get_submodule(layer).load_state_dict(theirs.get_submodule(layer).state_dict())
+        stem = nn.Sequential(theirs.conv1, theirs.bn1, theirs.relu, theirs.maxpool)
+        backbone.get_submodule("layer0").load_state_dict(stem.state_dict())
+    with torch.no_grad():
+        images = pictures("resnet50 torchvision")
+        mid = theirs.layer3(theirs.layer2(theirs.layer1(stem(images))))
+        assert torch.equal(ours.lower(images).mid, mid)
+        assert torch.equal(ours.upper(ours.lower(images)), theirs.layer4(mid))
+        assert not torch.allclose(published.lower(images).mid, mid)
+    assert ours.state_dict().keys() == published.state_dict().keys()
+    for path, sides in {"layer3.0": 1, "layer3.1": 2, "layer4.0": 2, "layer4.2": 4}.items():
+        conv = ours.get_submodule(f"{path}.conv2")
+        assert isinstance(conv, nn.Conv2d)
+        assert list(conv._reversed_padding_repeated_twice) == [sides] * 4  # what SVF reads
+
+
+def test_unknown_dilation() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.dilation is 'some', must be 'all' or 'after_first'"):
+        ResNetBackbone(dilation="some")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["resnet50 deep", "resnet50 torchvision"])
 def test_dilated_convolutions_decompose(name: str) -> None:
     """torch keeps a second note of the padding, which must not be left at the one before dilation."""

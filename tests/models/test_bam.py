@@ -11,7 +11,7 @@ from support.tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import (
     load_base_learner,
     load_checkpoint,
@@ -238,7 +238,41 @@ def test_features_of_a_query_need_the_base_map() -> None:
         bam().head.encode_query(Features(*maps))
 
 
+@pytest.mark.parametrize("tuning", [frozen, svf])
+def test_base_learner_does_not_see_norms_that_change_with_the_batch(tuning: Callable[[Backbone], None]) -> None:
+    backbone = TinyBackbone()
+    head = BAM(backbone.channels, CLASSES, 1, width=8, base_width=8)
+    segmenter = FewShotSegmenter(backbone, head, norms="batch")
+    inputs = episode()
+    with torch.no_grad():
+        before = segmenter.eval()(*inputs)
+        segmenter.tune(tuning)
+        segmenter.train()
+        for module in head.learner_base.modules():  # whose dropout would differ
+            module.eval()
+        for _ in range(3):
+            during = segmenter(*inputs)
+        after = segmenter.eval()(*inputs)
+    assert before.base is not None
+    for prediction in (during, after):
+        torch.testing.assert_close(prediction.base, before.base)
+    assert not torch.allclose(after.prior, before.prior, atol=1e-3)
+
+
 # Checkpoints
+
+
+def test_weights_of_the_supports_are_left_out_of_a_baseline_alone(tmp_path: Path) -> None:
+    """A published baseline of several shots holds BAM's weighing of the supports and never uses it."""
+    backbone = TinyBackbone()
+    source = FewShotSegmenter(backbone, Baseline(backbone.channels, width=8))
+    state = {name.partition(".")[2]: value for name, value in source.state_dict().items()}
+    state |= {f"kshot_rw.{name}": torch.randn(2) for name in ("0.weight", "0.bias", "2.weight", "2.bias")}
+    target = FewShotSegmenter(TinyBackbone(), Baseline(backbone.channels, width=8))
+    load_published(target, state)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
+    with pytest.raises(ValueError, match=r"not ours: head\.kshot_other"):
+        load_published(target, {**state, "kshot_other.0.weight": torch.zeros(1)})
 
 
 def write(segmenter: nn.Module, file: Path) -> None:
@@ -289,8 +323,8 @@ def test_checkpoint_of_another_bam_leaves_everything_as_it_was(tmp_path: Path) -
     assert target.base_backbone is None
 
 
-def base_segmenter() -> BaseSegmenter:
-    return BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, CLASSES, width=8)).eval()
+def base_segmenter() -> BaseLearnerSegmenter:
+    return BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, CLASSES, width=8)).eval()
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -306,7 +340,7 @@ def test_base_learner_is_read(published: bool, into: str, tmp_path: Path) -> Non
     else:
         write(source, file)
     images = torch.randn(2, 3, 32, 32)
-    target: BaseSegmenter | FewShotSegmenter
+    target: BaseLearnerSegmenter | FewShotSegmenter
     with torch.no_grad():
         if into == "base":
             target = base_segmenter()
@@ -323,7 +357,7 @@ def test_file_that_is_no_base_learner(tmp_path: Path) -> None:
     write(bam(), tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"last\.ckpt is no checkpoint of a base learner: .*method=base"):
         load_base_learner(bam(), tmp_path / "last.ckpt")
-    write(BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 9, width=8)), tmp_path / "nine.ckpt")
+    write(BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 9, width=8)), tmp_path / "nine.ckpt")
     with pytest.raises(ValueError, match=r"head\.1\.4\.weight \(10, 8, 1, 1\) instead of \(6, 8, 1, 1\)"):
         load_base_learner(bam(), tmp_path / "nine.ckpt")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,10 +14,11 @@ from support.tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
-from fss.models.heads import Features, Head, PFENet, Prediction, PriorMask
+from fss.models.heads import Baseline, Features, Head, PFENet, Prediction, PriorMask
 from fss.models.heads.ops import AREA_EPS, COSINE_EPS, gram_matrix, masked_average_pool, prior_mask, prior_masks
 from fss.models.losses import cross_entropy
 from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import frozen, svf
 
 PYRAMIDS = {"sides": (6, 3, 2), "fractions": (1.0, 0.5, 0.25, 0.125)}
 
@@ -247,6 +249,99 @@ def test_identical_supports_give_the_one_shot_answer(head: Head) -> None:
     close(again, first)
     close(turned, three)
     assert not torch.allclose(three.prior, first.prior, atol=1e-3)
+
+
+def test_summed_supports_are_the_mean_taken_k_times() -> None:
+    """By the published program; the vectors have 5 different supports."""
+    means, sums = Baseline(CHANNELS, 8).eval(), Baseline(CHANNELS, 8, shots="sum").eval()
+    sums.load_state_dict(means.state_dict())
+    query, support = features(2, None, (5, 4)), features(2, 3, (5, 4))
+    masks = torch.ones(2, 3, 20, 16)
+    mean, total = (
+        h.decode(h.encode_query(query), h.encode_support(support, masks), (5, 4)) for h in (means, sums)
+    )
+    torch.testing.assert_close(total.prior, 3 * mean.prior)
+    assert not torch.allclose(total.logits, mean.logits)
+    first = Features(support.low[:, :1], support.mid[:, :1], support.high[:, :1])
+    one, same = (
+        h.decode(h.encode_query(query), h.encode_support(first, masks[:, :1]), (5, 4)) for h in (means, sums)
+    )
+    assert torch.equal(one.logits, same.logits)
+
+
+def test_unknown_sum_of_supports() -> None:
+    with pytest.raises(ValueError, match=r"method\.shots is 'max', must be 'mean' or 'sum'"):
+        Baseline(CHANNELS, shots="max")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_query_reduction_stays_as_drawn_in_no_optimiser_group(train: bool) -> None:
+    segmenter = tiny_segmenter(Baseline(CHANNELS, 8, train_query_reduction=train))
+    segmenter.tune(svf)
+    optimizer = torch.optim.SGD([p for p in segmenter.parameters() if p.requires_grad], 0.1, weight_decay=0.1)
+    before = {name: p.detach().clone() for name, p in segmenter.named_parameters()}
+    segmenter(*episode()).logits.square().mean().backward()
+    optimizer.step()
+    moved = {name for name, p in segmenter.named_parameters() if not torch.equal(p, before[name])}
+    assert ("head.down_query.0.weight" in moved) is train
+    assert {"head.down_supp.0.weight", "backbone.layer3.0.S"} <= moved  # gradients pass through it all the same
+
+
+# Norms that go by the batch
+
+
+def test_norms_in_batch_mode_see_queries_and_then_each_shot() -> None:
+    """Against the published order of forward passes, written out."""
+    torch.manual_seed(0)
+    plain = TinyBackbone()
+    segmenter = FewShotSegmenter(copy.deepcopy(plain), PFENet(CHANNELS, 8, (6, 3), dropout=0.0), norms="batch")
+    segmenter.tune(frozen)
+    segmenter.train()
+    for module in segmenter.head.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.eval()
+    query, support, masks = episode(b=3, k=2)
+    plain.train()
+    with torch.no_grad():
+        ours = segmenter(query, support, masks)
+        lower = plain.lower(query)
+        encoded = segmenter.head.encode_query(Features(lower.low, lower.mid, plain.upper(lower)))
+        shots = []
+        for k in range(2):
+            lower = plain.lower(support[:, k])
+            shots.append((lower.low, lower.mid, plain.upper(lower, masks[:, k, None])))
+        stacked = Features(*(torch.stack(maps, 1) for maps in zip(*shots, strict=True)))
+        theirs = segmenter.head.decode(encoded, segmenter.head.encode_support(stacked, masks), (32, 24))
+    close(ours, theirs, 1e-5)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(segmenter.backbone.state_dict()[name], value)
+    assert int(segmenter.backbone.state_dict()["layer4.1.num_batches_tracked"]) == 3
+    assert not any(p.requires_grad for p in segmenter.backbone.parameters())
+
+
+def test_norms_in_batch_mode_go_by_what_they_kept_in_evaluation() -> None:
+    backbone = TinyBackbone()
+    segmenter = FewShotSegmenter(backbone, PFENet(CHANNELS, 8, (6, 3)), norms="batch")
+    segmenter.train()
+    segmenter(*episode())
+    segmenter.eval()
+    kept = copy.deepcopy(backbone.state_dict())
+    inputs = episode()
+    with torch.no_grad():
+        batch = segmenter(*inputs)
+        usual = FewShotSegmenter(backbone, segmenter.head).eval()(*inputs)
+        alone = segmenter(*(part[:1] for part in inputs))
+    assert torch.equal(batch.logits, usual.logits)
+    torch.testing.assert_close(alone.logits[0], batch.logits[0])
+    assert all(torch.equal(value, kept[name]) for name, value in backbone.state_dict().items())
+
+
+def test_norms_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.norms is 'train', must be 'eval' or 'batch'"):
+        FewShotSegmenter(TinyBackbone(), PriorMask(CHANNELS, 0.5), norms="train")  # type: ignore[arg-type]
+    without = TimmBackbone("convnext_atto", low=1, mid=2)
+    with pytest.raises(ValueError, match=r"backbone\.norms=batch: this backbone has no batch norms"):
+        FewShotSegmenter(without, PriorMask(without.channels, 0.5), norms="batch")
 
 
 def test_episodes_of_a_batch_do_not_mix() -> None:

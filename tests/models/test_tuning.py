@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from support.tiny import TinyBackbone
+from support.tiny import TinyBackbone, cheap_svd
 from torch import Tensor, nn
 
 from fss.models.backbones import Backbone, Channels, LayeredBackbone, ResNetBackbone, TimmBackbone
@@ -24,17 +24,6 @@ from fss.svf import singular_values
 from fss.training.schedules import build_schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def svd_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Factors of the right shapes at no cost, where only the shapes matter."""
-
-    def svd(A: Tensor, full_matrices: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        rank = min(A.shape)
-        return A.new_zeros(A.shape[0], rank), A.new_zeros(rank), A.new_zeros(rank, A.shape[1])
-
-    monkeypatch.setattr(torch.linalg, "svd", svd)
 
 
 def segmenter_of(backbone: Backbone) -> FewShotSegmenter:
@@ -81,11 +70,10 @@ def test_svf_on_lite0_trains_the_singular_values_of_its_stages(stages: Collectio
 
 
 @pytest.mark.parametrize("stages", [(2, 3, 4), (4,), (0, 2)])
-@pytest.mark.usefixtures("svd_of_zeros")
 def test_svf_on_resnet_trains_the_singular_values_of_its_stages(stages: Collection[int]) -> None:
     backbone = ResNetBackbone()
     convolutions = {name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)}
-    svf(backbone, stages)
+    svf(backbone, stages, svd=cheap_svd)
     layers = tuple(f"layer{stage}." for stage in stages)
     expected = {f"{name}.S" for name in convolutions if name.startswith(layers)}
     assert trained(backbone) == expected

@@ -17,33 +17,24 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from support import ROOT
+from support.tiny import cheap_svd
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fss.models.backbones import Backbone, ResNetBackbone, VGGBackbone
-from fss.svf import SVFConv2d, SVFLinear, decompose, merge, plain_state_dict, singular_values
-
-
-def cheap_svd(A: Tensor, full_matrices: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """An exact thin factorisation A = U diag(S) V that takes no time: rows or columns sorted by their norm.
-
-    Takes the place of the real one where the network is large and its shapes and wiring are the matter.
-    """
-    if A.shape[0] > A.shape[1]:
-        left, S, right = cheap_svd(A.T)
-        return right.T, S, left.T
-    S, order = A.norm(dim=1).sort(descending=True)
-    U = torch.eye(len(A), dtype=A.dtype)[:, order]
-    return U, S, U.T @ A / S[:, None]
-
+from fss.svf import (
+    SVD,
+    SVFConv2d,
+    SVFLinear,
+    decompose,
+    exact_svd,
+    merge,
+    plain_state_dict,
+    singular_values,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def svd_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.linalg, "svd", cheap_svd)
 
 
 class CountProducts(TorchFunctionMode):
@@ -92,7 +83,9 @@ def gradient(of: Tensor | None) -> Tensor:
 # The same function
 
 
-def check_whole_network(network: nn.Module, images: Tensor, only: Sequence[str] | None = None) -> tuple[int, int]:
+def check_whole_network(
+    network: nn.Module, images: Tensor, only: Sequence[str] | None = None, svd: SVD = exact_svd
+) -> tuple[int, int]:
     """plain == decomposed (both forms) == merged, and after merging nothing of SVF is left.
 
     Returns how many layers train in the factored and how many in the composed form.
@@ -104,7 +97,7 @@ def check_whole_network(network: nn.Module, images: Tensor, only: Sequence[str] 
         with CountProducts() as plain:
             network(images)
 
-        assert decompose(network, only) is network
+        assert decompose(network, only, svd=svd) is network
         layers = svf_layers(network)
         with CountProducts() as composed:
             close(network(images), expected)
@@ -148,7 +141,6 @@ def test_resnet50_computes_the_same_with_its_first_stage_decomposed() -> None:
     assert check_whole_network(network, torch.randn(1, 3, 64, 64), only=["conv1", "layer1"]) == (10, 1)
 
 
-@pytest.mark.usefixtures("svd_is_cheap")
 @pytest.mark.parametrize(
     ("build", "forms"),
     [
@@ -158,10 +150,9 @@ def test_resnet50_computes_the_same_with_its_first_stage_decomposed() -> None:
 )
 def test_large_network_computes_the_same(build: Callable[[], nn.Module], forms: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    assert check_whole_network(build(), torch.randn(1, 3, 64, 64)) == forms
+    assert check_whole_network(build(), torch.randn(1, 3, 64, 64), svd=cheap_svd) == forms
 
 
-@pytest.mark.usefixtures("svd_is_cheap")
 @pytest.mark.parametrize(
     ("build", "stages"),
     [
@@ -171,7 +162,7 @@ def test_large_network_computes_the_same(build: Callable[[], nn.Module], forms: 
     ids=["resnet50", "vgg16_bn"],
 )
 def test_number_of_singular_values(build: Callable[[], Backbone], stages: tuple[int, ...]) -> None:
-    backbone = decompose(build(), only=["layer2", "layer3", "layer4"])
+    backbone = decompose(build(), only=["layer2", "layer3", "layer4"], svd=cheap_svd)
     counts: Counter[str] = Counter()
     for value in singular_values(backbone):
         counts[value.name.partition(".")[0]] += len(value.S)
@@ -696,3 +687,40 @@ def test_needs_torch_alone() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["fss", "fss.svf", "fss.svf.decompose", "fss.svf.layers"]
+
+
+# The factorisation
+
+
+def test_another_factorisation_is_used_for_layers_and_for_what_they_load() -> None:
+    factored: list[tuple[int, ...]] = []
+
+    def svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        factored.append(tuple(weight.shape))
+        return cheap_svd(weight)
+
+    plain, images = small_network(), torch.randn(2, 3, 8, 8)
+    network = decompose(copy.deepcopy(plain), svd=svd)
+    shapes = [(8, 3, 3, 3), (8, 8, 1, 1), (20, 8)]
+    assert factored == shapes
+    close(network(images), plain(images))
+    other = small_network()
+    network.load_state_dict(other.state_dict())
+    assert factored == 2 * shapes
+    close(network(images), other(images))
+    assert not torch.equal(svf_layers(network)["0"].S, exact_svd(other.get_parameter("0.weight"))[1])
+
+
+def test_weights_are_factored_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is a GPU: several processes would all take the first, and trainer=cpu none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked: list[torch.device] = []
+    svd = torch.linalg.svd
+
+    def noted(A: Tensor, full_matrices: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        asked.append(A.device)
+        return svd(A, full_matrices)
+
+    monkeypatch.setattr(torch.linalg, "svd", noted)
+    decompose(small_network())
+    assert asked == 3 * [torch.device("cpu")]

@@ -11,11 +11,11 @@ import torch
 from support.tiny import CHANNELS, TinyBackbone
 from torch import nn
 
-from fss.data.base_datamodule import BaseDataModule
+from fss.data.base_datamodule import BaseLearnerDataModule
 from fss.data.base_images import BaseImages, base_images
 from fss.data.index import build_index
 from fss.data.transforms import EvaluationTransform, TrainingTransform
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.heads import PSPHead
 from fss.training.base_learner import BaseLearner
 
@@ -95,7 +95,7 @@ def test_crop_anywhere_may_miss_the_object() -> None:
     assert sum(count == 0 for count in counts[1]) == 0
 
 
-def module(**changes: object) -> BaseDataModule:
+def module(**changes: object) -> BaseLearnerDataModule:
     settings: dict = {
         "train_reader": Pictures,
         "eval_reader": Pictures,
@@ -107,7 +107,7 @@ def module(**changes: object) -> BaseDataModule:
         "batch_size": 4,
         "num_workers": 0,
     }
-    return BaseDataModule(**{**settings, **changes})
+    return BaseLearnerDataModule(**{**settings, **changes})
 
 
 def test_datamodule() -> None:
@@ -129,7 +129,7 @@ def test_batch_that_cannot_be() -> None:
 
 
 def learner(backbone_lr: float) -> BaseLearner:
-    segmenter = BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 3, width=8))
+    segmenter = BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 3, width=8))
     return BaseLearner(segmenter, 3, partial(torch.optim.SGD, momentum=0.9), 0.1, backbone_lr)
 
 

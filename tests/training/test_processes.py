@@ -14,11 +14,12 @@ from support import ROOT
 from support.tiny import CHANNELS, TinyBackbone
 
 from fss.data.loading import batch_size_of_each, training_batches
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.heads import BAM, Baseline, Head, PFENet, PSPHead
 from fss.models.segmenter import FewShotSegmenter
-from fss.models.tuning import svf
+from fss.models.tuning import frozen, svf
 from fss.training.base_learner import BaseLearner
+from fss.training.meta_learner import MetaLearner
 from fss.training.run_folder import check_processes
 
 
@@ -112,7 +113,7 @@ def test_processes_that_would_train_apart(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_base_learner_is_not_trained_on_norms_of_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    segmenter = BaseSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 3, 8))
+    segmenter = BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 3, 8))
     learner = BaseLearner(segmenter, 3, lambda groups: torch.optim.SGD(groups), 0.1, 0.1)
     for device, processes in (("cpu", 1), ("cuda", 2), ("cpu", 2)):
         strategy = SimpleNamespace(root_device=torch.device(device))
@@ -125,3 +126,25 @@ def test_base_learner_is_not_trained_on_norms_of_parts_of_a_batch(monkeypatch: p
             learner.configure_model()
         norms = [type(m).__name__ for m in learner.modules() if "Norm" in type(m).__name__]
         assert set(norms) == {"BatchNorm2d" if processes == 1 else "SyncBatchNorm"}
+
+
+@pytest.mark.parametrize("norms", ["eval", "batch"])
+def test_norms_in_batch_mode_see_the_batch_of_all_processes(norms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = FewShotSegmenter(TinyBackbone(), PFENet(CHANNELS, 8, (3, 2)), norms)
+    segmenter.tune(frozen)
+    learner = MetaLearner(segmenter, lambda groups: torch.optim.SGD(groups), 0.1, 0.0)
+    names = list(learner.state_dict())
+    for device, processes in (("cpu", 1), ("cuda", 2), ("cpu", 2)):
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        trainer = SimpleNamespace(world_size=processes, strategy=strategy)
+        monkeypatch.setattr(MetaLearner, "trainer", trainer)
+        if (device, processes, norms) == ("cpu", 2, "batch"):
+            with pytest.raises(ValueError, match=r"backbone\.norms=batch .* on GPUs.*trainer=cpu"):
+                learner.configure_model()
+        else:
+            learner.configure_model()
+        found = [module for module in segmenter.backbone.modules() if "Norm" in type(module).__name__]
+        shared = norms == "batch" and processes == 2
+        assert {type(module).__name__ for module in found} == {"SyncBatchNorm" if shared else "BatchNorm2d"}
+        assert {module.training for module in found} == {norms == "batch"}
+        assert list(learner.state_dict()) == names
