@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import fss.svf.layers
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
@@ -109,11 +109,10 @@ def main() -> None:
     table = Table("shots", "plain", "ours", "times", "mIoU plain", "mIoU ours", title=title)
     reader = Blobs(given.images)
     index = build_index(reader)
-    fss.svf.layers._svd = factors
     torch.manual_seed(0)
     backbone = ResNetBackbone(depth=given.depth, stem="torchvision")
     segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels))
-    segmenter.tune(svf)
+    segmenter.tune(partial(svf, svd=factors))
     segmenter = segmenter.eval().to(device)
     for shots in given.shots:
         pool = build_pool(index, range(1, 6), shots, min_pixels=2048)

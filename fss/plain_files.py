@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> Any:
     """
     text = _text(path)
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path} is no YAML file of plain values ({_reason(error)})") from error
 

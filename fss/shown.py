@@ -32,7 +32,8 @@ def shown(said: object, lines: bool = False) -> str:
 def _commands(character: str) -> bool:
     kind = unicodedata.category(character)
     # joiners (Cf too) belong to scripts and emoji; what turns the direction of text around does not
-    return kind in ("Cc", "Cs", "Zl", "Zp") or "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return turns or kind in ("Cc", "Cs", "Zl", "Zp")
 
 
 def _visible(character: str) -> str:

@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
 
-from fss.data.base_datamodule import BaseDataModule
+from fss.data.base_datamodule import BaseLearnerDataModule
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.results import CHECKPOINTS
 from fss.models.backbones import Backbone
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.segmenter import FewShotSegmenter
 from fss.training.base_learner import BaseLearner
 from fss.training.callbacks import ClassScores, EpisodePanels, SingularValues, Speed, progress_display
@@ -41,13 +41,13 @@ def build_segmenter(cfg: DictConfig, base_classes: int, pretrained: bool = True)
     backbone = _build_backbone(cfg, pretrained)
     known = {"base_classes": base_classes} if cfg.method.base_learner else {}
     head = instantiate(cfg.method.head, channels=list(backbone.channels), **known, _convert_="all")
-    return FewShotSegmenter(backbone, head)
+    return FewShotSegmenter(backbone, head, cfg.backbone.norms)
 
 
-def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseSegmenter:
+def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegmenter:
     """Backbone and head of the base learner."""
     backbone = _build_backbone(cfg, pretrained=True)
-    return BaseSegmenter(
+    return BaseLearnerSegmenter(
         backbone,
         instantiate(cfg.method.head, channels=backbone.channels.high, base_classes=base_classes, _convert_="all"),
     )
@@ -57,7 +57,7 @@ def _build_backbone(cfg: DictConfig, pretrained: bool) -> Backbone:
     return instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
 
 
-def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseSegmenter) -> None:
+def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None:
     """Has a network compiled at its first training step if `compile` says so; evaluation takes a plain copy."""
     if cfg.compile:
         torch.compiler.reset()  # what an earlier job of a sweep left would make this one's sizes dynamic
@@ -69,7 +69,7 @@ def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:
     return instantiate(cfg.learner, segmenter=segmenter, _convert_="all")
 
 
-def build_base_learner(cfg: DictConfig, segmenter: BaseSegmenter, base_classes: int) -> BaseLearner:
+def build_base_learner(cfg: DictConfig, segmenter: BaseLearnerSegmenter, base_classes: int) -> BaseLearner:
     """The LightningModule around the base learner's network."""
     return instantiate(cfg.method.learner, segmenter=segmenter, base_classes=base_classes, _convert_="all")
 
@@ -84,7 +84,7 @@ def build_datamodule(cfg: DictConfig, seen_classes: Sequence[str] | None = None)
     return instantiate(cfg.datamodule, seen_classes=seen_classes, _convert_="all")
 
 
-def build_base_datamodule(cfg: DictConfig) -> BaseDataModule:
+def build_base_datamodule(cfg: DictConfig) -> BaseLearnerDataModule:
     """The labelled pictures that a base learner is trained on; nothing is read yet."""
     return instantiate(cfg.method.datamodule, _convert_="all")
 
@@ -99,6 +99,11 @@ def build_trainer(
     loggers = build_loggers(cfg) if with_logger else []
     callbacks = [progress_display(), *callbacks]
     return instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins, _convert_="all")
+
+
+def own_device(cfg: DictConfig) -> torch.device:
+    """The device of this process."""
+    return build_trainer(cfg, (), with_logger=False).strategy.root_device
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from fss.cli import build, start
-from fss.cli.requests import find_checkpoint, requests
+from fss.cli.requests import Request, find_checkpoint, requests
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation import standard
 from fss.evaluation.engine import Reuse
@@ -36,26 +36,29 @@ def evaluate(cfg: DictConfig) -> None:
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
         start.prepare(request.cfg, needs_weights=not request.cfg.method.trained)
+        datamodule = build.build_datamodule(request.cfg, request.seen_classes)
         checkpoint = find_checkpoint(request.cfg, typed)
-        if metrics := evaluate_weights(request.cfg, checkpoint, request.seen_classes):
+        if metrics := evaluate_weights(request, datamodule, checkpoint):
             done.append(metrics)
     for _, folds in groupby(done, key=lambda metrics: metrics["checkpoint"]):
         if len(together := list(folds)) > 1 and start.is_first():
             Console().print(folds_table(together))
 
 
-def evaluate_weights(cfg: DictConfig, checkpoint: Path | None, seen: list[str] | None) -> dict[str, Any] | None:
+def evaluate_weights(
+    request: Request, datamodule: FewShotDataModule, checkpoint: Path | None
+) -> dict[str, Any] | None:
     """Evaluates weights from a file, or a method that needs none.
 
     Args:
-        cfg: Of a request.
+        request: What was asked for.
+        datamodule: Its episodes, not yet set up.
         checkpoint: The file; None for a method that trains nothing.
-        seen: For a model of another data set, the names of its base classes.
 
     Returns:
         The content of metrics.json; None in the generalised setting.
     """
-    datamodule = build.build_datamodule(cfg, seen)
+    cfg, seen = request
     datamodule.setup("test")
     base_classes = len(datamodule.base_classes if seen is None else seen)
     segmenter = build.build_segmenter(cfg, base_classes, pretrained=checkpoint is None)

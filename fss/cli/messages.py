@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fss.cli import overrides
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.parameters import count_parameters
 from fss.models.segmenter import FewShotSegmenter
 from fss.training.callbacks.checkpoints import LAST
@@ -33,7 +33,7 @@ def print_settings(cfg: DictConfig) -> None:
     console.print(f"All settings: {Path(cfg.run_dir) / SETTINGS}", soft_wrap=True)
 
 
-def print_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> None:
+def print_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None:
     """How many parameters each part has, and how many of them are trained."""
     table = Table("part", title="Parameters", title_justify="left")
     table.add_column("trained", justify="right")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -45,6 +45,12 @@ def only(overrides: Sequence[str], *settings: str) -> list[str]:
 def merged(*overrides: Sequence[str]) -> list[str]:
     """Several lists of overrides as one, in which later ones replace earlier ones for the same setting."""
     return list({setting(o): o for some in overrides for o in some}.values())
+
+
+def renamed(override: str, names: Mapping[str, str]) -> str:
+    """The same override, for the setting's new name if its own is an old one."""
+    name = setting(override)
+    return override.replace(name, names[name], 1) if name in names else override
 
 
 @lru_cache(maxsize=1)

@@ -29,6 +29,8 @@ from fss.shown import shown
 RECORD = Path(".hydra", "overrides.yaml")
 CONFIGURATION = Path(__file__).parents[2] / "conf"
 
+RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
+
 _LONGEST = 4096  # characters of an entry
 _MOST = 500  # entries
 # Where a run was kept, how it was watched and how its machine worked: not replayed, whatever it says.
@@ -64,7 +66,11 @@ def recorded_overrides(folder: Path) -> list[str]:
         raise ValueError(f"{file} is no list of overrides: delete it, and type what the run was trained with")
     if len(entries) > _MOST:
         raise ValueError(f"{file} holds {len(entries)} overrides, which nobody has typed: delete it")
-    told = [(entry, _parsed(entry, file)) for entry in entries]
+    told = []
+    for entry in entries:
+        _parsed(entry, file)
+        now = overrides.renamed(entry, RENAMED)
+        told.append((now, _parsed(now, file)))
     with _composing():
         groups = [entry for entry, override in told if _is_group(entry, override, file)]
         settings = _settings(groups, file)
@@ -83,7 +89,7 @@ def _parsed(entry: str, file: Path) -> Override:
         raise _refusal(entry, file, "is a setting of Hydra's own")
     if override.is_sweep_override():
         raise _refusal(entry, file, "is several values")
-    if override.type == OverrideType.DEL:
+    if override.type == OverrideType.DEL and not overrides.is_for(entry, *_OF_ITS_PLACE):
         raise _refusal(entry, file, "takes a setting away")
     return override
 
@@ -174,6 +180,6 @@ def _composing() -> Iterator[None]:
 
 def _refusal(entry: str, file: Path, why: str) -> ValueError:
     return ValueError(
-        f"{file}: the entry {shown(repr(entry))} {why}, and is not followed. A run folder of this program holds no such "
-        "entry: if you know the run, delete the entry and type what is needed"
+        f"{file}: the entry {shown(repr(entry))} {why}, and is not followed. A run folder of this program holds no "
+        "such entry: if you know the run, delete the entry and type what is needed"
     )

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import build, evaluations, messages, overrides, start
 from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
 from fss.models.parameters import count_parameters
 from fss.models.segmenter import FewShotSegmenter
@@ -56,7 +56,8 @@ def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> float:
     segmenter = build.build_segmenter(cfg, len(datamodule.base_classes), pretrained=base_checkpoint is None)
     if base_checkpoint is not None:
         load_base_learner(segmenter, base_checkpoint)
-    segmenter.tune(instantiate(cfg.tuning.apply))
+    # SVF factors weights where they are
+    segmenter.to(build.own_device(cfg)).tune(instantiate(cfg.tuning.apply))
     build.compile_network(cfg, segmenter)
     learner = build.build_learner(cfg, segmenter)
     trainer = fit(cfg, learner, segmenter, datamodule, checkpoint)
@@ -85,7 +86,7 @@ def train_base_learner(cfg: DictConfig, checkpoint: Path | None) -> float:
 def fit(
     cfg: DictConfig,
     learner: lightning.LightningModule,
-    segmenter: FewShotSegmenter | BaseSegmenter,
+    segmenter: FewShotSegmenter | BaseLearnerSegmenter,
     datamodule: lightning.LightningDataModule,
     checkpoint: Path | None,
 ) -> lightning.Trainer:

@@ -149,7 +149,7 @@ class Evaluation(lightning.LightningModule):
         return f"{int((self.numbers[:, 4] > 0).sum())} of {len(self.planned)} episodes"
 
     def _note(self, entry: Entry) -> None:
-        self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry[2:])
+        self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry.numbers)
 
 
 def _only(blocks: list[list[Picture]]) -> list[Picture]:
@@ -221,7 +221,7 @@ def answer_episodes(
         )
         for episode, integers in zip(planned, numbers[:, :4].tolist(), strict=True)
     ]
-    return Evaluated(sorted(results, key=lambda r: r[:2]), float(microseconds.sum()) / 1e6, merged)
+    return Evaluated(sorted(results, key=lambda r: (r.eval_seed, r.id)), float(microseconds.sum()) / 1e6, merged)
 
 
 def _test(trainer: lightning.Trainer, module: Evaluation, folder: Path) -> None:

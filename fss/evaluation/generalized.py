@@ -142,9 +142,10 @@ class GeneralizedEvaluation(lightning.LightningModule):
         normalize = self.segmenter.backbone.normalize
         prediction = self.segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask)
         assert prediction.base is not None
-        for episode in zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True):
+        episodes = zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True)
+        for final, base, label, class_id in episodes:
             for metric in self.metrics.values():
-                metric.update(*episode[:3], int(episode[3]))
+                metric.update(final, base, label, int(class_id))
 
     def on_test_epoch_end(self) -> None:
         for rule, metric in self.metrics.items():

@@ -43,6 +43,12 @@ class Entry(NamedTuple):
             and max(self) < 2**63
         )
 
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int]:
+        """What it gave and how long it took."""
+        background = self.background_intersection, self.background_union
+        return self.intersection, self.union, *background, self.microseconds
+
 
 class Journal:
     """Files of entries in a results folder, one a process.

@@ -82,6 +82,11 @@ class EpisodeResult(NamedTuple):
     background_union: int
 
     @property
+    def asked(self) -> tuple[Any, ...]:
+        """What was asked, without what it gave."""
+        return self.eval_seed, self.id, self.class_id, self.class_name, self.query, self.supports
+
+    @property
     def iou(self) -> float:
         """Of the foreground; a fraction."""
         return self.intersection / max(self.union, 1)
@@ -180,7 +185,7 @@ def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[E
         metrics: What metrics.json is to hold, besides its format.
         episodes: Written by seed and id.
     """
-    rows = map(episode_row, sorted(episodes, key=lambda e: e[:2]))
+    rows = map(episode_row, sorted(episodes, key=lambda e: (e.eval_seed, e.id)))
     classes = (
         (seed["eval_seed"], c["id"], name, c["iou"], *(c[key] for key in INTEGERS), c["episodes"])
         for seed in metrics["seeds"]
@@ -302,6 +307,6 @@ def read_episodes(folder: Path) -> list[EpisodeResult]:
             episodes.append(parse_episode(row))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}, line {reader.line_num}: not an episode ({shown(error)})") from error
-    if len({episode[:2] for episode in episodes}) < len(episodes):
+    if len({(episode.eval_seed, episode.id) for episode in episodes}) < len(episodes):
         raise ValueError(f"{path} holds an episode twice: delete it and run evaluate.py again")
     return episodes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import merge
 from fss.training.schedules import ScheduleName, build_schedule
+from fss.training.shared_norms import share_norms
 
 
 class MetaLearner(lightning.LightningModule):
@@ -50,6 +52,10 @@ class MetaLearner(lightning.LightningModule):
         foreground_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < foreground_weight < math.inf:
+            raise ValueError(
+                f"method.foreground_weight={foreground_weight}: must be above 0; the background has the weight 1"
+            )
         self.class_weights: Tensor
         self.segmenter = segmenter
         self.make_optimizer = optimizer
@@ -59,6 +65,11 @@ class MetaLearner(lightning.LightningModule):
         self.metric: ClassIoU | None = None
         self.class_iou: dict[int, float] = {}
         self._evaluated: FewShotSegmenter | None = None
+
+    def configure_model(self) -> None:
+        """See `share_norms`."""
+        if self.segmenter.norms == "batch":
+            self.segmenter.backbone = share_norms(self.segmenter.backbone, self.trainer, "backbone.norms=batch")
 
     def forward(self, batch: Episode) -> Prediction:
         """The segmenter's answer to a batch of episodes, pictures not yet normalised."""
