@@ -41,6 +41,6 @@ class NotWrittenError(OSError):
 
     def __init__(self, path: Path, reason: Exception) -> None:
         super().__init__(
-            f"{path} could not be written ({reason}): is the disk full, or the folder not yours to write? What was "
-            "there before is as it was; make room and run the same command again"
+            f"{path} could not be written ({reason}): is the disk full, or the folder not yours to write? What "
+            "was there before is as it was; make room and run the same command again"
         )

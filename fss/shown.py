@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from typing import Any
 
@@ -38,6 +39,12 @@ def _commands(character: str) -> bool:
 
 def _visible(character: str) -> str:
     return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+def show_record(record: logging.LogRecord) -> bool:
+    """A filter of log handlers: whatever a record quotes, its text has no commands. Lets all pass."""
+    record.msg, record.args = shown(record.getMessage(), lines=True), ()
+    return True
 
 
 class PlainConsole(Console):

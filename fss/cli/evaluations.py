@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from fss.cli import build, start
+from fss.cli.errors import told_plainly
 from fss.cli.requests import Request, find_checkpoint, requests
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation import standard
@@ -23,10 +23,12 @@ from fss.evaluation.tables import folds_table
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
+from fss.shown import PlainConsole
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
+@told_plainly
 def evaluate(cfg: DictConfig) -> None:
     """Does every evaluation that a command line asks for; of several folds it also prints the mean.
 
@@ -42,7 +44,7 @@ def evaluate(cfg: DictConfig) -> None:
             done.append(metrics)
     for _, folds in groupby(done, key=lambda metrics: metrics["checkpoint"]):
         if len(together := list(folds)) > 1 and start.is_first():
-            Console().print(folds_table(together))
+            PlainConsole().print(folds_table(together))
 
 
 def evaluate_weights(

@@ -9,7 +9,6 @@ from pathlib import Path
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from fss.cli import overrides
@@ -17,6 +16,7 @@ from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.parameters import count_parameters
 from fss.models.segmenter import FewShotSegmenter
+from fss.shown import PlainConsole
 from fss.training.callbacks.checkpoints import LAST
 
 
@@ -28,7 +28,7 @@ def print_settings(cfg: DictConfig) -> None:
     for name in ("fold", "shot", "seed", "batch_size", "precision"):
         table.add_row(name, str(cfg[name]))
     table.add_row("epochs", str(cfg.trainer.max_epochs))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"All settings: {Path(cfg.run_dir) / SETTINGS}", soft_wrap=True)
 
@@ -42,7 +42,7 @@ def print_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None
     for part in parts:
         table.add_row(part.part, f"{part.trained:,}", f"{part.all:,}")
     table.add_row("together", f"{sum(p.trained for p in parts):,}", f"{sum(p.all for p in parts):,}", style="bold")
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def print_end(cfg: DictConfig, trainer: Trainer, typed: list[str]) -> None:

@@ -1,9 +1,9 @@
-"""What a run says of itself in `.hydra/overrides.yaml`, as far as an evaluation may go by it.
+"""What a run says of itself in `.hydra/overrides.yaml`, as far as evaluation goes by it.
 
-A run folder may come from anybody. What its record says is therefore compared with what the program knows before any
-of it is composed: a group's member by its name, a setting that exists as a number, a word or a list of these. What
-could name code to run, a place to write, an environment variable or a resolver is refused, and how the run's machine
-worked is left out. Only folders and files to read data and weights from are paths.
+A run folder may come from anybody. What its record says is therefore compared with what the program knows before
+any of it is composed: a group's member by its name, a setting that exists as a number, a word or a list of these.
+What could name code to run, a place to write, an environment variable or a resolver is refused, and how the run's
+machine worked is left out. Only folders and files to read data and weights from are paths.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def recorded_overrides(folder: Path) -> list[str]:
     with _composing():
         groups = [entry for entry, override in told if _is_group(entry, override, file)]
         settings = _settings(groups, file)
-        return [entry for entry, override in told if entry in groups or _is_setting(entry, override, settings, file)]
+        return [
+            entry for entry, override in told if entry in groups or _is_setting(entry, override, settings, file)
+        ]
 
 
 def _parsed(entry: str, file: Path) -> Override:
@@ -144,7 +146,12 @@ def _check_plain(value: Any, name: str, settings: DictConfig, entry: str, file: 
     if unknown := [other for other in _REFERENCE.findall(value) if not _is_leaf(settings, other)]:
         raise _refusal(entry, file, f"refers to {unknown[0]}, which is no setting")
     is_path = _READ_FROM.fullmatch(name) or name in _OF_ITS_PLACE or name.startswith("logger.")
-    if (not is_path and not _WORD.fullmatch(text)) or (".." in text and not is_path) or "://" in text or "\0" in text:
+    if (
+        (not is_path and not _WORD.fullmatch(text))
+        or (".." in text and not is_path)
+        or "://" in text
+        or "\0" in text
+    ):
         raise _refusal(entry, file, "is no word")
 
 
@@ -180,6 +187,6 @@ def _composing() -> Iterator[None]:
 
 def _refusal(entry: str, file: Path, why: str) -> ValueError:
     return ValueError(
-        f"{file}: the entry {shown(repr(entry))} {why}, and is not followed. A run folder of this program holds no "
-        "such entry: if you know the run, delete the entry and type what is needed"
+        f"{file}: the entry {shown(repr(entry))} {why}, and is not followed. Runs of this program hold no such "
+        "entry: if you know the run, delete the entry and type what is needed"
     )

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import build, evaluations, messages, overrides, start
+from fss.cli.errors import told_plainly
 from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
@@ -24,6 +25,7 @@ from fss.training.run_folder import check_processes, forget_earlier, note_settin
 EVALUATION_ONLY = ("checkpoint", "ckpt", "train_shot", "trained_on")
 
 
+@told_plainly
 def train(cfg: DictConfig) -> float:
     """Trains what `method` names. Returns what a sweeper can maximise.
 

@@ -12,6 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from fss.shown import show_record
+
 
 def prepare(cfg: DictConfig, needs_weights: bool) -> None:
     """Checks that every setting that is needed has a value, and seeds all randomness.
@@ -28,6 +30,8 @@ def prepare(cfg: DictConfig, needs_weights: bool) -> None:
     if missing := _missing(OmegaConf.to_container(cfg)):
         raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
     _quiet_lightning()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(show_record)
     torch.backends.cudnn.allow_tf32 = cfg.tf32
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
 

@@ -70,6 +70,6 @@ def check_base(classes: FoldClasses, fold: int) -> None:
     """
     if not classes.base:
         raise ValueError(
-            f"fold {fold} has no base class to train on, only {len(classes.novel)} novel: add classes, or evaluate "
-            "what needs no training here (method=prior tuning=frozen, or ckpt=FILE)"
+            f"fold {fold} has no base class to train on, only {len(classes.novel)} novel: add classes, or "
+            "evaluate what needs no training here (method=prior tuning=frozen, or ckpt=FILE)"
         )

@@ -50,8 +50,8 @@ def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, descr
                 return list(bar.track(results, total=len(tasks), description=description))
             except BrokenProcessPool as error:
                 raise RuntimeError(
-                    f"{description}: one of {workers} processes was ended from outside, as happens where memory is "
-                    "short: lower the number of processes (--workers, where the command has it), or make room"
+                    f"{description}: one of {workers} processes was ended from outside, as happens where memory "
+                    "is short: lower the number of processes (--workers, where the command has it), or make room"
                 ) from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # otherwise it would finish all tasks first

@@ -231,7 +231,9 @@ def _test(trainer: lightning.Trainer, module: Evaluation, folder: Path) -> None:
     except SystemExit:
         if trainer.interrupted and trainer.is_global_zero:  # Lightning makes this of Ctrl-C, and says nothing
             logger.warning(
-                "interrupted after %s, which %s keeps; the same command goes on from there", module.progress, folder
+                "interrupted after %s, which %s keeps; the same command goes on from there",
+                module.progress,
+                folder,
             )
             raise SystemExit(128 + signal.SIGINT) from None
         raise

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
@@ -24,6 +23,7 @@ from fss.evaluation.results import write_json
 from fss.labels import IGNORE
 from fss.metrics import at_original_size
 from fss.models.segmenter import FewShotSegmenter
+from fss.shown import PlainConsole
 
 Rule = Literal["final", "base"]
 RULES: tuple[Rule, ...] = ("final", "base")
@@ -212,6 +212,6 @@ def evaluate_generalized(
         table.add_column(part, justify="right")
     for rule, result in rules.items():
         table.add_row(f"{rule} first", *(f"{result[part]:.3f}" for part in ("novel", "base", "all")))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"Results: {path}", soft_wrap=True)

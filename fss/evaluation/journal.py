@@ -133,7 +133,9 @@ class Journal:
         *lines, last = path.read_bytes().split(b"\n")[1:]
         entries = [entry for line in lines if (entry := self._entry(line))]
         if damaged := len(lines) - len(entries) + bool(last):
-            logger.warning("%s: %d lines are cut short or damaged; these episodes are evaluated anew", path, damaged)
+            logger.warning(
+                "%s: %d lines are cut short or damaged; these episodes are evaluated anew", path, damaged
+            )
         return entries
 
     def _entry(self, line: bytes) -> Entry | None:

@@ -1,4 +1,4 @@
-"""Whether a metrics.json says what this program would have written: nobody else vouches for one that was received."""
+"""Whether a metrics.json says what this program would have written: nothing else vouches for a received one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
     ):
         _check(is_kind(metrics[key]), key, metrics[key], kind)
     sums = [row for number, seed in enumerate(metrics["seeds"]) for row in _sums(seed, f"seeds[{number}]")]
-    _check([s["eval_seed"] for s in metrics["seeds"]] == sorted(metrics["eval_seeds"]), "seeds", "", "of eval_seeds")
+    _check(
+        [s["eval_seed"] for s in metrics["seeds"]] == sorted(metrics["eval_seeds"]), "seeds", "", "of eval_seeds"
+    )
     for key, expected in summarize(sums).items():
         _compare(metrics[key], expected, key)
 
@@ -66,7 +68,9 @@ def _sums(seed: Any, place: str) -> list[tuple[Any, ...]]:
 def _compare(found: Any, expected: Any, place: str) -> None:
     """Raises a ValueError where results differ from what their integers give."""
     if isinstance(expected, dict):
-        _check(isinstance(found, dict) and found.keys() - {"episodes"} == expected.keys(), place, found, "complete")
+        _check(
+            isinstance(found, dict) and found.keys() - {"episodes"} == expected.keys(), place, found, "complete"
+        )
         for key, value in expected.items():
             _compare(found[key], value, f"{place}.{key}")
     elif isinstance(expected, list):

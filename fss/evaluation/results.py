@@ -227,7 +227,9 @@ def parse_episode(row: Sequence[str]) -> EpisodeResult:
     if odd := [value for value in numbers if not (value.isascii() and value.isdigit() and len(value) < 19)]:
         raise ValueError(f"{odd[0]!r:.100} is not a number of pixels, an id or a seed")
     counts = [int(value) for value in integers]
-    episode = EpisodeResult(int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts)
+    episode = EpisodeResult(
+        int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts
+    )
     if episode.intersection > episode.union or episode.background_intersection > episode.background_union:
         raise ValueError("an intersection is larger than its union")
     return episode
@@ -259,7 +261,8 @@ def read_metrics_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a metrics file of this program ({shown(error)}): delete it") from error
     if found != FORMAT:
         raise ValueError(
-            f"{path} has the format {shown(found)}, this version reads {FORMAT}: delete it and run evaluate.py again"
+            f"{path} has the format {shown(found)}, this version reads {FORMAT}: delete it and run evaluate.py "
+            "again"
         )
     if absent:
         raise ValueError(f"{path} is not a metrics file of this program (no {', '.join(absent)}): delete it")

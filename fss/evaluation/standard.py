@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import lightning
-from rich.console import Console
 
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
@@ -14,6 +13,7 @@ from fss.evaluation.record import Record
 from fss.evaluation.results import METRICS, PICTURES, remarkable, summarize, write_results
 from fss.evaluation.tables import evaluation_table
 from fss.models.segmenter import FewShotSegmenter
+from fss.shown import PlainConsole
 from fss.visualize import save_sheet
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def evaluate_standard(
             save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], ids), folder / sheet)
     write_results(folder, metrics, done.episodes)
     finish(folder)
-    console = Console()
+    console = PlainConsole()
     console.print(evaluation_table(metrics))
     console.print(f"Results: {folder / METRICS}", soft_wrap=True)
     if pictures:
