@@ -21,8 +21,8 @@ _OURS = str(Path(__file__).parents[1])
 def told_plainly(work: Callable[P, R]) -> Callable[P, R]:
     """Has Hydra print the message alone of errors that this program words, and of files that cannot be used.
 
-    The error stays one of its own kind; `HYDRA_FULL_ERROR=1` shows where it came from. After Ctrl-C the program says
-    how to go on and ends with the exit code 130.
+    The error stays one of its own kind; `HYDRA_FULL_ERROR=1` shows where it came from. After Ctrl-C the program
+    says how to go on and ends with the exit code 130.
     """
 
     @functools.wraps(work)

@@ -19,6 +19,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
@@ -191,11 +192,11 @@ def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[E
         for seed in metrics["seeds"]
         for name, c in seed["classes"].items()
     )
-    # all are on the disk before the first takes its name, the last opened first
-    with whole(folder / METRICS) as json_file, whole(folder / CLASSES) as table, whole(folder / EPISODES) as list_:
+    with ExitStack() as stack:  # all are on the disk before the first takes its name, which the last opened does
+        json_file = stack.enter_context(whole(folder / METRICS))
         json_file.write_text(_json({"format": FORMAT, **metrics}), encoding="utf-8")
-        _write_csv(table, CLASS_COLUMNS, classes)
-        _write_csv(list_, EPISODE_COLUMNS, rows)
+        _write_csv(stack.enter_context(whole(folder / CLASSES)), CLASS_COLUMNS, classes)
+        _write_csv(stack.enter_context(whole(folder / EPISODES)), EPISODE_COLUMNS, rows)
 
 
 def _json(content: Mapping[str, Any]) -> str:

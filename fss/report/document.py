@@ -163,7 +163,7 @@ def _sheets(evaluations: Sequence[Evaluation]) -> list[Sheets]:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether a picture is there; a link could lead to another of its reader's pictures, which none asked to share."""
+    """Whether a picture is there, and no link, which could lead to one that nobody means to share."""
     return path.is_file() and not path.is_symlink()
 
 

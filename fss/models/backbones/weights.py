@@ -44,8 +44,9 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds no state dict (a mapping of names to tensors)")
     state = {str(name).removeprefix("module."): value for name, value in content.items()}
     if odd := [name for name, value in state.items() if not _is_finite(value)]:
+        more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""
         raise ValueError(
-            f"{path}: {shown(', '.join(odd[:4]))}{f' and {len(odd) - 4} more' if len(odd) > 4 else ''} hold what is "
+            f"{path}: {shown(', '.join(odd[:4]))}{more} hold what is "
             "not a finite real number (NaN, infinity) or are no plain tensors: take another checkpoint, as an "
             "earlier one of the same run"
         )
