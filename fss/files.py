@@ -36,6 +36,12 @@ def whole(path: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
+def forget_unfinished(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder, into which nobody writes now."""
+    for unfinished in folder.glob(".*.part"):
+        unfinished.unlink(missing_ok=True)
+
+
 class NotWrittenError(OSError):
     """A file that could not be written; its message says what to do."""
 

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from fss import lock
 from fss.checked_zip import check_zip
 from fss.data.loading import batch_size_of_each
-from fss.files import whole
+from fss.files import forget_unfinished, whole
 from fss.plain_files import read_yaml
 from fss.shown import shown
 
@@ -128,8 +128,7 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for unfinished in folder.glob(".*.part"):
-            unfinished.unlink()
+        forget_unfinished(folder)
     except OSError as error:
         raise OSError(f"{folder} cannot be written ({error}): {_MEND}") from error
 
