@@ -1,4 +1,4 @@
-"""How many parameters each part of a model has, and how many of them are trained."""
+"""Counts the parameters of each part of a model, and how many of them are trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fss.models.segmenter import FewShotSegmenter
 
 
 class PartCount(NamedTuple):
-    """Parameters of one part of a segmenter."""
+    """Number of parameters of one part of a segmenter."""
 
     part: str
     trained: int
@@ -19,7 +19,7 @@ class PartCount(NamedTuple):
 
 
 def count_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> list[PartCount]:
-    """Trained and all parameters of each backbone stage that has any, of a base learner, and of the head."""
+    """Counts trained and all parameters of each backbone stage that has any, the base learner, and the head."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in segmenter.backbone.named_parameters():
         parts.setdefault(f"backbone stage {segmenter.backbone.stage_of(name)}", []).append(parameter)
@@ -27,7 +27,7 @@ def count_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> list[PartCo
     head = dict(segmenter.head.named_parameters())
     learner = [head.pop(name) for name in list(head) if name.startswith("learner_base.")]
     base_backbone = getattr(segmenter, "base_backbone", None)
-    if base_backbone is not None:  # what it does not share with the tuned one
+    if base_backbone is not None:  # count only what it does not share with the tuned backbone
         shared = {id(p) for p in segmenter.backbone.parameters()}
         learner += [p for p in base_backbone.parameters() if id(p) not in shared]
     if learner:

@@ -1,4 +1,4 @@
-"""ResNet-50 and -101, dilated to stride 8 as in the published programs."""
+"""ResNet-50 and ResNet-101, dilated to stride 8 as in the published programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fss.models.backbones.weights import load_backbone_weights
 
 
 def _deep_stem() -> nn.Sequential:
-    # Three 3x3 convolutions in place of one 7x7: the stem of the published weights.
+    # Three 3x3 convolutions instead of one 7x7: the stem of the published weights.
     widths = [(3, 64, 2), (64, 64, 1), (64, 128, 1)]
     layers: list[nn.Module] = []
     for inputs, outputs, stride in widths:
@@ -23,12 +23,12 @@ def _deep_stem() -> nn.Sequential:
 
 
 def _dilate(layer: nn.Module, dilation: int) -> None:
-    # Every 3x3 convolution, the first block's too; torchvision's own option leaves that one out.
+    # Every 3x3 convolution, including the first block's, which torchvision's own option leaves out.
     for name, module in layer.named_modules():
         if name.endswith("conv2") and isinstance(module, nn.Conv2d):
             module.dilation = module.padding = (dilation, dilation)
             module.stride = (1, 1)
-            # torch derives this from the padding at construction, and SVF reads it
+            # torch derives this from the padding in the constructor, and SVF reads it
             module._reversed_padding_repeated_twice = [dilation] * 4
         elif name.endswith("downsample.0") and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
@@ -37,16 +37,18 @@ def _dilate(layer: nn.Module, dilation: int) -> None:
 class ResNetBackbone(LayeredBackbone):
     """Dilated ResNet; low 512, mid 1024 and high 2048 channels, all at stride 8.
 
-    Parameter names are the published programs' (`layer0.0.weight`, `layer1.0.conv1.weight`, ...).
+    Parameters have the same names as in the published programs (`layer0.0.weight`,
+    `layer1.0.conv1.weight`, ...).
 
     Args:
-        depth: 50 or 101.
-        stem: "deep" (three 3x3 convolutions, the published weights') or "torchvision" (one 7x7).
-        weights: See `load_backbone_weights`; a torchvision enum name needs `stem="torchvision"`.
+        depth: Number of layers: 50 or 101.
+        stem: "deep" (three 3x3 convolutions, as in the published weights) or "torchvision" (one 7x7).
+        weights: See `load_backbone_weights`; a torchvision enum name needs `stem="torchvision"`. None
+            leaves the weights random.
         high: See `LayeredBackbone`.
 
     Raises:
-        ValueError: Unknown depth or stem, or weights that do not fit.
+        ValueError: If the depth or the stem is unknown, or if the weights do not fit.
     """
 
     def __init__(

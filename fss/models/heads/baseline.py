@@ -1,7 +1,7 @@
 """The baseline of the SVF paper: BAM's meta learner alone.
 
-Sun et al., "Singular Value Fine-tuning", NeurIPS 2022; the layers are those of the published program
-chunbolang/BAM, whose parameter names are kept.
+Sun et al., "Singular Value Fine-tuning", NeurIPS 2022. Layers and parameter names are those of the published
+program chunbolang/BAM.
 
 Shapes: B batch, K shots, S image side, h w feature height and width, D reduced channels.
 """
@@ -20,7 +20,7 @@ from fss.resize import resize
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: mean, 1x1 and three dilations, (B, D, h, w) -> (B, 5 D, h, w)."""
+    """Atrous spatial pyramid pooling: mean, 1x1 and three dilations; (B, D, h, w) -> (B, 5 D, h, w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class ASPP(nn.Module):
 
 
 class Baseline(PrototypeHead):
-    """Compares query, prototype and prior mask in an ASPP; every support counts alike.
+    """Compares query, prototype and prior mask in an ASPP; all supports have equal weight.
 
     Args:
-        channels: The backbone's channels of low, mid and high features.
-        width: Reduced channels D (256 as published).
-        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
+        channels: Number of channels of the backbone's low, mid and high features.
+        width: Number of reduced channels D (256 as published).
+        dropout: Probability that a reduced channel is dropped in training (0.5 as published).
     """
 
     def __init__(self, channels: Sequence[int], width: int = 256, dropout: float = 0.5) -> None:
@@ -66,7 +66,7 @@ class Baseline(PrototypeHead):
         return Prediction(resize(logits, size), prior)
 
     def compare(self, query: Query, support: Support, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 2, h, w) and prior mask (B, 1, h, w), the supports weighted by (B, K) that sum to 1."""
+        """Returns logits (B, 2, h, w) and prior mask (B, 1, h, w); `weights` (B, K) of the supports sum to 1."""
         features = query.features
         b, k = weights.shape
         prior = resize(prior_masks(query.high, support.high), features.shape[-2:]).to(features.dtype)
