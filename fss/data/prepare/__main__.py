@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set; created if missing")
     parser.add_argument("--archives", type=Path, help="folder with the downloaded archives; default: --root")
     parser.add_argument("--download", action="store_true", help="download missing archives")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes; default: %(default)s, one per core")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes; default: %(default)s, all cores")
     coco = parser.add_argument_group("coco20i")
     coco.add_argument("--year", type=int, default=2014, choices=(2014, 2017), help="default: %(default)s")
     coco.add_argument("--crowd", choices=("include", "ignore"), default="include", help="default: %(default)s")
