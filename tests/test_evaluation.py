@@ -24,6 +24,7 @@ from torchmetrics import JaccardIndex
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
 from fss.data.transforms import EvaluationTransform
+from fss.evaluation import memory as memory_module
 from fss.evaluation import reuse
 from fss.evaluation.engine import Reuse, evaluate, finish, pictures_of
 from fss.evaluation.journal import Entry, Journal
@@ -33,7 +34,7 @@ from fss.evaluation.results import summarize
 from fss.evaluation.reuse import ReusingEvaluator
 from fss.metrics import episode_integers, predict_at_original_size
 from fss.models.backbones import ResNetBackbone, TimmBackbone
-from fss.models.heads import BAM, Baseline, Head, PFENet, Prediction, PriorMask
+from fss.models.heads import BAM, Baseline, Features, Head, PFENet, Prediction, PriorMask
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
 
@@ -86,6 +87,23 @@ def bam(shot: int) -> Callable[[tuple[int, int, int]], Head]:
     return lambda channels: BAM(channels, 5, shot, width=8, base_width=8)
 
 
+class PlainParts(PriorMask):
+    """Hands on what a newcomer might: plain tuples, dicts, None and words."""
+
+    def encode_support(self, features: Features, masks: Tensor) -> Any:
+        return super().encode_support(features, masks), None, {"kind": "prior"}
+
+    def encode_query(self, features: Features) -> Any:
+        return {"maps": [super().encode_query(features)], "none": None}
+
+    def decode(
+        self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
+    ) -> Prediction:
+        (maps,), (supports, nothing, words) = query["maps"], support
+        assert (query["none"], nothing, words) == (None, None, {"kind": "prior"})
+        return super().decode(maps, supports, size, own_class)
+
+
 HEADS: dict[str, tuple[int, Callable[[tuple[int, int, int]], Head]]] = {
     "pfenet": (1, lambda channels: PFENet(channels, width=8, pyramid=(1.0, 0.5))),
     "pfenet, 3 shots": (3, lambda channels: PFENet(channels, width=8, pyramid=(1.0, 0.5))),
@@ -93,6 +111,7 @@ HEADS: dict[str, tuple[int, Callable[[tuple[int, int, int]], Head]]] = {
     "bam": (1, bam(1)),
     "bam, 3 shots": (3, bam(3)),
     "prior, 2 shots": (2, lambda channels: PriorMask(channels, threshold=0.5)),
+    "plain parts, 2 shots": (2, lambda channels: PlainParts(channels, threshold=0.5)),
 }
 
 
@@ -139,7 +158,10 @@ def plain_loop(made: FewShotSegmenter, episodes: EpisodeDataset) -> Iterator[tup
                 made.encode_support(normalize(image)[None, None], mask[None, None])
                 for image, mask in zip(episode.support, episode.support_mask, strict=True)
             ]
-            together = tree_map(lambda *parts: torch.cat(parts, 1), *supports)
+            together = tree_map(
+                lambda first, *others: torch.cat([first, *others], 1) if isinstance(first, Tensor) else first,
+                *supports,
+            )
             size = (episode.query.shape[-2], episode.query.shape[-1])
             yield seed, episode, made.decode(query, together, size, episode.own_class[None])
 
@@ -419,7 +441,7 @@ def test_what_is_next_used_latest_goes() -> None:
 
 def test_from_the_device_to_the_host_and_from_there_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     move = Mock(side_effect=lambda value, device: value)
-    monkeypatch.setattr(reuse, "_moved", move)
+    monkeypatch.setattr(memory_module, "_moved", move)
     parts = [Part("query", number) for number in range(3)]
     memory = Memory({part: [0, 1 + part.number] for part in parts}, 10, torch.device("meta"))
     for part in parts:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 class Part(NamedTuple):
@@ -56,13 +57,17 @@ class Memory:
         """What is held, both places together."""
         return sum(self._bytes)
 
-    def get(self, part: Part) -> Any | None:
-        """The part, on the device unless it is a picture; None where it is not held."""
+    def get(self, part: Part) -> Any:
+        """The part, on the device unless it is a picture.
+
+        Raises:
+            KeyError: It is not held.
+        """
         for place in self._places:
             if part in place:
                 kept = place[part]
                 return kept if part.kind == "picture" else _moved(kept, self._device)
-        return None
+        raise KeyError(part)
 
     def put(self, part: Part, value: Any) -> None:
         """Holds a part for its next use; something else, or this, may have to go."""
@@ -99,15 +104,9 @@ class Memory:
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """Tensors in nested tuples on another device; their memory format stays."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return type(value)(*(_moved(part, device) for part in value)) if isinstance(value, tuple) else value
+    """The same on another device, whatever a head made it of; the tensors' memory format stays."""
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
 
 
 def _bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        return sum(map(_bytes, value.values()))
-    return sum(map(_bytes, value)) if isinstance(value, tuple) else 0
+    return sum(part.nbytes for part in pytree.tree_leaves(value) if isinstance(part, Tensor))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from fss.data.episodes import stack_pictures
 from fss.evaluation.memory import Memory, Part
@@ -96,17 +97,16 @@ class ReusingEvaluator:
 
     def _parts(self, wanted: Sequence[Part], ahead: Iterable[Part] = ()) -> list[Any]:
         """Parts of one kind, held or made; to fill a batch also some of those that come next."""
-        held = {part: self._memory.get(part) for part in wanted}
-        missing = [part for part, value in held.items() if value is None]
-        more = dict.fromkeys(part for part in ahead if part not in held and part not in self._memory)
+        found = {part: self._memory.get(part) for part in wanted if part in self._memory}
+        missing = [part for part in dict.fromkeys(wanted) if part not in found]
+        more = dict.fromkeys(part for part in ahead if part not in wanted and part not in self._memory)
         missing += islice(more, -len(missing) % self.batch)
         for start in range(0, len(missing), self.batch):
             made = missing[start : start + self.batch]
             for part, value in zip(made, self._encode(made), strict=True):
                 self._memory.put(part, value)
-                if part in held:
-                    held[part] = value
-        return [held[part] for part in wanted]
+                found[part] = value
+        return [found[part] for part in wanted]
 
     def _encode(self, parts: Sequence[Part]) -> list[Any]:
         kind = parts[0].kind
@@ -123,9 +123,13 @@ class ReusingEvaluator:
         return _split(self.segmenter.encode_support(images[:, None], one_shot, lower), len(parts))
 
     def _picture(self, number: int) -> Picture:
-        picture = self._arrived.get(number) or self._memory.get(Part("picture", number))
-        if picture is None:  # it had to go: slower than to have it, but right
-            picture = self._arrived[number] = self.pictures.picture(number)
+        if number in self._arrived:
+            return self._arrived[number]
+        if (part := Part("picture", number)) in self._memory:
+            return self._memory.get(part)
+        picture = self._arrived[number] = self.pictures.picture(
+            number
+        )  # dropped: reading it again is slow, but right
         return picture
 
 
@@ -168,19 +172,16 @@ def _uses(blocks: Sequence[Sequence[Step]]) -> dict[Part, list[int]]:
 
 
 def _joined(values: Sequence[Any], dim: int) -> Any:
-    """Alike nested tuples of tensors as one, tensors side by side."""
-    first = values[0]
-    if len(values) == 1 or first is None:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(list(values), dim)
-    return type(first)(*(_joined(parts, dim) for parts in zip(*values, strict=True)))
+    """Values alike in structure as one, their tensors side by side; of anything else the first stands for all."""
+    if len(values) == 1:
+        return values[0]
+    return pytree.tree_map(
+        lambda first, *others: torch.cat([first, *others], dim) if isinstance(first, Tensor) else first, *values
+    )
 
 
 def _split(value: Any, n: int) -> list[Any]:
     """What `_joined` joined along the first dimension; with memory of its own, so that each can be freed."""
     if n == 1:
         return [value]
-    if isinstance(value, Tensor):
-        return [part.clone() for part in value.split(1)]
-    return [type(value)(*parts) for parts in zip(*(_split(part, n) for part in value), strict=True)]
+    return [pytree.tree_map_only(Tensor, lambda tensor, i=i: tensor[i : i + 1].clone(), value) for i in range(n)]

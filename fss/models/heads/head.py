@@ -47,8 +47,10 @@ class Prediction(NamedTuple):
 class Head(nn.Module):
     """A few-shot method on top of a backbone: what the supports say, what the query offers, the answer.
 
-    What the supports say is a tensor or (nested) tuples of tensors with leading (B, K): supports can be encoded
-    one by one and put side by side.
+    What `encode_support` and `encode_query` return is up to the head: a tensor, None, or tuples, named tuples,
+    lists and dicts of these, nested at will. Tensors have leading (B, K) for supports and (B,) for queries, so
+    that each image can be encoded once, kept, and put beside others; anything that is no tensor must be the same
+    for every image.
 
     Attributes:
         has_base_learner: True if the head needs `Features.base` for queries.
