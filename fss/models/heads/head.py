@@ -45,12 +45,12 @@ class Prediction(NamedTuple):
 
 
 class Head(nn.Module):
-    """A few-shot method on top of a backbone: what the supports say, what the query offers, the answer.
+    """A few-shot method on top of a backbone: encodes supports and queries, and predicts the queries' masks.
 
-    What `encode_support` and `encode_query` return is up to the head: a tensor, None, or tuples, named tuples,
-    lists and dicts of these, nested at will. Tensors have leading (B, K) for supports and (B,) for queries, so
-    that each image can be encoded once, kept, and put beside others; anything that is no tensor must be the same
-    for every image.
+    `encode_support` and `encode_query` may return anything built from tensors and None with tuples, named tuples,
+    lists and dicts, nested to any depth. Tensors have leading dimensions (B, K) for supports and (B,) for queries,
+    so that each image can be encoded once, kept, and combined with others; anything that is not a tensor must be
+    the same for every image.
 
     Attributes:
         has_base_learner: True if the head needs `Features.base` for queries.
