@@ -1,1 +1,1 @@
-"""Timings, and checks that take too long for the tests."""
+"""Benchmarks, and checks that take too long to be tests."""
