@@ -1,1 +1,1 @@
-"""Benchmarks, and checks that take too long to be tests."""
+"""Timings and memory: what the figures in docs/ were measured with."""

@@ -13,12 +13,10 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +30,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-# Hydra's own settings that belong to the sweep, not to a job
+from fss.cli.errors import environment
+from fss.jobs import run_alone
+
+# of Hydra's own settings these are the sweep's, not a job's
 SWEEP_ONLY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.", "hydra.mode")
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class JobFailedError(CompactHydraException):
@@ -91,7 +91,7 @@ class ProcessLauncher(Launcher):
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result.json"
             began = time.monotonic()
-            code = _run_alone(self._command(overrides, result))
+            code = run_alone(self._command(overrides, result), environment())
             seconds = time.monotonic() - began
             told = json.loads(result.read_text()) if result.is_file() else {}
         if code == 0:
@@ -127,42 +127,6 @@ class ProcessLauncher(Launcher):
         )
         returned.return_value = JobFailedError(outcome.error) if failed else outcome.value
         return returned
-
-
-def _run_alone(command: Sequence[str]) -> int:
-    """Runs a command in its own session, kills all processes it leaves behind, and returns its exit code.
-
-    Raises:
-        SystemExit: If this process, and hence the command, has received a signal to stop.
-    """
-    job = subprocess.Popen(command, start_new_session=True)
-    with _passing_on(job.send_signal) as received:
-        try:
-            code = job.wait()
-        finally:
-            with suppress(ProcessLookupError):  # no process is left
-                os.killpg(job.pid, signal.SIGKILL)
-    if received:
-        raise SystemExit(code if code > 0 else 128 + received[-1])
-    return code
-
-
-@contextmanager
-def _passing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
-    """Passes signals that stop a sweep to `send`; yields the list of those received."""
-    received: list[int] = []
-
-    def handle(number: int, _: Any) -> None:
-        received.append(number)
-        send(number)
-
-    heeded = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, handle) for number in heeded}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _summary(job_overrides: Sequence[Sequence[str]], outcomes: Sequence[Outcome]) -> Table:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from fss.cli.errors import run_script
 from fss.data.check.census import PUBLISHED_PIXELS, FoldCensus, Oracle, count_classes, count_folds, oracles
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import Index, build_index, build_pool
@@ -133,4 +134,4 @@ def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[I
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

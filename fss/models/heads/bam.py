@@ -66,7 +66,8 @@ class BAM(Baseline):
         base_width: Number of channels before the base learner's classifier (512 as published).
     """
 
-    has_base_learner = True
+    base_learner_parts = ("learner_base",)
+    unused_parts = ()  # it does use the weighing of its supports
 
     def __init__(
         self,
