@@ -33,7 +33,7 @@ from rich.table import Table
 from fss.cli.errors import environment
 from fss.jobs import run_alone
 
-# of Hydra's own settings these are the sweep's, not a job's
+# Hydra's own settings that belong to the sweep, not to a job
 SWEEP_ONLY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.", "hydra.mode")
 
 

@@ -68,7 +68,7 @@ def load_base_learner(segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: 
     """
     ours = _ours(read_state_dict(file))
     if not any(name.startswith("head.0.features.") for name in ours):
-        raise ValueError(f"{file} is no checkpoint of a base learner: make one with python train.py method=base")
+        raise ValueError(f"{file} is not a base learner's checkpoint: train one with python train.py method=base")
     if isinstance(segmenter, BaseLearnerSegmenter):
         load_strictly(segmenter, ours, str(file))
         return
@@ -115,7 +115,7 @@ def published_state_dict(
 def save_published(
     segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: str | Path, factored: bool = False
 ) -> None:
-    """Writes a checkpoint for the published programs, whole or not at all; see `published_state_dict`."""
+    """Atomically writes a checkpoint for the published programs; see `published_state_dict`."""
     state = published_state_dict(segmenter, factored)
     with whole(Path(file)) as unfinished:
         torch.save({"epoch": 0, "state_dict": state}, unfinished)

@@ -19,7 +19,7 @@ class PartCount(NamedTuple):
 
 
 def count_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> list[PartCount]:
-    """Trained and all parameters of each backbone stage that has any, of a base learner, and of the head."""
+    """Counts trained and all parameters of each backbone stage that has any, the base learner, and the head."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in segmenter.backbone.named_parameters():
         parts.setdefault(f"backbone stage {segmenter.backbone.stage_of(name)}", []).append(parameter)

@@ -112,7 +112,7 @@ class SVFLinear(_SVF):
     """A linear layer whose weight is U diag(S) V; equal to the plain layer up to rounding.
 
     Args:
-        layer: The plain layer; its bias is taken over, not copied.
+        layer: The plain layer; its bias is shared, not copied.
         svd: See `decompose`.
     """
 
@@ -151,7 +151,7 @@ class SVFConv2d(_SVF):
 
     def __init__(self, layer: nn.Conv2d, svd: SVD = exact_svd) -> None:
         if layer.groups != 1:
-            raise ValueError(f"a convolution with {layer.groups} groups has no SVF form, leave it plain")
+            raise ValueError(f"a convolution with {layer.groups} groups has no SVF form: leave it plain")
         super().__init__(layer.weight, layer.bias, svd)
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
         self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation

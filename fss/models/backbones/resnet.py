@@ -29,7 +29,7 @@ def _dilate(layer: nn.Module, dilation: int, first: int) -> None:
             own = first if name == "0.conv2" else dilation
             module.dilation = module.padding = (own, own)
             module.stride = (1, 1)
-            # torch derives this from the padding at construction, and SVF reads it
+            # torch derives this from the padding in the constructor, and SVF reads it
             module._reversed_padding_repeated_twice = [own] * 4
         elif name.endswith("downsample.0") and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
