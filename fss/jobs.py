@@ -13,17 +13,17 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def run_alone(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Runs a command in a session of its own until it ends; nothing that it has started is left. Its exit code.
+    """Runs a command in its own session, kills all processes it leaves behind, and returns its exit code.
 
     Raises:
-        SystemExit: This process was told to stop, and so was the command.
+        SystemExit: If this process, and hence the command, has received a signal to stop.
     """
     job = subprocess.Popen(command, start_new_session=True, env=environment)
     with _passing_on(job.send_signal) as received:
         try:
             code = job.wait()
         finally:
-            with suppress(ProcessLookupError):  # nobody left
+            with suppress(ProcessLookupError):  # no process is left
                 os.killpg(job.pid, signal.SIGKILL)
     if received:
         raise SystemExit(code if code > 0 else 128 + received[-1])
@@ -32,7 +32,7 @@ def run_alone(command: Sequence[str], environment: Mapping[str, str] | None = No
 
 @contextmanager
 def _passing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
-    """Gives signals that stop a sweep to someone else; yields those that came."""
+    """Passes signals that stop a sweep to `send`; yields the list of those received."""
     received: list[int] = []
 
     def handle(number: int, _: Any) -> None:

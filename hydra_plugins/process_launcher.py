@@ -1,10 +1,10 @@
-"""A Hydra launcher that runs each job of a sweep as the command that one would type for it.
+"""A Hydra launcher that runs each job of a sweep as the command one would type for it.
 
-`python train.py -m fold=0,1` is `python train.py fold=0`, then `python train.py fold=1`, each a process in a
-session of its own. So a job that fails, hangs or is killed leaves nothing behind for the next one, and under DDP,
-whose further ranks repeat the command line, a job is a job and not the sweep again.
+`python train.py -m fold=0,1` runs `python train.py fold=0` and then `python train.py fold=1`, each as a process
+in its own session. A job that fails, hangs or is killed therefore leaves nothing behind that affects the next one.
+Under DDP, whose other ranks repeat the command line, they repeat the job and not the whole sweep.
 
-Hydra looks for launchers in the package `hydra_plugins` only.
+Hydra only looks for launchers in the package `hydra_plugins`.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from rich.table import Table
 from fss.cli.errors import environment
 from fss.jobs import run_alone
 
-# of Hydra's own settings these are the sweep's, not a job's
+# Hydra's own settings that belong to the sweep, not to a job
 SWEEP_ONLY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.", "hydra.mode")
 
 
 class JobFailedError(CompactHydraException):
-    """Of which Hydra prints the message alone; the job itself has said the rest."""
+    """An error of which Hydra prints only the message; the job itself has printed the rest."""
 
 
 class Outcome(NamedTuple):
-    """How a job ended: what it returned, or why it failed; in how many seconds."""
+    """Outcome of a job: its return value or the reason of its failure, and its duration in seconds."""
 
     value: Any
     error: str | None
@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 
 
 class ResultFile(Callback):
-    """In the job: writes what it returned, or the error that ended it, where the launcher reads it.
+    """Runs inside the job: writes its return value, or the error that ended it, for the launcher to read.
 
     Args:
         path: JSON file to write.
@@ -62,17 +62,17 @@ class ResultFile(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # another rank of the same job
             return
-        value = job_return._return_value  # the property would raise the error anew
+        value = job_return._return_value  # the property would raise the error again
         failed = isinstance(value, Exception)
         result = {"error": f"{type(value).__name__}: {value}"} if failed else {"value": value}
         self.path.write_text(json.dumps(result, default=str))
 
 
 class ProcessLauncher(Launcher):
-    """Runs jobs one after another; lists at the end how each ended. A failed one does not stop the others.
+    """Runs jobs one after another and finally lists their outcomes. A failed job does not stop the others.
 
-    Interrupting the sweep, or the signal of a cluster, is passed on to the running job, which can save itself; the
-    sweep then ends with that job's exit code.
+    An interrupt or a cluster's signal is passed on to the running job, which can then save a checkpoint; the sweep
+    ends with that job's exit code.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -130,7 +130,7 @@ class ProcessLauncher(Launcher):
 
 
 def _summary(job_overrides: Sequence[Sequence[str]], outcomes: Sequence[Outcome]) -> Table:
-    """A job a row, by the settings in which jobs differ."""
+    """Table with one row per job, named by the settings in which jobs differ."""
     shared = set(job_overrides[0]).intersection(*job_overrides[1:])
     failures = sum(outcome.error is not None for outcome in outcomes)
     title = f"\n{len(outcomes)} jobs, {failures} failed" if failures else f"\n{len(outcomes)} jobs"
