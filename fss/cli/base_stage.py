@@ -54,7 +54,7 @@ def base_learner(cfg: DictConfig, typed: Sequence[str], first: bool = True) -> P
         raise ValueError(f"start={cfg.start}: must be imagenet or base_learner")
     if cfg.method.base_learner and cfg.start != "base_learner":
         raise ValueError(
-            f"start={cfg.start}: method={cfg.method.name} stands on a base learner, start=base_learner"
+            f"start={cfg.start}: method={cfg.method.name} needs a base learner, start=base_learner"
         )
     if cfg.start == "imagenet":
         return None
