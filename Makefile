@@ -2,12 +2,13 @@
 # make demo    few-shot segmentation of objects never trained on, on the embedded data, in five minutes
 # make test    all tests, two at a time (JOBS=8: eight; each needs up to 4 GB)
 # make lint    ruff and mypy
+# make wheel   the package, into dist/
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint wheel
 setup: $(INSTALLED)
 
 $(INSTALLED): requirements.txt
@@ -27,3 +28,6 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: setup
+	$(BIN)/python -m hatchling build --target wheel

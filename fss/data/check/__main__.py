@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from fss.configuration import conf_folder
 from fss.data.check.census import PUBLISHED_PIXELS, FoldCensus, Oracle, count_classes, count_folds, oracles
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import Index, build_index, build_pool
@@ -23,7 +24,7 @@ from fss.data.readers.reader import Reader
 from fss.visualize import EpisodePicture, save_sheet
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[3] / "conf"), config_name="check")
+@hydra.main(version_base="1.3", config_path=conf_folder(), config_name="check")
 def main(cfg: DictConfig) -> None:
     data = cfg.dataset
     readers: list[Reader] = [instantiate(data[part])() for part in ("train_reader", "eval_reader")]
