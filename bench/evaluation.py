@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,13 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import fss.svf.layers
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.data.transforms import EvaluationTransform
-from fss.evaluation.engine import Reuse, evaluate
+from fss.evaluation.engine import Reuse, answer_episodes
 from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import episode_integers
 from fss.models.backbones import ResNetBackbone
@@ -109,11 +109,10 @@ def main() -> None:
     table = Table("shots", "plain", "ours", "times", "mIoU plain", "mIoU ours", title=title)
     reader = Blobs(given.images)
     index = build_index(reader)
-    fss.svf.layers._svd = factors
     torch.manual_seed(0)
     backbone = ResNetBackbone(depth=given.depth, stem="torchvision")
     segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels))
-    segmenter.tune(svf)
+    segmenter.tune(partial(svf, svd=factors))
     segmenter = segmenter.eval().to(device)
     for shots in given.shots:
         pool = build_pool(index, range(1, 6), shots, min_pixels=2048)
@@ -124,7 +123,7 @@ def main() -> None:
         trainer = lightning.Trainer(devices=1, logger=False, enable_model_summary=False)
         reuse = Reuse(given.limit_gb, given.batch)
         with tempfile.TemporaryDirectory() as folder:
-            done = evaluate(
+            done = answer_episodes(
                 trainer, segmenter, episodes, [SEED], given.episodes, Path(folder), reuse, given.workers
             )
         segmenter = segmenter.to(device)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from bench.forks import start, wait
+from checks.forks import start, wait
 from fss.training.meta_learner import MetaLearner
 
 VARIANTS = {

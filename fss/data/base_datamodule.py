@@ -16,7 +16,7 @@ from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
 
 
-class BaseDataModule(lightning.LightningDataModule):
+class BaseLearnerDataModule(lightning.LightningDataModule):
     """Pictures labelled with the base classes of a fold; novel classes are background.
 
     Args:

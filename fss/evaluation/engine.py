@@ -143,7 +143,7 @@ class Evaluation(lightning.LightningModule):
         self._evaluator = None  # frees its memory
 
     def _note(self, entry: Entry) -> None:
-        self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry[2:])
+        self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry.numbers)
 
 
 def _only(blocks: list[list[Picture]]) -> list[Picture]:
@@ -151,7 +151,7 @@ def _only(blocks: list[list[Picture]]) -> list[Picture]:
     return blocks[0]
 
 
-def evaluate(
+def answer_episodes(
     trainer: lightning.Trainer,
     segmenter: FewShotSegmenter,
     episodes: EpisodeDataset,
@@ -161,7 +161,7 @@ def evaluate(
     reuse: Reuse,
     num_workers: int = 0,
 ) -> Evaluated:
-    """Evaluates a segmenter, going on from what `folder` holds of the same evaluation.
+    """Answers planned episodes, going on from what `folder` holds of the same evaluation.
 
     Args:
         trainer: Decides device, precision and processes.
@@ -208,7 +208,7 @@ def evaluate(
         )
         for episode, integers in zip(planned, numbers[:, :4].tolist(), strict=True)
     ]
-    return Evaluated(sorted(results, key=lambda r: r[:2]), float(microseconds.sum()) / 1e6, merged)
+    return Evaluated(sorted(results, key=lambda r: (r.eval_seed, r.id)), float(microseconds.sum()) / 1e6, merged)
 
 
 @torch.inference_mode()

@@ -12,10 +12,15 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
 
+from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import Episode
+from fss.evaluation.record import Record
+from fss.evaluation.results import write_json
 from fss.labels import IGNORE
 from fss.metrics import at_original_size
 from fss.models.segmenter import FewShotSegmenter
@@ -137,9 +142,10 @@ class GeneralizedEvaluation(lightning.LightningModule):
         normalize = self.segmenter.backbone.normalize
         prediction = self.segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask)
         assert prediction.base is not None
-        for episode in zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True):
+        episodes = zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True)
+        for final, base, label, class_id in episodes:
             for metric in self.metrics.values():
-                metric.update(*episode[:3], int(episode[3]))
+                metric.update(final, base, label, int(class_id))
 
     def on_test_epoch_end(self) -> None:
         for rule, metric in self.metrics.items():
@@ -170,3 +176,42 @@ class GeneralizedEvaluation(lightning.LightningModule):
                 },
             }
         return rules
+
+
+def evaluate_generalized(
+    trainer: lightning.Trainer,
+    segmenter: FewShotSegmenter,
+    datamodule: FewShotDataModule,
+    record: Record,
+    threshold: float,
+) -> None:
+    """Evaluates in the generalised setting, writes `metrics-generalized.json`, prints the table.
+
+    Args:
+        trainer: Decides device, precision and processes.
+        segmenter: Its head has a base learner.
+        datamodule: Set up for the generalised setting.
+        record: What the evaluation is of; one seed of episodes.
+        threshold: See `merge_maps`.
+
+    Raises:
+        ValueError: Several seeds, a threshold that is no probability, or a head without a base learner.
+    """
+    if len(record.eval_seeds) > 1:
+        raise ValueError(f"setting=generalized takes one seed of episodes, not seeds={list(record.eval_seeds)}")
+    learner = GeneralizedEvaluation(segmenter, threshold)
+    trainer.test(learner, datamodule=datamodule, verbose=False)
+    if not trainer.is_global_zero:
+        return
+    rules = learner.results(datamodule.class_names, datamodule.base_classes)
+    path = record.folder / "metrics-generalized.json"
+    told = {"protocol": record.protocol, "episodes": record.episodes, "eval_seeds": list(record.eval_seeds)}
+    write_json(path, {**record.identity, **told, "threshold": threshold, "rules": rules, **record.provenance})
+    table = Table("", title=f"Generalised, {record.episodes} episodes: mIoU", title_justify="left")
+    for part in ("novel", "base", "all"):
+        table.add_column(part, justify="right")
+    for rule, result in rules.items():
+        table.add_row(f"{rule} first", *(f"{result[part]:.3f}" for part in ("novel", "base", "all")))
+    console = Console()
+    console.print(table)
+    console.print(f"Results: {path}", soft_wrap=True)

@@ -23,6 +23,12 @@ class Entry(NamedTuple):
     background_union: int
     microseconds: int
 
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int]:
+        """What it gave and how long it took."""
+        background = self.background_intersection, self.background_union
+        return self.intersection, self.union, *background, self.microseconds
+
 
 class Journal:
     """Files of entries in a results folder, one a process.

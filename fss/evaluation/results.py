@@ -77,6 +77,11 @@ class EpisodeResult(NamedTuple):
     background_union: int
 
     @property
+    def asked(self) -> tuple[Any, ...]:
+        """What was asked, without what it gave."""
+        return self.eval_seed, self.id, self.class_id, self.class_name, self.query, self.supports
+
+    @property
     def iou(self) -> float:
         """Of the foreground; a fraction."""
         return self.intersection / max(self.union, 1)
@@ -175,7 +180,9 @@ def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[E
         metrics: What metrics.json is to hold, besides its format.
         episodes: Written by seed and id.
     """
-    _write_csv(folder / EPISODES, EPISODE_COLUMNS, map(episode_row, sorted(episodes, key=lambda e: e[:2])))
+    _write_csv(
+        folder / EPISODES, EPISODE_COLUMNS, map(episode_row, sorted(episodes, key=lambda e: (e.eval_seed, e.id)))
+    )
     classes = (
         (seed["eval_seed"], c["id"], name, c["iou"], *(c[key] for key in INTEGERS), c["episodes"])
         for seed in metrics["seeds"]

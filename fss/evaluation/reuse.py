@@ -184,4 +184,8 @@ def _split(value: Any, n: int) -> list[Any]:
     """What `_joined` joined along the first dimension; with memory of its own, so that each can be freed."""
     if n == 1:
         return [value]
-    return [pytree.tree_map_only(Tensor, lambda tensor, i=i: tensor[i : i + 1].clone(), value) for i in range(n)]
+
+    def part(i: int) -> Any:
+        return pytree.tree_map_only(Tensor, lambda tensor: tensor[i : i + 1].clone(), value)
+
+    return [part(i) for i in range(n)]

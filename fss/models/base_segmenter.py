@@ -12,7 +12,7 @@ from fss.models.heads import PSPHead
 from fss.resize import resize
 
 
-class BaseSegmenter(nn.Module):
+class BaseLearnerSegmenter(nn.Module):
     """PSPNet on any backbone.
 
     Args:

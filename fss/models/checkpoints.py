@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fss.files import whole
 from fss.models.backbones import LayeredBackbone
 from fss.models.backbones.weights import load_strictly, read_state_dict
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import compose, plain_state_dict
 
@@ -57,7 +58,7 @@ def load_published(
     _load(segmenter, _ours({name.removeprefix("module."): value for name, value in state.items()}), source)
 
 
-def load_base_learner(segmenter: FewShotSegmenter | BaseSegmenter, file: str | Path) -> None:
+def load_base_learner(segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: str | Path) -> None:
     """Loads a base learner, ours or published: for stage 2 its backbone and its head, before any tuning.
 
     Raises:
@@ -67,14 +68,17 @@ def load_base_learner(segmenter: FewShotSegmenter | BaseSegmenter, file: str | P
     ours = _ours(read_state_dict(file))
     if not any(name.startswith("head.0.features.") for name in ours):
         raise ValueError(f"{file} is no checkpoint of a base learner: make one with python train.py method=base")
-    if isinstance(segmenter, BaseSegmenter):
+    if isinstance(segmenter, BaseLearnerSegmenter):
         load_strictly(segmenter, ours, str(file))
         return
-    base = BaseSegmenter(segmenter.backbone, segmenter.head.get_submodule("learner_base"))  # type: ignore[arg-type]
-    load_strictly(base, ours, str(file))
+    (part,) = segmenter.head.base_learner_parts
+    head = segmenter.head.get_submodule(part)
+    load_strictly(BaseLearnerSegmenter(segmenter.backbone, head), ours, str(file))  # type: ignore[arg-type]
 
 
-def published_state_dict(segmenter: FewShotSegmenter | BaseSegmenter, factored: bool = False) -> dict[str, Tensor]:
+def published_state_dict(
+    segmenter: FewShotSegmenter | BaseLearnerSegmenter, factored: bool = False
+) -> dict[str, Tensor]:
     """A segmenter's state dict under the published names.
 
     Args:
@@ -92,7 +96,7 @@ def published_state_dict(segmenter: FewShotSegmenter | BaseSegmenter, factored: 
     state: dict[str, Tensor] = segmenter.state_dict()
     state = _published_factors(state) if factored else plain_state_dict(state)
     published: dict[str, Tensor] = {}
-    is_base_learner = isinstance(segmenter, BaseSegmenter)
+    is_base_learner = isinstance(segmenter, BaseLearnerSegmenter)
     for name, value in state.items():
         if name.startswith(_BASE):
             published[f"base_{name.removeprefix(_BASE)}"] = value
@@ -106,17 +110,18 @@ def published_state_dict(segmenter: FewShotSegmenter | BaseSegmenter, factored: 
     return published
 
 
-def save_published(segmenter: FewShotSegmenter | BaseSegmenter, file: str | Path, factored: bool = False) -> None:
+def save_published(
+    segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: str | Path, factored: bool = False
+) -> None:
     """Writes a checkpoint for the published programs, whole or not at all; see `published_state_dict`."""
-    path = Path(file)
     state = published_state_dict(segmenter, factored)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    torch.save({"epoch": 0, "state_dict": state}, unfinished)
-    unfinished.replace(path)
+    with whole(Path(file)) as unfinished:
+        torch.save({"epoch": 0, "state_dict": state}, unfinished)
 
 
 def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) -> None:
+    unused = tuple(f"head.{part}." for part in segmenter.head.unused_parts)
+    ours = {name: value for name, value in ours.items() if not name.startswith(unused)}
     own_backbone = any(name.startswith(_BASE) for name in ours)
     before = segmenter.base_backbone
     # apart while they are filled: what two places share cannot take two values

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.segmenter import FewShotSegmenter
 
 
@@ -18,22 +18,29 @@ class PartCount(NamedTuple):
     all: int
 
 
-def count_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> list[PartCount]:
+def count_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> list[PartCount]:
     """Trained and all parameters of each backbone stage that has any, of a base learner, and of the head."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in segmenter.backbone.named_parameters():
         parts.setdefault(f"backbone stage {segmenter.backbone.stage_of(name)}", []).append(parameter)
     parts = dict(sorted(parts.items()))
-    head = dict(segmenter.head.named_parameters())
-    learner = [head.pop(name) for name in list(head) if name.startswith("learner_base.")]
-    base_backbone = getattr(segmenter, "base_backbone", None)
-    if base_backbone is not None:  # what it does not share with the tuned one
-        shared = {id(p) for p in segmenter.backbone.parameters()}
-        learner += [p for p in base_backbone.parameters() if id(p) not in shared]
-    if learner:
-        parts["base learner"] = learner
-    parts["head"] = list(head.values())
+    head = list(segmenter.head.parameters())
+    if isinstance(segmenter, FewShotSegmenter):
+        learner = _base_learner(segmenter)
+        if learner:
+            parts["base learner"] = learner
+        theirs = {id(p) for p in learner}
+        head = [p for p in head if id(p) not in theirs]
+    parts["head"] = head
     return [
         PartCount(part, sum(p.numel() for p in ps if p.requires_grad), sum(p.numel() for p in ps))
         for part, ps in parts.items()
     ]
+
+
+def _base_learner(segmenter: FewShotSegmenter) -> list[nn.Parameter]:
+    """Parameters of a base learner that are not the tuned backbone's as well."""
+    modules = [segmenter.head.get_submodule(part) for part in segmenter.head.base_learner_parts]
+    modules += [segmenter.base_backbone] if segmenter.base_backbone is not None else []
+    shared = {id(p) for p in segmenter.backbone.parameters()}
+    return [p for module in modules for p in module.parameters() if id(p) not in shared]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.models.backbones import Backbone, Lower
 from fss.models.heads import Features, Head, Prediction
@@ -19,22 +20,33 @@ from fss.models.heads import Features, Head, Prediction
 class FewShotSegmenter(nn.Module):
     """Finds in a query what the supports show.
 
-    Images come normalised (`backbone.normalize`). The backbone stays in eval mode also while training: its
-    norms keep the statistics that they were pretrained with.
+    Images come normalised (`backbone.normalize`). The backbone stays in eval mode also while training, as far as
+    `norms` does not say otherwise.
 
     Args:
         backbone: Where features come from.
         head: The method.
+        norms: What the backbone's batch norms go by while training: "eval", the statistics that they were
+            pretrained with, which stay; or "batch", those of the queries, and of the supports of each shot, which
+            they also keep a running mean of (dvlab's PFENet). In evaluation they go by what they have kept.
 
     Attributes:
         base_backbone: The backbone as it was before tuning, for a head with a base learner; None where it
             is the same.
+
+    Raises:
+        ValueError: `norms` is neither, or "batch" for a backbone without batch norms.
     """
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head, norms: Literal["eval", "batch"] = "eval") -> None:
         super().__init__()
+        if norms not in ("eval", "batch"):
+            raise ValueError(f"backbone.norms is {norms!r}, must be 'eval' or 'batch'")
+        if norms == "batch" and not _batch_norms(backbone):
+            raise ValueError("backbone.norms=batch: this backbone has no batch norms, leave it at eval")
         self.backbone = backbone
         self.head = head
+        self.norms = norms
         self.base_backbone: Backbone | None = None
         self.to(memory_format=torch.channels_last)  # a quarter less time on CPUs
         self.train(self.training)
@@ -48,21 +60,26 @@ class FewShotSegmenter(nn.Module):
         untuned = self.base_backbone or self.backbone
         before = copy.deepcopy(untuned) if self.head.has_base_learner else None
         tuning(self.backbone)
-        if before is not None and any(p.requires_grad for p in self.backbone.parameters()):
+        changes = self.norms == "batch" or any(p.requires_grad for p in self.backbone.parameters())
+        if before is not None and changes:
             self.keep_for_base_learner(before)
 
     def keep_for_base_learner(self, backbone: Backbone) -> None:
         """Gives the base learner a backbone of its own, frozen.
 
-        Parts in which the two are equal and nothing is trained are stored once: `backbone` gets those of the tuned
-        one. Where that holds for the stem, the stem also runs once.
+        Parts in which the two are equal and stay so are stored once: `backbone` gets those of the tuned one. Where
+        that holds for the stem, the stem also runs once.
         """
         self.base_backbone = backbone.requires_grad_(False).eval()
-        _share_equal_parts(self.base_backbone, self.backbone)
+        if self.norms == "eval":  # else norms everywhere are about to change
+            _share_equal_parts(self.base_backbone, self.backbone)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.backbone.eval()
+        if self.norms == "batch":
+            for module in _batch_norms(self.backbone):
+                module.train(mode)
         if self.base_backbone is not None:
             self.base_backbone.eval()
         return self
@@ -104,6 +121,9 @@ class FewShotSegmenter(nn.Module):
     ) -> Prediction:
         """The three functions in one go, with one pass of the backbone over all images.
 
+        Where norms go by the images that they see together, queries and the supports of each shot pass one after
+        another, as in the program that trains so.
+
         Args:
             query: (B, 3, S, S), normalised.
             support: (B, K, 3, S, S), normalised.
@@ -112,6 +132,12 @@ class FewShotSegmenter(nn.Module):
         """
         b, s = query.shape[0], query.shape[-2:]
         foreground = (support_masks == 1).to(query.dtype)
+        if self.training and self.norms == "batch":
+            encoded_query = self.encode_query(query)
+            shots = [self._maps(*shot) for shot in zip(support.unbind(1), foreground.unbind(1), strict=True)]
+            features = Features(*(torch.stack(maps, 1) for maps in zip(*shots, strict=True)))
+            encoded_support = self.head.encode_support(features, foreground)
+            return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
         masks = torch.cat(
             [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
         )  # (B + B * K, 1, S, S)
@@ -135,10 +161,19 @@ class FewShotSegmenter(nn.Module):
         lower = base.after_stem(stem) if shared and stem is not None else base.lower(images)
         return base.upper(lower)
 
+    def _maps(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Low, mid and high features of supports (B, 3, S, S) with their foreground (B, S, S)."""
+        lower = self.lower(images)
+        return lower.low, lower.mid, self.backbone.upper(lower, foreground[:, None])
+
     def _encode_support(self, maps: Sequence[Tensor], foreground: Tensor) -> Any:
         # low, mid and high (B * K, C, h, w) -> (B, K, C, h, w)
         shots = Features(*(m.unflatten(0, foreground.shape[:2]) for m in maps))
         return self.head.encode_support(shots, foreground)
+
+
+def _batch_norms(backbone: nn.Module) -> list[nn.Module]:
+    return [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fss.models.backbones import Backbone
-from fss.svf import SVFConv2d, SVFLinear, decompose
+from fss.svf import SVD, SVFConv2d, SVFLinear, decompose, exact_svd
 
 Tuning = Callable[[Backbone], None]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -26,13 +26,19 @@ def frozen(backbone: Backbone) -> None:
     backbone.requires_grad_(False)
 
 
-def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4), train: Collection[str] = ("S",)) -> None:
+def svf(
+    backbone: Backbone,
+    stages: Collection[int] = (2, 3, 4),
+    train: Collection[str] = ("S",),
+    svd: SVD = exact_svd,
+) -> None:
     """Singular value fine-tuning: factors the layers of some stages and trains their S.
 
     Args:
         backbone: Changed in place.
         stages: Of 0 to 4.
         train: The factors to train, S alone or the ablation of the paper with U and V.
+        svd: See `decompose`.
 
     Raises:
         ValueError: The stages hold no layer that can be decomposed, or an unknown factor.
@@ -49,6 +55,7 @@ def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4), train: Collecti
             progress=partial(
                 track, description="Factoring weights", transient=True, disable=not get_console().is_terminal
             ),
+            svd=svd,
         )
     except ValueError as error:
         raise ValueError(f"tuning.stages={sorted(stages)} of this backbone: {error}") from error

@@ -122,7 +122,8 @@ def _pair(place: Path, a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str
     if not differ and len(episodes[0]) != len(episodes[1]):
         differ = [f"{len(episodes[0])} and {len(episodes[1])} episodes"]
     if not differ:
-        differ = [f"{x[:6]} and {y[:6]}" for x, y in zip(*episodes, strict=True) if x[:6] != y[:6]][:1]
+        pairs = (tuple(episode.asked for episode in pair) for pair in zip(*episodes, strict=True))
+        differ = [f"{x} and {y}" for x, y in pairs if x != y][:1]
     if differ:
         raise ValueError(
             f"{a / place} and {b / place} are not of the same episodes ({'; '.join(differ)}): evaluate both by "
@@ -211,7 +212,7 @@ def _strata(pairs: Sequence[Pair]) -> list[_Stratum]:
     for fold, members in sorted(of_fold.items()):
         shown = members[0].episodes[0]
         for pair in members[1:]:
-            if [e[:6] for e in pair.episodes[0]] != [e[:6] for e in shown]:
+            if [e.asked for e in pair.episodes[0]] != [e.asked for e in shown]:
                 raise ValueError(
                     f"{members[0].name} and {pair.name} are both of fold {fold}, but of other episodes"
                 )

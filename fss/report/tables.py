@@ -186,11 +186,11 @@ def _comparison(evaluations: list[Evaluation]) -> Comparison:
     ordered = sorted(groups.items(), key=lambda item: fmean(e.metrics["miou"] for e in item[1]))
     # what all columns share stands in the title, so that eighty columns of text hold several
     general = [[backbone, _seeds(members)] for (_, _, backbone, _), members in ordered]
-    of_training = [list(key[3]) for key, _ in ordered]
+    of_training = [list(circumstances) for (_, _, _, circumstances), _ in ordered]
     shared = [*_common(general), *_common([facts for facts in of_training if facts])]
     columns = [
-        Column((*key[:2], *(fact for fact in (*facts, *more) if fact not in shared)), members)
-        for (key, members), facts, more in zip(ordered, general, of_training, strict=True)
+        Column((method, tuning, *(fact for fact in (*facts, *more) if fact not in shared)), members)
+        for ((method, tuning, *_), members), facts, more in zip(ordered, general, of_training, strict=True)
     ]
     metrics = [[e.metrics for e in column.evaluations] for column in columns]
     names = dict.fromkeys(name for column in metrics for m in column for name in m["classes"])

@@ -151,7 +151,9 @@ def _way(evaluation: Evaluation, found: Found) -> tuple[Any, ...]:
 def _rank(claim: Claim, measured: Measured) -> tuple[Any, ...]:
     protocols = [*claim.source.protocols, measured.protocol]
     told = _WEIGHTS.index(measured.weights), -measured.seeds, protocols.index(measured.protocol)
-    return *told, *map(str, measured[:9])
+    way = (measured.backbone, measured.weights, measured.selection, measured.protocol, measured.episodes)
+    training = (measured.eval_seeds, measured.train_shot, measured.own_settings, measured.place)
+    return *told, *map(str, (*way, *training))
 
 
 def _measure(claim: Claim, way: tuple[Any, ...], evaluations: list[Evaluation]) -> Measured:

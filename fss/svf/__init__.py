@@ -6,14 +6,16 @@ merge(network)                                  # plain layers again, nothing of
 """
 
 from fss.svf.decompose import SingularValues, decompose, merge, plain_state_dict, singular_values
-from fss.svf.layers import SVFConv2d, SVFLinear, compose
+from fss.svf.layers import SVD, SVFConv2d, SVFLinear, compose, exact_svd
 
 __all__ = [
+    "SVD",
     "SVFConv2d",
     "SVFLinear",
     "SingularValues",
     "compose",
     "decompose",
+    "exact_svd",
     "merge",
     "plain_state_dict",
     "singular_values",

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fss.svf.layers import SVFConv2d, SVFLinear, compose
+from fss.svf.layers import SVD, SVFConv2d, SVFLinear, compose, exact_svd
 
 M = TypeVar("M", bound=nn.Module)
 Slot = tuple[str, nn.Module, str, nn.Module]  # dotted name, parent, attribute, layer
@@ -57,6 +57,7 @@ def decompose(
     module: M,
     only: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
     progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
+    svd: SVD = exact_svd,
 ) -> M:
     """Replaces plain layers by their exact, full-rank SVF form, in place.
 
@@ -71,6 +72,8 @@ def decompose(
             all below it), or a predicate of name and layer. Default all.
         progress: Wraps the list of layers while it is worked off, for a progress bar
             (`rich.progress.track` and `tqdm.tqdm` fit as they are).
+        svd: Factors a weight (O, I, ...) into U (O, R), S (R,) and V (R, I, ...). The default is exact and
+            works in float64 on the device that holds the weight.
 
     Returns:
         The same module.
@@ -104,7 +107,7 @@ def decompose(
             raise ValueError(f"{name}: the weight holds NaN or infinite values, so it has no singular values")
 
     def factored(layer: nn.Module) -> nn.Module:
-        return SVFConv2d(layer) if isinstance(layer, nn.Conv2d) else SVFLinear(layer)  # type: ignore[arg-type]
+        return SVFConv2d(layer, svd) if isinstance(layer, nn.Conv2d) else SVFLinear(layer, svd)  # type: ignore[arg-type]
 
     _replace(progress(slots), factored)
     return module

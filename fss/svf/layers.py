@@ -8,22 +8,27 @@ another; here each layer takes the cheaper of that and one convolution with the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# weight (O, I, ...) -> U (O, R), S (R,), V (R, I, ...)
+SVD = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
-def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+
+def exact_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Exact thin SVD of a weight (O, I, ...) -> U (O, R), S (R,) descending, V (R, I, ...).
 
-    Computed in float64 and on a GPU where there is one (a ResNet-50 takes seconds on a CPU), then
-    brought back to the weight's own type and device.
+    Computed in float64 on the device that holds the weight, then brought back to the weight's own type. A
+    ResNet-50 takes seconds on a CPU: move the network to a GPU first, each of several processes to its own.
+
+    Raises:
+        ValueError: The weight holds NaN or infinite values.
     """
-    device = torch.device("cuda") if torch.cuda.is_available() else weight.device
-    if device.type == "mps":  # has no float64
-        device = torch.device("cpu")
+    device = torch.device("cpu") if weight.device.type == "mps" else weight.device  # mps has no float64
     matrix = weight.detach().to(device, torch.float64).flatten(1)  # (O, I * kh * kw)
     if not torch.isfinite(matrix).all():
         raise ValueError("the weight holds NaN or infinite values, so it has no singular values")
@@ -47,13 +52,15 @@ class _SVF(nn.Module):
         V: (R, I, ...), frozen.
         S0: (R,), the singular values of the weight that was decomposed.
         bias: (O,) or None.
+        svd: What factors a plain weight, here and when one is loaded.
     """
 
     S0: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, svd: SVD) -> None:
         super().__init__()
-        U, S, V = _svd(weight)
+        self.svd = svd
+        U, S, V = svd(weight)
         self.U = nn.Parameter(U.contiguous(), requires_grad=False)
         self.S = nn.Parameter(S.clone())
         self.V = nn.Parameter(V.contiguous(), requires_grad=False)
@@ -95,7 +102,7 @@ class _SVF(nn.Module):
                 )
                 return
             del state_dict[prefix + "weight"]
-            U, S, V = _svd(weight)
+            U, S, V = self.svd(weight)
             state_dict.update({prefix + "U": U, prefix + "S": S, prefix + "V": V, prefix + "S0": S.clone()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -105,10 +112,11 @@ class SVFLinear(_SVF):
 
     Args:
         layer: The plain layer; its bias is taken over, not copied.
+        svd: See `decompose`.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.weight, layer.bias)
+    def __init__(self, layer: nn.Linear, svd: SVD = exact_svd) -> None:
+        super().__init__(layer.weight, layer.bias, svd)
         self.in_features, self.out_features = layer.in_features, layer.out_features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,15 +142,16 @@ class SVFConv2d(_SVF):
     Args:
         layer: The plain convolution (`groups` 1, any kernel, stride, padding and dilation); its
             bias is taken over, not copied.
+        svd: See `decompose`.
 
     Raises:
         ValueError: For a grouped or depthwise convolution, whose weight is no single matrix.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, svd: SVD = exact_svd) -> None:
         if layer.groups != 1:
             raise ValueError(f"a convolution with {layer.groups} groups has no SVF form, leave it plain")
-        super().__init__(layer.weight, layer.bias)
+        super().__init__(layer.weight, layer.bias, svd)
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
         self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
         self.padding, self.padding_mode = layer.padding, layer.padding_mode

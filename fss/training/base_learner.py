@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import lightning
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassJaccardIndex
@@ -14,9 +13,10 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from fss import processes
 from fss.data.base_images import LabelledImages
 from fss.labels import IGNORE
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.losses import cross_entropy
 from fss.training.schedules import ScheduleName, build_schedule
+from fss.training.shared_norms import share_norms
 
 
 class BaseLearner(lightning.LightningModule):
@@ -36,7 +36,7 @@ class BaseLearner(lightning.LightningModule):
 
     def __init__(
         self,
-        segmenter: BaseSegmenter,
+        segmenter: BaseLearnerSegmenter,
         base_classes: int,
         optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
         head_lr: float,
@@ -52,19 +52,8 @@ class BaseLearner(lightning.LightningModule):
         self.class_iou: dict[int, float] = {}
 
     def configure_model(self) -> None:
-        """Lets norms see the whole batch of a step also where several processes share it.
-
-        Raises:
-            ValueError: They are no GPUs; torch shares norms between GPUs alone.
-        """
-        if self.trainer.world_size == 1:
-            return
-        if self.trainer.strategy.root_device.type != "cuda":
-            raise ValueError(
-                "method=base trains norms over the whole batch, which several processes can only do on GPUs: "
-                "train it with trainer=cpu"
-            )
-        self.segmenter = convert_sync_batchnorm(self.segmenter)  # timm's, whose norms are also activations
+        """See `share_norms`."""
+        self.segmenter = share_norms(self.segmenter, self.trainer, "method=base")
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

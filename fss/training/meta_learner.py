@@ -18,6 +18,7 @@ from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import merge
 from fss.training.schedules import ScheduleName, build_schedule
+from fss.training.shared_norms import share_norms
 
 
 class MetaLearner(lightning.LightningModule):
@@ -59,6 +60,11 @@ class MetaLearner(lightning.LightningModule):
         self.metric: ClassIoU | None = None
         self.class_iou: dict[int, float] = {}
         self._evaluated: FewShotSegmenter | None = None
+
+    def configure_model(self) -> None:
+        """See `share_norms`."""
+        if self.segmenter.norms == "batch":
+            self.segmenter.backbone = share_norms(self.segmenter.backbone, self.trainer, "backbone.norms=batch")
 
     def forward(self, batch: Episode) -> Prediction:
         """The segmenter's answer to a batch of episodes, pictures not yet normalised."""

@@ -55,7 +55,8 @@ class BAM(Baseline):
         base_width: Channels of the base learner before its classifier (512 as published).
     """
 
-    has_base_learner = True
+    base_learner_parts = ("learner_base",)
+    unused_parts = ()  # it does use the weighing of its supports
 
     def __init__(
         self,

@@ -50,10 +50,19 @@ class Head(nn.Module):
     for every image.
 
     Attributes:
-        has_base_learner: Whether queries come with `Features.base`.
+        base_learner_parts: Submodules that belong to a base learner, which is trained beforehand. A head that has
+            any gets queries with `Features.base`.
+        unused_parts: Submodules that published checkpoints of the method hold and never use; left out when they
+            are loaded.
     """
 
-    has_base_learner = False
+    base_learner_parts: tuple[str, ...] = ()
+    unused_parts: tuple[str, ...] = ()
+
+    @property
+    def has_base_learner(self) -> bool:
+        """Whether queries come with `Features.base`."""
+        return bool(self.base_learner_parts)
 
     def encode_support(self, features: Features, masks: Tensor) -> Any:
         """The supports' part of the answer.

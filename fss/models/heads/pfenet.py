@@ -27,8 +27,9 @@ class PFENet(PrototypeHead):
     Args:
         channels: The backbone's channels of low, mid and high features.
         width: Reduced channels D (256 as published).
-        pyramid: Scales from fine to coarse: sides in locations where above 1 (60, 30, 15, 8 for PASCAL-5i),
-            else fractions of the query's feature map (1, .5, .25, .125 for COCO-20i).
+        pyramid: Scales from fine to coarse: sides in locations where above 1, else fractions of the query's
+            feature map. dvlab's program has 60, 30, 15, 8 on PASCAL-5i and 1, .5, .25, .125 on COCO-20i, the
+            SVF program the first on both.
         dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
     """
 

@@ -63,7 +63,8 @@ class PrototypeHead(Head):
 
     def encode_support(self, features: Features, masks: Tensor) -> Support:
         shots = masks.shape[:2]
-        low, mid, high = (maps.flatten(0, 1) for maps in features[:3])  # (B * K, C, h, w)
+        maps = (features.low, features.mid, features.high)
+        low, mid, high = (m.flatten(0, 1) for m in maps)  # (B * K, C, h, w)
         mask = masks.flatten(0, 1)[:, None].to(mid.dtype)  # (B * K, 1, S, S)
         reduced = self.down_supp(torch.cat([mid, low], 1))
         prototypes = masked_average_pool(reduced, resize(mask, mid.shape[-2:]))  # (B * K, D, 1, 1)

@@ -1,0 +1,1 @@
+"""What proves over long runs: kills, several processes, and who may know whom."""
