@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support import ROOT
+from support.scripts import SMALL
 
-ROOT = Path(__file__).parent.parent
+from fss.revision import git_revision
+
 NAME = "fss-svf"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -95,6 +99,11 @@ class Installed:
         for name, path in top_levels(closure(declared(*extras))):
             if not (packages / name).exists():
                 (packages / name).symlink_to(path)
+
+    @property
+    def version(self) -> str:
+        (information,) = self.folder.rglob("fss_svf-*.dist-info")
+        return importlib.metadata.PathDistribution(information).version
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs the environment's Python, away from the checkout."""
@@ -211,12 +220,22 @@ def test_commands_find_their_files(training: Installed) -> None:
     assert "<html" in (training.folder / "outputs" / "report.html").read_text()
 
 
-def test_version_stands_for_the_revision(training: Installed) -> None:
-    told = training.run("-c", "from fss.revision import git_revision; print(git_revision())").stdout
-    assert (
-        told.strip()
-        == importlib.metadata.PathDistribution(next(training.folder.rglob("fss_svf-*.dist-info"))).version
-    )
+@pytest.mark.slow
+def test_an_installed_package_trains_and_evaluates(training: Installed) -> None:
+    few = ["dataset.train_episodes=4", "dataset.val_episodes=2", "episodes=4", "pictures=0"]
+    small = [*SMALL, *few, "dataset.epochs=1", "backbone.weights=null"]
+    for command in ("fss-train", "fss-evaluate"):
+        script = str(training.python.with_name(command))
+        assert "mIoU" in training.run(script, *small).stdout
+    (metrics,) = (training.folder / "outputs").rglob("metrics.json")
+    assert json.loads(metrics.read_text())["git_revision"] == training.version
+
+
+def test_a_checkout_is_told_by_git(tmp_path: Path) -> None:
+    told = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    if told.returncode:
+        pytest.skip("no git checkout")
+    assert told.stdout.startswith(git_revision().removesuffix("-dirty").rpartition("-g")[2])
 
 
 def test_svf_loads_torch_alone() -> None:

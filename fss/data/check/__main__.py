@@ -18,10 +18,8 @@ from rich.table import Table
 
 from fss.configuration import conf_folder
 from fss.data.check.census import PUBLISHED_PIXELS, FoldCensus, Oracle, count_classes, count_folds, oracles
-from fss.data.episodes import EpisodeDataset
 from fss.data.index import Index, build_index, build_pool
 from fss.data.readers.reader import Reader
-from fss.visualize import EpisodePicture, save_sheet
 
 
 @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="check")
@@ -102,6 +100,9 @@ def _oracles(known: Sequence[Oracle]) -> Table:
 
 def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[Index], fold: FoldCensus) -> None:
     """Training episodes as augmented, then evaluation episodes; the first that a run with these settings draws."""
+    from fss.data.episodes import EpisodeDataset  # these bring torch, which --help need not wait for
+    from fss.visualize import EpisodePicture, save_sheet
+
     data, pictures = cfg.dataset, []
     training = (readers[0], indices[0], fold.classes.base, fold.classes.novel if data.exclude_novel else ())
     evaluation = (readers[1], indices[1], getattr(fold.classes, data.eval_classes), ())
