@@ -11,6 +11,7 @@ python evaluate.py method=bam setting=generalized           # base classes and t
 """
 
 from fss.cli.commands import evaluate as main
+from fss.cli.errors import run_script
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -6,6 +6,7 @@ python train.py method=base && python train.py method=bam       # BAM: first its
 """
 
 from fss.cli.commands import train as main
+from fss.cli.errors import run_script
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

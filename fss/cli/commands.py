@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import hydra
 from omegaconf import DictConfig
 
+from fss.cli.errors import run_script
 from fss.configuration import conf_folder
 
 
@@ -28,6 +29,16 @@ def evaluate(cfg: DictConfig) -> None:
         from fss.cli import evaluations
 
     evaluations.evaluate(cfg)
+
+
+def run_train() -> None:
+    """`fss-train`."""
+    run_script(train)
+
+
+def run_evaluate() -> None:
+    """`fss-evaluate`."""
+    run_script(evaluate)
 
 
 @contextmanager
