@@ -11,15 +11,15 @@ import pytest
 from checks.structure import FLOORS, imports, lines, room, structure
 
 # modules that every room may use
-GROUND = {"files", "labels", "metrics", "processes", "resize", "revision", "visualize"}
+GROUND = {"configuration", "files", "labels", "metrics", "processes", "resize", "revision", "visualize"}
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
     "models": {"svf", "files", "labels", "processes", "resize"},
-    "data": {"files", "labels", "visualize"},
+    "data": {"configuration", "files", "labels", "visualize"},
     "evaluation": {"svf", "models", "data", "files", "labels", "metrics", "processes", "visualize"},
     "training": {"svf", "models", "data", "evaluation", "files", "labels", "metrics", "processes", "visualize"},
     "report": {"evaluation", "files"},
-    "cli": {"models", "data", "evaluation", "training", "revision"},
+    "cli": {"configuration", "models", "data", "evaluation", "training", "revision"},
     "train.py": {"cli"},
     "evaluate.py": {"cli"},
 }
@@ -76,7 +76,7 @@ def test_rooms_that_know_lightning() -> None:
 
 
 def test_rooms_that_know_hydra() -> None:
-    assert users("hydra", "omegaconf") == {"cli", "data/check", "train.py", "evaluate.py", "hydra_plugins"}
+    assert users("hydra", "omegaconf") == {"cli", "data/check", "hydra_plugins"}
 
 
 def test_rooms_that_know_a_logger_service() -> None:
