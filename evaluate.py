@@ -15,6 +15,8 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
+from fss.cli.errors import run_script
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
@@ -25,4 +27,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

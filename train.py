@@ -10,6 +10,8 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
+from fss.cli.errors import run_script
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float:
@@ -20,4 +22,4 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -8,17 +8,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from fss.cli import build, start
-from fss.cli.requests import find_checkpoint, requests
+from fss.cli import build, recipe, start
+from fss.cli.requests import Request, find_checkpoint, requests
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation import standard
 from fss.evaluation.engine import Reuse
 from fss.evaluation.generalized import evaluate_generalized
 from fss.evaluation.record import Record
-from fss.evaluation.results import TRAINING
+from fss.evaluation.results import SETTINGS, TRAINING
 from fss.evaluation.tables import folds_table
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
@@ -36,26 +37,29 @@ def evaluate(cfg: DictConfig) -> None:
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
         start.prepare(request.cfg, needs_weights=not request.cfg.method.trained)
+        datamodule = build.build_datamodule(request.cfg, request.seen_classes)
         checkpoint = find_checkpoint(request.cfg, typed)
-        if metrics := evaluate_weights(request.cfg, checkpoint, request.seen_classes):
+        if metrics := evaluate_weights(request, datamodule, checkpoint):
             done.append(metrics)
     for _, folds in groupby(done, key=lambda metrics: metrics["checkpoint"]):
         if len(together := list(folds)) > 1 and start.is_first():
             Console().print(folds_table(together))
 
 
-def evaluate_weights(cfg: DictConfig, checkpoint: Path | None, seen: list[str] | None) -> dict[str, Any] | None:
+def evaluate_weights(
+    request: Request, datamodule: FewShotDataModule, checkpoint: Path | None
+) -> dict[str, Any] | None:
     """Evaluates weights from a file, or a method that needs none.
 
     Args:
-        cfg: Of a request.
+        request: What was asked for.
+        datamodule: Its episodes, not yet set up.
         checkpoint: The file; None for a method that trains nothing.
-        seen: For a model of another data set, the names of its base classes.
 
     Returns:
         The content of metrics.json; None in the generalised setting.
     """
-    datamodule = build.build_datamodule(cfg, seen)
+    cfg, seen = request
     datamodule.setup("test")
     base_classes = len(datamodule.base_classes if seen is None else seen)
     segmenter = build.build_segmenter(cfg, base_classes, pretrained=checkpoint is None)
@@ -80,7 +84,7 @@ def evaluate_standard(
 
 
 def record_of(cfg: DictConfig) -> Record:
-    """What an evaluation is of; for train.py, whose configuration evaluates the last weights of its own run."""
+    """What an evaluation is of; train.py's configuration evaluates the last weights of its own run."""
     weights = cfg.ckpt or (cfg.checkpoint if cfg.method.trained else "last")
     selected = cfg.ckpt is None and weights == "best"
     named = cfg.protocol
@@ -115,6 +119,18 @@ def record_of(cfg: DictConfig) -> Record:
         provenance={
             "git_revision": git_revision(),
             "versions": {package: version(package) for package in PACKAGES},
+            **_recipe(cfg),
             "config": OmegaConf.to_container(cfg, resolve=True),
         },
     )
+
+
+def _recipe(cfg: DictConfig) -> dict[str, Any]:
+    """The recipe that weights were trained by, and what differed from it; None in runs from before recipes."""
+    file = Path(cfg.run_dir) / SETTINGS
+    if cfg.ckpt is None and file.is_file():
+        settings = yaml.safe_load(file.read_text())
+        name, differing = settings.get("recipe", {}).get("name"), settings.get("differs_from_recipe")
+    else:
+        name, differing = cfg.recipe.name, recipe.differences(cfg, start.typed())
+    return {"recipe": name, "differs_from_recipe": differing}

@@ -207,7 +207,7 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ("train", ["fold=4"], ValueError, "fold=4: there are 4 folds, 0 to 3"),
         ("train", ["shot=0"], ValueError, "shot=0: must be at least 1"),
         ("train", ["batch_size=0"], ValueError, "batch_size=0: must be at least 1"),
-        ("train", ["shot=200"], ValueError, "no class has the 201 pictures.*Lower shot"),
+        ("train", ["shot=200"], ValueError, "no class has the 201 pictures.*Reduce shot"),
         ("train", ["method=prior"], ValueError, "python evaluate.py method=prior"),
         ("train", ["dataset=coco20i"], ValueError, r"settings without a default: dataset\.root"),
         (
@@ -219,7 +219,7 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ("train", ["backbone=timm", "backbone.name=resnet9000"], ValueError, "timm has no network 'resnet9000'"),
         ("train", ["backbone=resnet50", "backbone.weights=no.pth"], FileNotFoundError, "backbone.weights=no.pth"),
         ("train", ["tuning.schedule=stepwise"], ValueError, "must be 'constant', 'cosine' or 'poly'"),
-        ("train", ["tuning.stages=[7]"], ValueError, "name stages of 0 to 4"),
+        ("train", ["tuning.stages=[7]"], ValueError, "give one or more stages from 0 to 4"),
         ("evaluate", [], FileNotFoundError, r"train it first \(python train.py"),
         ("evaluate", ["ckpt=nowhere.pth"], FileNotFoundError, "ckpt=nowhere.pth: no such file"),
         (

@@ -146,7 +146,7 @@ def test_classes_never_met_count_in_no_mean() -> None:
 def test_settings_that_cannot_be() -> None:
     backbone = TimmBackbone("resnet18", low=1, mid=2)
     segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels, width=8, pyramid=(1.0,)))
-    with pytest.raises(ValueError, match="setting=generalized needs a method that knows the base classes"):
+    with pytest.raises(ValueError, match="setting=generalized needs a method with a base learner"):
         GeneralizedEvaluation(segmenter, 0.9)
     with pytest.raises(ValueError, match=r"threshold=1\.5"):
         GeneralizedEvaluation(segmenter, 1.5)

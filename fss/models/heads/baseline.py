@@ -1,7 +1,7 @@
 """The baseline of the SVF paper: BAM's meta learner alone.
 
-Sun et al., "Singular Value Fine-tuning", NeurIPS 2022; the layers are those of the published program
-chunbolang/BAM, whose parameter names are kept.
+Sun et al., "Singular Value Fine-tuning", NeurIPS 2022. Layers and parameter names are those of the published
+program chunbolang/BAM.
 
 Shapes: B batch, K shots, S image side, h w feature height and width, D reduced channels.
 """
@@ -21,7 +21,7 @@ from fss.resize import resize
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: mean, 1x1 and three dilations, (B, D, h, w) -> (B, 5 D, h, w)."""
+    """Atrous spatial pyramid pooling: mean, 1x1 and three dilations; (B, D, h, w) -> (B, 5 D, h, w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ASPP(nn.Module):
 
 
 class Baseline(PrototypeHead):
-    """Compares query, prototype and prior mask in an ASPP; every support counts alike.
+    """Compares query, prototype and prior mask in an ASPP; all supports have equal weight.
 
     Args:
         channels: The backbone's channels of low, mid and high features.

@@ -182,7 +182,7 @@ def test_truncated_archive_is_named(tmp_path: Path, name: str) -> None:
     downloads = packed(tmp_path)
     content = (downloads / name).read_bytes()
     (downloads / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=rf"{name} is damaged or cut short"):
+    with pytest.raises(ValueError, match=rf"{name} is damaged or truncated"):
         prepare(tmp_path / "data", archives=downloads)
 
 

@@ -163,7 +163,7 @@ def test_second_run_does_nothing_even_without_archives(tmp_path: Path, archives:
     before = state(root)
     for archive in archives.iterdir():
         archive.unlink()
-    assert prepare_pascal(root, archives, 1) == ["Nothing to do: all is there."]
+    assert prepare_pascal(root, archives, 1) == ["Nothing to do: everything is in place."]
     assert state(root) == before
 
 
@@ -289,7 +289,7 @@ def test_download(tmp_path: Path, archives: Path, server: str, monkeypatch: pyte
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
         monkeypatch.setattr(pascal, kind, Archive(f"{server}/{path.name}", md5))
     root, downloads = tmp_path / "data", tmp_path / "new"
-    with pytest.raises(FileNotFoundError, match=r"no VOCtrainval_11-May-2012\.tar in .* by --download"):
+    with pytest.raises(FileNotFoundError, match=r"no VOCtrainval_11-May-2012\.tar in .* with --download"):
         prepare_pascal(root, downloads, 1)
     assert not downloads.exists()
     prepare_pascal(root, downloads, 1, download=True)
@@ -321,7 +321,7 @@ def test_command(tmp_path: Path, archives: Path) -> None:
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     now = ["pascal5i train: 5 pictures, 5 masks, 20 classes", "pascal5i val: 2 pictures, 2 masks, 20 classes"]
     assert first.stdout.splitlines()[-3:] == ["8 masks drawn, 0 were there.", *now]
-    assert second.stdout.splitlines() == ["Nothing to do: all is there.", *now]
+    assert second.stdout.splitlines() == ["Nothing to do: everything is in place.", *now]
     (tmp_path / "data/VOCdevkit/VOC2012/ImageSets/Segmentation/train-5i.txt").unlink()
     for archive in archives.iterdir():
         archive.unlink()

@@ -160,7 +160,7 @@ def test_broken_annotation_file(tmp_path: Path, content: bytes) -> None:
     write(tmp_path)
     (tmp_path / "annotations" / "instances_train2014.json").write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"instances_train2014\.json is not a COCO annotation file: .*unpack it anew"
+        ValueError, match=r"instances_train2014\.json is not a COCO annotation file: .*unpack it again"
     ):
         Coco(str(tmp_path), "train")
 

@@ -187,10 +187,10 @@ COCO_PICTURE = f"train2014/{coco_tree.PICTURES[0]['file_name']}"
 @pytest.mark.parametrize(
     ("reader", "damage", "message"),
     [
-        (own, cut(f"images/{P3}.png", 0), rf"{P3}\.png cannot be read as a picture: get this file anew"),
-        (own, cut(f"images/{P3}.png", 0.5), rf"{P3}\.png cannot be read as a picture: get this file anew"),
-        (own, cut(f"masks/{P3}.png", 0.6), rf"{P3}\.png cannot be read as a mask .*: get this file anew"),
-        (own, gone(f"masks/{P3}.png"), rf"{P3}\.png: has no mask .*: add it, or remove the picture"),
+        (own, cut(f"images/{P3}.png", 0), rf"{P3}\.png cannot be read as a picture: get a new copy"),
+        (own, cut(f"images/{P3}.png", 0.5), rf"{P3}\.png cannot be read as a picture: get a new copy"),
+        (own, cut(f"masks/{P3}.png", 0.6), rf"{P3}\.png cannot be read as a mask .*: get a new copy"),
+        (own, gone(f"masks/{P3}.png"), rf"{P3}\.png: has no mask .*: add it or remove the picture"),
         (
             own,
             instead(f"masks/{P3}.png", np.ones((H, W + 2), np.uint8)),
@@ -211,13 +211,13 @@ COCO_PICTURE = f"train2014/{coco_tree.PICTURES[0]['file_name']}"
         (
             pascal,
             cut(f"JPEGImages/{VOC}.jpg", 0.7),
-            rf"{VOC}\.jpg cannot be read as a picture: get this file anew",
+            rf"{VOC}\.jpg cannot be read as a picture: get a new copy",
         ),
-        (pascal, cut(f"JPEGImages/{VOC}.jpg", 0), rf"{VOC}\.jpg cannot be read as a picture: get this file anew"),
+        (pascal, cut(f"JPEGImages/{VOC}.jpg", 0), rf"{VOC}\.jpg cannot be read as a picture: get a new copy"),
         (pascal, listed_without_file, r"1 of the 4 pictures .* the first is .*2012_999999\.jpg: run `python -m"),
         (pascal, no_folder("JPEGImages"), r"no JPEGImages/ in .*: run `python -m"),
-        (pascal, no_folder("SegmentationClassAug"), r"3 of the 3 masks .* are not there, .*: run `python -m"),
-        (coco, cut(COCO_PICTURE, 0.7), r"0300\.jpg cannot be read as a picture: get this file anew"),
+        (pascal, no_folder("SegmentationClassAug"), r"3 of the 3 masks .* are missing, .*: run `python -m"),
+        (coco, cut(COCO_PICTURE, 0.7), r"0300\.jpg cannot be read as a picture: get a new copy"),
         (coco, gone(COCO_PICTURE), r"1 of the 3 pictures .*0300\.jpg: unpack the picture archive completely"),
         (
             coco,

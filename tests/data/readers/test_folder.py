@@ -119,7 +119,7 @@ def test_problems_of_all_files_are_named_at_once(tmp_path: Path) -> None:
             "cannot be read as a mask",
             "holds class id 6, but there are 5 classes",
             "cannot be read as a picture",
-            "is a picture in colours",
+            "is a colour picture",
         ),
         strict=True,
     ):
