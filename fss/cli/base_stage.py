@@ -53,9 +53,7 @@ def base_learner(cfg: DictConfig, typed: Sequence[str], first: bool = True) -> P
     if cfg.start not in ("imagenet", "base_learner"):
         raise ValueError(f"start={cfg.start}: must be imagenet or base_learner")
     if cfg.method.base_learner and cfg.start != "base_learner":
-        raise ValueError(
-            f"start={cfg.start}: method={cfg.method.name} stands on a base learner, start=base_learner"
-        )
+        raise ValueError(f"start={cfg.start}: method={cfg.method.name} needs a base learner, start=base_learner")
     if cfg.start == "imagenet":
         return None
     path = Path(cfg.method.base_checkpoint)
