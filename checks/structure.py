@@ -1,10 +1,9 @@
-"""Who imports whom: rooms, arrows between them, imports that go upward, circles.
+"""Analyses imports: rooms, arrows between them, upward imports, and circles.
 
     python -m checks.structure [ROOT]     # of this checkout, or of another one
 
-A room is a folder of `fss/` with the modules that stand in it, a module that stands alone on top of `fss/`,
-or a script. An arrow is a pair of rooms of which one imports the other. Only imports that are written down count;
-what the configuration names (`_target_`) is not one.
+A room is a folder of `fss/` with the modules in it, a single module at the top of `fss/`, or a script. An arrow is
+a pair of rooms of which one imports the other. Only explicit imports count, not configuration (`_target_`).
 """
 
 from __future__ import annotations
