@@ -24,7 +24,7 @@ import torch
 import fss.training.callbacks.checkpoints
 from checks.forks import RUN, start, wait
 from fss.evaluation.engine import Evaluation
-from fss.training.callbacks.checkpoints import STOPPED, BestCheckpoint, LastCheckpoint
+from fss.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from fss.training.meta_learner import MetaLearner
 
 SETTINGS = [
@@ -76,6 +76,7 @@ class Moment(NamedTuple):
     minutes: str = "0"
 
 
+TOLD = 75  # the exit code that clusters know as "try again later"
 TERM, USR1 = tell(signal.SIGTERM), tell(signal.SIGUSR1)
 # The first validation step is Lightning's sanity check; an epoch has six training steps.
 MOMENTS = {
@@ -89,10 +90,10 @@ MOMENTS = {
     "best-before": Moment((BestCheckpoint, "on_train_epoch_end", 1, kill), 6),
     "best-written": Moment((LastCheckpoint, "on_train_epoch_end", 1, kill), 6),
     "evaluation": Moment((Evaluation, "test_step", 3, kill), 12),
-    "term": Moment((MetaLearner, "training_step", 3, TERM), 3, STOPPED, "null"),
-    "term-last-step": Moment((MetaLearner, "training_step", 6, TERM), 6, STOPPED, "null"),
-    "term-validation": Moment((MetaLearner, "validation_step", 3, TERM), 6, STOPPED, "null"),
-    "usr1": Moment((MetaLearner, "training_step", 8, USR1), 8, STOPPED, "null"),
+    "term": Moment((MetaLearner, "training_step", 3, TERM), 3, TOLD, "null"),
+    "term-last-step": Moment((MetaLearner, "training_step", 6, TERM), 6, TOLD, "null"),
+    "term-validation": Moment((MetaLearner, "validation_step", 3, TERM), 6, TOLD, "null"),
+    "usr1": Moment((MetaLearner, "training_step", 8, USR1), 8, TOLD, "null"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Errors as a user should see them: a paragraph for what a user can mend, a traceback for a fault of the program."""
+"""Errors as a user should see them: a paragraph for what can be mended, a traceback for a fault of the program."""
 
 from __future__ import annotations
 

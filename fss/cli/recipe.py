@@ -14,7 +14,7 @@ from fss.cli import overrides
 CHOICES = ("dataset", "method", "backbone", "tuning", "recipe", "protocol")
 VALUES = ("fold", "shot", "seed", "train_shot", "trained_on", "backbone.name")
 # What a recipe decides.
-DECIDED = ("dataset", "method", "backbone", "tuning", "optimizer", "batch_size", "start", "patience")
+DECIDED = ("recipe", "dataset", "method", "backbone", "tuning", "optimizer", "batch_size", "start", "patience")
 TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "val_check_interval", "check_val_every_n_epoch")
 # Where things are and how fast they go, the weights to start from, and copies of other settings.
 FREE = {
@@ -39,23 +39,24 @@ def differences(cfg: DictConfig, typed: Sequence[str]) -> dict[str, list[Any]]:
     chosen += [f"{group}={cfg[group].name}" for group in sorted(by_experiment)]
     pure = compose("train", overrides.merged(chosen))
     ours, theirs = _flat(cfg), _flat(pure)
-    names = sorted((ours.keys() | theirs.keys()) - FREE)
-    return {
-        name: [ours.get(name), theirs.get(name)]
-        for name in names
-        if ours.get(name) != theirs.get(name) and not name.startswith("method.tags")
-    }
+    differing = {}
+    for name in sorted((ours.keys() | theirs.keys()) - FREE):
+        mine, its = ours.get(name), theirs.get(name)
+        if mine != its:  # as written: of an interpolation that both have, the source is listed
+            differing[name] = [OmegaConf.select(cfg, name), OmegaConf.select(pure, name)]
+    return {name: [_plain(value) for value in pair] for name, pair in differing.items()}
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _flat(cfg: DictConfig) -> dict[str, Any]:
-    """What a recipe decides, by the full name of the setting."""
-    found: dict[str, Any] = {f"trainer.{name}": cfg.trainer.get(name) for name in TRAINER}
+    """What a recipe decides as it is written, interpolations included, by the full name of the setting."""
+    written: Any = OmegaConf.to_container(cfg, resolve=False)
+    found: dict[str, Any] = {f"trainer.{name}": written["trainer"].get(name) for name in TRAINER}
     for name in DECIDED:
-        value = cfg[name]
-        if OmegaConf.is_config(value):
-            _collect(OmegaConf.to_container(value, resolve=True), name, found)
-        else:
-            found[name] = value
+        _collect(written[name], name, found)
     return found
 
 

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fss.data.transforms import MEAN_COLOR, EvaluationTransform, ObjectCrop, TrainingTransform
+from fss.data.transforms import EvaluationTransform, ObjectCrop, TrainingTransform
+
+MEAN_COLOR = [round(255 * mean) for mean in (0.485, 0.456, 0.406)]  # of ImageNet, RGB
 
 SIZES = [(40, 40), (64, 64), (63, 65), (150, 100), (30, 200), (200, 30), (2, 300), (300, 2)]
 
