@@ -141,8 +141,8 @@ class SVFConv2d(_SVF):
     """A convolution whose weight is U diag(S) V; equal to the plain layer up to rounding.
 
     Args:
-        layer: The plain convolution (`groups` 1, any kernel, stride, padding and dilation); its
-            bias is taken over, not copied.
+        layer: The plain convolution (one group; any kernel, stride, padding and dilation); its
+            bias is shared, not copied.
         svd: See `decompose`.
 
     Raises:
