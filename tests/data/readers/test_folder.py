@@ -137,9 +137,7 @@ def test_problems_of_folders_of_classes(tmp_path: Path) -> None:
         build_index(Folder(str(tmp_path)))
     lines = str(error.value).splitlines()[1:]
     assert f"{stem(0)}.png: has no mask" in lines[0]
-    assert (
-        f"bee/{stem(1)}.png: contains the values 0, 1, 2, 3, 4 ...; a mask in a class's folder" in lines[1]
-    )
+    assert f"bee/{stem(1)}.png: contains the values 0, 1, 2, 3, 4 ...; a mask in a class's folder" in lines[1]
     assert f"dog/{stem(2)}.png: is of another size than" in lines[2]
 
 
