@@ -1,4 +1,4 @@
-"""Who imports whom: rooms, arrows between them, imports that go upward, circles.
+"""Analyses imports: rooms, arrows between them, upward imports, and circles.
 
     python -m checks.structure [ROOT]     # of this checkout, or of another one
 
@@ -23,7 +23,7 @@ FLOORS = ("svf", "models", "data", "evaluation", "training", "report", "cli")  #
 
 
 class Import(NamedTuple):
-    """One module that names another.
+    """An import of one module by another.
 
     Attributes:
         source: Dotted name of the module that imports.
@@ -37,13 +37,13 @@ class Import(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """What the imports of a checkout amount to.
+    """Result of analysing the imports of a checkout.
 
     Attributes:
         rooms: Names such as `data/readers`, `metrics`, `train.py`.
-        imports: Those between two rooms of the project.
+        imports: Imports between two rooms of the project.
         arrows: Pairs (importing room, imported room).
-        upward: Imports whose target stands on a higher floor than their source.
+        upward: Imports whose target is on a higher floor than their source.
         circles: Groups of rooms each of which reaches all others of its group, but for those of `nested`.
         nested: Such groups of a folder and its own subfolders.
     """
@@ -91,7 +91,7 @@ def imports(root: Path = ROOT) -> list[Import]:
 
 
 def room(module: str, root: Path = ROOT) -> str:
-    """The room of a module of the project: its folder, or its own name where it stands alone."""
+    """The room of a module: its folder, or its own name if it is at the top."""
     path = modules(root)[module].relative_to(root)
     folder = path.parent.parts[1:] if path.parts[0] == "fss" else path.parent.parts
     if path.stem == "__main__":
@@ -176,7 +176,7 @@ def lines(found: Structure) -> list[str]:
 
 
 def main() -> int:
-    """Prints rooms and sums; 1 where an import goes upward or rooms import each other in a circle."""
+    """Prints rooms and totals; returns 1 if an import goes upward or rooms import each other in a circle."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="of the checkout; default: this one")
     root = parser.parse_args().root

@@ -76,7 +76,7 @@ class EpisodeResult(NamedTuple):
 
     @property
     def asked(self) -> tuple[Any, ...]:
-        """What was asked, without what it gave."""
+        """The fields that identify the episode, without its result."""
         return self.eval_seed, self.id, self.class_id, self.class_name, self.query, self.supports
 
     @property

@@ -162,7 +162,7 @@ def test_bam_in_its_two_stages(
         assert 0 <= content["rules"][rule]["all"] <= 1
     assert content["threshold"] == 0.5
     assert metrics(tmp_path)["miou"] == before["miou"]  # the standard result stays
-    with pytest.raises(ValueError, match="a BAM of shot=1 got 2 supports"):
+    with pytest.raises(ValueError, match="a BAM trained with shot=1 got 2 supports"):
         start("evaluate", *small, "shot=2", "train_shot=1")
 
 

@@ -302,7 +302,7 @@ def test_picture_and_mask_of_different_sizes_name_the_file(shape: tuple[int, ...
     episodes = dataset(1, Odd(), classes=(1,))
     name = rf"numbered/{episodes.draw(0).query}\.png"
     with pytest.raises(
-        ValueError, match=rf"{name}: the picture has the shape \(31, 33, 3\), its mask {re.escape(str(shape))}"
+        ValueError, match=rf"{name}: the picture has shape \(31, 33, 3\), but its mask {re.escape(str(shape))}"
     ):
         episodes[0]
 
