@@ -1,1 +1,1 @@
-"""What proves the program over long runs: kills, fuzzing, several processes, and who may know whom."""
+"""Checks that need long runs (kills, several processes), and the check of the import structure."""

@@ -1,4 +1,4 @@
-"""Runs on small embedded data in forks of one process, which spares starting Python anew for each."""
+"""Runs on small embedded data in forks of one process, which saves starting Python for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import lightning  # noqa: F401  # what all forks need
+import lightning  # noqa: F401  # imported once for all forks
 import torch
 
 import fss.cli.evaluations  # noqa: F401
@@ -37,15 +37,15 @@ def start(
     script: str = "train.py",
     small: bool = True,
 ) -> int:
-    """Starts a script in a folder, where its output goes to log.txt.
+    """Starts a script in a folder and writes its output to log.txt there.
 
     Args:
-        folder: Where it runs.
-        overrides: Settings.
-        environment: Variables to set.
-        before: What to do in the new process first.
+        folder: Working directory of the script.
+        overrides: Settings on the command line.
+        environment: Environment variables to set.
+        before: Function to call first in the new process.
         script: train.py or evaluate.py.
-        small: Whether `SETTINGS` come before them, on one thread.
+        small: Prepend `SETTINGS` and use a single thread.
 
     Returns:
         The process id.
@@ -78,5 +78,5 @@ def start(
 
 
 def wait(child: int) -> int:
-    """The exit code of a run, or the negative number of the signal that killed it."""
+    """Waits for a run; returns its exit code, or the negative number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,4 +1,4 @@
-"""Evaluations by one process, by two, and by two that are killed and start again: the same results?
+"""Checks that one process, two processes, and two that are killed and restarted give the same evaluation results.
 
     python -m checks.interrupted
 
@@ -34,7 +34,7 @@ SETTINGS = [
 
 
 def killed_at(entries: int) -> Callable[[], None]:
-    """Kills the process when it has noted so many episodes."""
+    """Returns a function that makes the process kill itself after recording `entries` episodes."""
 
     def prepare() -> None:
         add, count = Journal.add, 0
@@ -52,7 +52,7 @@ def killed_at(entries: int) -> Callable[[], None]:
 
 
 def evaluated(folder: Path, world: int, before: Callable[[], None] | None = None) -> list[int]:
-    """Evaluates by so many processes; their exit codes."""
+    """Evaluates with `world` processes; returns their exit codes."""
     folder.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -73,7 +73,7 @@ def evaluated(folder: Path, world: int, before: Callable[[], None] | None = None
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """metrics.json but for timings and for how many processes there were, and the other files."""
+    """Content of all result files, without the timings and the trainer settings in metrics.json."""
     [path] = folder.rglob("metrics.json")
     metrics = json.loads(path.read_text())
     del metrics["test_seconds"], metrics["config"]["trainer"]
@@ -81,8 +81,8 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Evaluates three times and compares."""
-    forks.SETTINGS.remove("method.head.width=16")  # the prior mask has none
+    """Evaluates three times and compares the results."""
+    forks.SETTINGS.remove("method.head.width=16")  # the prior mask has no such setting
     with tempfile.TemporaryDirectory() as place:
         alone, two, killed = (Path(place) / name for name in ("alone", "two", "killed"))
         codes = [*evaluated(alone, 1), *evaluated(two, 2)]

@@ -33,7 +33,10 @@ PATIENCE = 10.0  # seconds in which all processes have to be gone
 TIMES = {"training": 20, "evaluation": 10, "prepare": 10, "sweep": 5}
 MARK = "FSS_KILLS"  # in the environment of everything that is started here
 SMALL = [*forks.SETTINGS, *resume.SETTINGS]
-PRIOR = [*forks.SETTINGS[:-1], "method=prior", "tuning=frozen", "backbone.weights=null", "trainer=cpu", "episodes=60"]
+PRIOR = [
+    *forks.SETTINGS[:-1],  # the prior mask has no width
+    *("method=prior", "tuning=frozen", "backbone.weights=null", "trainer=cpu", "episodes=60"),
+]
 
 
 class Kind(NamedTuple):

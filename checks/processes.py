@@ -1,9 +1,9 @@
-"""One process against two that share its batches: weights, scores, and what the two send each other.
+"""Compares one process with two that share its batches: weights, scores and communication.
 
     python -m checks.processes
 
-Both train PFENet + SVF on the CPU, without dropout (two processes do not draw the same chance as one), on masks
-with ignored pixels. Prints one line of JSON.
+Both train PFENet + SVF on the CPU, without dropout (two processes draw different random numbers than one), on
+masks with ignored pixels. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SETTINGS = [
     "trainer=ddp",
     "trainer.accelerator=cpu",
     "batch_size=8",
-    "dataset.train_episodes=48",  # six steps an epoch
-    "dataset.val_episodes=13",  # the processes have different numbers of them
+    "dataset.train_episodes=48",  # six steps per epoch
+    "dataset.val_episodes=13",  # not the same number for both processes
     "episodes=13",
     "dataset.eval_batch_size=2",
     "tuning.head_lr=0.1",
@@ -40,14 +40,14 @@ SETTINGS = [
 
 
 def without_dropout() -> None:
-    """Takes chance out of the heads."""
+    """Removes the randomness from the heads."""
     nn.Dropout2d.forward = lambda self, input: input  # type: ignore[method-assign]
 
 
 def count_bytes(file: Path) -> None:
-    """Writes to a file how many bytes are sent to set the processes equal, and then in all of the training.
+    """Writes to a file how many bytes are sent to synchronise the processes initially, and then during training.
 
-    Gradients are sent by DistributedDataParallel itself, in buckets as large as they are.
+    Gradients are sent by DistributedDataParallel itself, in buckets of the same total size.
     """
     without_dropout()
     sent = {"at the start": 0, "in training": 0, "afterwards": 0}
@@ -84,7 +84,7 @@ def count_bytes(file: Path) -> None:
 
 
 def main() -> int:
-    """Trains both and compares them."""
+    """Trains with one process and with two, and compares them."""
     with tempfile.TemporaryDirectory() as place:
         alone, two, sent = Path(place) / "alone", Path(place) / "two", Path(place) / "sent.json"
         alone.mkdir()

@@ -1,9 +1,9 @@
-"""Trainings that are killed at chosen moments and resumed, against one that nothing happened to.
+"""Compares training runs that are killed at chosen moments and resumed with an undisturbed run.
 
     python -m checks.resume [MOMENT ...] [SETTING=VALUE ...]     # all moments: two minutes on two CPU cores
 
-Every run is a fork of this process, which spares starting Python anew; a run is killed from inside, at exactly the
-moment that its name says, and then resumed to its end. Weights, optimiser and scores have to come out bit for bit.
+Every run is a fork of this process, which saves starting Python; a run is killed from inside, at exactly the
+moment that its name says, and then resumed to its end. Weights, optimiser and scores must be bitwise identical.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import torch
 import fss.training.callbacks.checkpoints
 from checks.forks import RUN, start, wait
 from fss.evaluation.engine import Evaluation
-from fss.training.callbacks.checkpoints import STOPPED, BestCheckpoint, LastCheckpoint
+from fss.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from fss.training.meta_learner import MetaLearner
 
 SETTINGS = [
     "trainer=cpu",
     "batch_size=4",
-    "dataset.train_episodes=24",  # six steps an epoch
+    "dataset.train_episodes=24",  # six steps per epoch
     "dataset.val_episodes=20",  # three batches
-    "tuning.schedule=cosine",  # and dropout as published, so that chance plays its part
+    "tuning.schedule=cosine",  # and dropout as published, so that random numbers matter
 ]
 
 
 def at(owner: Any, name: str, call: int, act: Callable[[], None]) -> None:
-    """Acts when a method is called for the so-manyth time, before it does its work."""
+    """Calls `act` just before call number `call` (from 1) of a method."""
     original = getattr(owner, name)
     calls = 0
 
@@ -61,13 +61,13 @@ def tell(number: signal.Signals) -> Callable[[], None]:
 
 
 class Moment(NamedTuple):
-    """When a run is stopped.
+    """The moment at which a run is stopped.
 
     Attributes:
-        where: What is called for the so-manyth time at that moment, and what happens then; see `at`.
-        step: Of the checkpoint that it leaves; None if it leaves none.
-        code: With which it ends.
-        minutes: Between checkpoints within an epoch.
+        where: Arguments of `at`: the method, the number of the call, and what happens then.
+        step: Step of the checkpoint that the run leaves; None if it leaves none.
+        code: Exit code of the run.
+        minutes: Setting `save_minutes`, the time between checkpoints within an epoch.
     """
 
     where: tuple[Any, str, int, Callable[[], None]]
@@ -76,8 +76,9 @@ class Moment(NamedTuple):
     minutes: str = "0"
 
 
+TOLD = 75  # the exit code that clusters know as "try again later"
 TERM, USR1 = tell(signal.SIGTERM), tell(signal.SIGUSR1)
-# The first validation step is Lightning's trial run; an epoch has six training steps.
+# The first validation step is Lightning's sanity check; an epoch has six training steps.
 MOMENTS = {
     "begin": Moment((MetaLearner, "on_validation_start", 1, kill), None),
     "step": Moment((MetaLearner, "training_step", 4, kill), 3),
@@ -89,15 +90,15 @@ MOMENTS = {
     "best-before": Moment((BestCheckpoint, "on_train_epoch_end", 1, kill), 6),
     "best-written": Moment((LastCheckpoint, "on_train_epoch_end", 1, kill), 6),
     "evaluation": Moment((Evaluation, "test_step", 3, kill), 12),
-    "term": Moment((MetaLearner, "training_step", 3, TERM), 3, STOPPED, "null"),
-    "term-last-step": Moment((MetaLearner, "training_step", 6, TERM), 6, STOPPED, "null"),
-    "term-validation": Moment((MetaLearner, "validation_step", 3, TERM), 6, STOPPED, "null"),
-    "usr1": Moment((MetaLearner, "training_step", 8, USR1), 8, STOPPED, "null"),
+    "term": Moment((MetaLearner, "training_step", 3, TERM), 3, TOLD, "null"),
+    "term-last-step": Moment((MetaLearner, "training_step", 6, TERM), 6, TOLD, "null"),
+    "term-validation": Moment((MetaLearner, "validation_step", 3, TERM), 6, TOLD, "null"),
+    "usr1": Moment((MetaLearner, "training_step", 8, USR1), 8, TOLD, "null"),
 }
 
 
 def run(folder: Path, *overrides: str, moment: Moment | None = None) -> int:
-    """Trains; how it ended."""
+    """Trains and returns the exit code."""
     before = (lambda: at(*moment.where)) if moment else None
     return wait(start(folder, *SETTINGS, *overrides, before=before))
 
@@ -109,12 +110,12 @@ def reached(folder: Path) -> int | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint."""
+    """Loads a checkpoint."""
     return torch.load(path, weights_only=True)
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Everything of a run that has to be the same."""
+    """Everything in a run that must be the same."""
     content, best = (load(folder / RUN / f"checkpoints/{name}.ckpt") for name in ("last", "best"))
     metrics = json.loads(next((folder / RUN).rglob("metrics.json")).read_text())
     momenta: dict[int, dict[str, Any]] = content["optimizer_states"][0]["state"]
@@ -130,15 +131,15 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Names of what differs."""
+    """Names of the entries that differ."""
     same = {k: torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a if k in b}
     return sorted((a.keys() ^ b.keys()) | {name for name, equal in same.items() if not equal})
 
 
 def main() -> int:
-    """Runs the moments that are named on the command line; 1 if any came out otherwise than expected."""
+    """Runs the moments named on the command line; returns 1 if any result is not as expected."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("moments", nargs="*", metavar="MOMENT", help=f"of {', '.join(MOMENTS)}; default: all")
+    parser.add_argument("moments", nargs="*", metavar="MOMENT", help=f"one of {', '.join(MOMENTS)}; default: all")
     given = parser.parse_args().moments
     settings = [word for word in given if "=" in word]
     names = [word for word in given if "=" not in word] or list(MOMENTS)

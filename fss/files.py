@@ -1,4 +1,4 @@
-"""Files that are seen whole or not at all."""
+"""Atomic writing of files: readers see a file complete or not at all."""
 
 from __future__ import annotations
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
 
 LONGEST = 2000  # characters of what is quoted
 
@@ -45,13 +41,3 @@ def show_record(record: logging.LogRecord) -> bool:
     """A filter of log handlers: whatever a record quotes, its text has no commands. Lets all pass."""
     record.msg, record.args = shown(record.getMessage(), lines=True), ()
     return True
-
-
-class PlainConsole(Console):
-    """A console to which strings are text: no markup, no emoji codes, no commands to the terminal."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False, **settings)
-
-    def render_str(self, text: str, **settings: Any) -> Text:
-        return super().render_str(shown(text, lines=True), **settings)

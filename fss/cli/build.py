@@ -9,9 +9,8 @@ from typing import Any
 
 import lightning
 import torch
-import wandb
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
@@ -30,15 +29,18 @@ from fss.training.callbacks.step_seeds import StepSeeds
 from fss.training.meta_learner import MetaLearner
 
 
-def build_segmenter(cfg: DictConfig, base_classes: int, pretrained: bool = True) -> FewShotSegmenter:
+def build_segmenter(
+    cfg: DictConfig, base_classes: int, pretrained: bool = True, weights: Path | None = None
+) -> FewShotSegmenter:
     """Backbone and head of a configuration, nothing tuned.
 
     Args:
         cfg: Composed configuration.
         base_classes: Number of base classes, for a head with a base learner.
         pretrained: Whether to load `backbone.weights`; not needed before a whole checkpoint is loaded.
+        weights: A file to load in their place, such as a base learner's checkpoint.
     """
-    backbone = _build_backbone(cfg, pretrained)
+    backbone = _build_backbone(cfg, pretrained, weights)
     known = {"base_classes": base_classes} if cfg.method.base_learner else {}
     head = instantiate(cfg.method.head, channels=list(backbone.channels), **known, _convert_="all")
     return FewShotSegmenter(backbone, head, cfg.backbone.norms)
@@ -53,8 +55,9 @@ def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegme
     )
 
 
-def _build_backbone(cfg: DictConfig, pretrained: bool) -> Backbone:
-    return instantiate(cfg.backbone.network, **({} if pretrained else {"weights": None}))
+def _build_backbone(cfg: DictConfig, pretrained: bool, weights: Path | None = None) -> Backbone:
+    given = {"weights": str(weights)} if weights is not None else {} if pretrained else {"weights": None}
+    return instantiate(cfg.backbone.network, **given)
 
 
 def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None:
@@ -114,10 +117,13 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
     """
     loggers: list[Logger] = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
     live = any(isinstance(logger, WandbLogger) for logger in loggers) and not cfg.logger.wandb.offline
-    if live and os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
-        raise ValueError(
-            "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
-        )
+    if live and os.environ.get("WANDB_MODE", "online") == "online":
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise ValueError(
+                "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
+            )
     return loggers
 
 
@@ -140,5 +146,17 @@ def safeguards(cfg: DictConfig) -> list[lightning.Callback]:
         StepSeeds(cfg.seed),
         BestCheckpoint(folder),
         *few,
+        *_early_stopping(cfg),
         LastCheckpoint(folder, cfg.save_minutes),  # after the others, whose scores it holds
     ]
+
+
+def _early_stopping(cfg: DictConfig) -> list[lightning.Callback]:
+    """Ends a training whose validation has not improved for `patience` epochs."""
+    if cfg.patience is None:
+        return []
+    if cfg.patience < 1:
+        raise ValueError(f"patience={cfg.patience}: must be at least 1 epoch, or null to train to the end")
+    within_epoch, between = cfg.trainer.val_check_interval, cfg.trainer.check_val_every_n_epoch or 1
+    validations = max(1, round(cfg.patience / (within_epoch * between)))
+    return [EarlyStopping("val/miou", mode="max", patience=validations, check_on_train_epoch_end=False)]

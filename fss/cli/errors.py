@@ -1,57 +1,92 @@
-"""How a script ends that cannot go on: what somebody can mend is one paragraph, anything else a whole trace."""
+"""Errors as a user should see them: a paragraph for what can be mended, a traceback for a fault of the program."""
 
 from __future__ import annotations
 
-import functools
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any
 
-from hydra.errors import CompactHydraException
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fss.shown import shown
 
-P = ParamSpec("P")
-R = TypeVar("R")
-_OURS = str(Path(__file__).parents[1])
+FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
+MENDABLE = 2  # exit code
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
+
+_PROJECT = Path(__file__).parents[1]
+_given = os.environ.get(FULL) == "1"  # by the user, before a script switches it on for itself
 
 
-def told_plainly(work: Callable[P, R]) -> Callable[P, R]:
-    """Has Hydra print the message alone of errors that this program words, and of files that cannot be used.
+def run_script(main: Callable[[], Any]) -> None:
+    """Runs the main function of a script.
 
-    The error stays one of its own kind; `HYDRA_FULL_ERROR=1` shows where it came from. After Ctrl-C the program
-    says how to go on and ends with the exit code 130.
+    What a user can mend (a setting, a file, a full disk) is printed as one paragraph, `error: ...`, and ends the
+    program with exit code 2. A fault of the program ends it with its traceback. `HYDRA_FULL_ERROR=1` shows every
+    traceback.
     """
-
-    @functools.wraps(work)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return work(*args, **kwargs)
-        except KeyboardInterrupt:
-            print(
-                "\nInterrupted; what is finished is kept. The same command goes on from there, a training with "
-                "resume=true",
-                file=sys.stderr,
-            )
-            raise SystemExit(130) from None
-        except (OSError, ValueError) as error:
-            if isinstance(error, CompactHydraException) or not _is_worded(error):
-                raise
-            kind = OSError if isinstance(error, OSError) else ValueError
-            told = type(type(error).__name__, (CompactHydraException, kind), {})
-            raise told(shown(error, lines=True)) from error
-
-    return wrapped
+    if _given:
+        main()
+        return
+    os.environ[FULL] = "1"  # has Hydra raise errors in place of printing its own extract of them
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted: what is finished is kept; the same command goes on from there, a training with "
+            "resume=true",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        _leave(error)
+        raise
 
 
-def _is_worded(error: BaseException) -> bool:
-    return isinstance(error, OSError) or _origin(error.__traceback__).startswith(_OURS)
+class Paragraph(Callback):
+    """Prints what a job ended with before Hydra does, in the same way."""
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leaves the program if the job failed for a reason that a user can mend."""
+        value = kwargs["job_return"]._return_value  # the property would raise the error anew
+        if isinstance(value, Exception) and not _given:
+            _leave(value)
 
 
-def _origin(trace: TracebackType | None) -> str:
-    """The file in which an error was raised."""
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_code.co_filename
+def _leave(error: Exception) -> None:
+    if (text := mendable(error)) is not None:
+        print(f"error: {shown(text, lines=True)}", file=sys.stderr)
+        sys.exit(MENDABLE)
+
+
+def mendable(error: BaseException) -> str | None:
+    """What to tell a user who can mend what caused an error; None for a fault of the program.
+
+    Configuration errors are mendable, and what this program raises on purpose: a `ValueError`, an error of the
+    operating system or the like from a `raise` of its own.
+    """
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return mendable(error.__cause__)
+    if isinstance(error, HydraException):
+        cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        return " ".join(f"{error}{cause}".split())
+    if isinstance(error, OmegaConfBaseException):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return str(error)
+    kinds = (ValueError, RuntimeError, FloatingPointError, MemoryError, NotImplementedError)
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(_PROJECT)
+    return str(error) if isinstance(error, kinds) and ours else None
+
+
+def environment() -> dict[str, str]:
+    """The environment for a command that is to print its own errors in the same way."""
+    return {name: value for name, value in os.environ.items() if name != FULL or _given}

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from fss.cli import build, start
-from fss.cli.errors import told_plainly
+from fss.cli import build, recipe, start
 from fss.cli.requests import Request, find_checkpoint, requests
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation import standard
 from fss.evaluation.engine import Reuse
 from fss.evaluation.generalized import evaluate_generalized
 from fss.evaluation.record import Record
-from fss.evaluation.results import TRAINING
+from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.tables import folds_table
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
-from fss.shown import PlainConsole
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
-@told_plainly
 def evaluate(cfg: DictConfig) -> None:
     """Does every evaluation that a command line asks for; of several folds it also prints the mean.
 
@@ -85,13 +83,13 @@ def evaluate_standard(
 
 
 def record_of(cfg: DictConfig) -> Record:
-    """What an evaluation is of; for train.py, whose configuration evaluates the last weights of its own run."""
+    """What an evaluation is of; train.py's configuration evaluates the last weights of its own run."""
     weights = cfg.ckpt or (cfg.checkpoint if cfg.method.trained else "last")
     selected = cfg.ckpt is None and weights == "best"
     named = cfg.protocol
     unchanged = (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
     notes = Path(cfg.run_dir) / TRAINING
-    training = json.loads(notes.read_text()) if cfg.ckpt is None and notes.is_file() else {}
+    training = read_training(notes) if cfg.ckpt is None else {}
     return Record(
         run=Path(cfg.run_dir) if cfg.ckpt is None else None,
         weights=weights,
@@ -120,6 +118,18 @@ def record_of(cfg: DictConfig) -> Record:
         provenance={
             "git_revision": git_revision(),
             "versions": {package: version(package) for package in PACKAGES},
+            **_recipe(cfg),
             "config": OmegaConf.to_container(cfg, resolve=True),
         },
     )
+
+
+def _recipe(cfg: DictConfig) -> dict[str, Any]:
+    """The recipe that weights were trained by, and what differed from it; None in runs from before recipes."""
+    file = Path(cfg.run_dir) / SETTINGS
+    if cfg.ckpt is None and file.is_file():
+        settings = yaml.safe_load(file.read_text())
+        name, differing = settings.get("recipe", {}).get("name"), settings.get("differs_from_recipe")
+    else:
+        name, differing = cfg.recipe.name, recipe.differences(cfg, start.typed())
+    return {"recipe": name, "differs_from_recipe": differing}

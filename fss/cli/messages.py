@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -12,24 +14,33 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from fss.cli import overrides
+from fss.console import PlainConsole
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.parameters import count_parameters
 from fss.models.segmenter import FewShotSegmenter
-from fss.shown import PlainConsole
 from fss.training.callbacks.checkpoints import LAST
 
 
-def print_settings(cfg: DictConfig) -> None:
-    """The settings that people change most, and where the others are."""
+def print_settings(cfg: DictConfig, differing: Mapping[str, Sequence[Any]]) -> None:
+    """The settings that people change most, what differs from the recipe, and where all settings are.
+
+    Args:
+        cfg: The run's configuration.
+        differing: See `fss.cli.recipe.differences`.
+    """
     table = Table(box=None, show_header=False, title="Run", title_justify="left")
     for name in ("dataset", "method", "backbone", "tuning"):
         table.add_row(name, str(cfg[name].name))
     for name in ("fold", "shot", "seed", "batch_size", "precision"):
         table.add_row(name, str(cfg[name]))
     table.add_row("epochs", str(cfg.trainer.max_epochs))
+    table.add_row("recipe", cfg.recipe.name)
     console = PlainConsole()
     console.print(table)
+    if differing:
+        changes = ", ".join(f"{name}={ours} ({theirs})" for name, (ours, theirs) in differing.items())
+        console.print(f"Differs from the recipe in: {changes}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"All settings: {Path(cfg.run_dir) / SETTINGS}", soft_wrap=True)
 
 

@@ -23,11 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fss.cli import overrides
+from fss.configuration import conf_folder
 from fss.plain_files import read_yaml
 from fss.shown import shown
 
 RECORD = Path(".hydra", "overrides.yaml")
-CONFIGURATION = Path(__file__).parents[2] / "conf"
 
 RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
 
@@ -181,7 +181,7 @@ def _settings(groups: Sequence[str], file: Path) -> DictConfig:
 def _composing() -> Iterator[None]:
     """The program's configuration, and what `--config-dir` adds to it where a script has been started so."""
     is_there = GlobalHydra.instance().is_initialized()
-    with nullcontext() if is_there else initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+    with nullcontext() if is_there else initialize_config_dir(conf_folder(), version_base="1.3"):
         yield
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import lightning
-import wandb
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
-from fss.cli import build, evaluations, messages, overrides, start
-from fss.cli.errors import told_plainly
+from fss.cli import base_stage, build, evaluations, messages, overrides, recipe, start
 from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
@@ -25,7 +24,6 @@ from fss.training.run_folder import check_processes, forget_earlier, note_settin
 EVALUATION_ONLY = ("checkpoint", "ckpt", "train_shot", "trained_on")
 
 
-@told_plainly
 def train(cfg: DictConfig) -> float:
     """Trains what `method` names. Returns what a sweeper can maximise.
 
@@ -38,25 +36,41 @@ def train(cfg: DictConfig) -> float:
         raise ValueError(
             f"{' '.join(misplaced)}: a setting of evaluate.py; train.py evaluates what it has trained"
         )
-    start.prepare(cfg, needs_weights=cfg.method.stage == "base_learner" or not cfg.method.base_learner)
+    start.prepare(cfg, needs_weights=cfg.start != "base_learner")
+    base_checkpoint = base_stage.base_learner(cfg, start.typed(), start.is_first())
     checkpoint = begin(cfg)
-    stages = {"few_shot": train_few_shot, "base_learner": train_base_learner}
     try:
-        score = stages[cfg.method.stage](cfg, checkpoint)
+        if cfg.method.stage == "base_learner":
+            score = train_base_learner(cfg, checkpoint)
+        else:
+            score = train_few_shot(cfg, checkpoint, base_checkpoint)
     except BaseException:
-        wandb.finish(exit_code=1)
+        _finish_wandb(exit_code=1)
         raise
-    wandb.finish()  # or the next run of this process would go on in this one's; without W&B it does nothing
+    _finish_wandb(exit_code=0)
     return score
 
 
-def train_few_shot(cfg: DictConfig, checkpoint: Path | None) -> float:
-    """Trains on episodes, then evaluates. Returns the mIoU of the evaluated classes."""
-    base_checkpoint = find_base_checkpoint(cfg)
+def _finish_wandb(exit_code: int) -> None:
+    """Ends W&B's run, if there is one: the next run of this process would go on in it."""
+    if "wandb" in sys.modules:  # whatever logs to it has imported it
+        import wandb
+
+        wandb.finish(exit_code)
+
+
+def train_few_shot(cfg: DictConfig, checkpoint: Path | None, base_checkpoint: Path | None) -> float:
+    """Trains on episodes, then evaluates. Returns the mIoU of the evaluated classes.
+
+    Args:
+        cfg: Composed configuration.
+        checkpoint: To go on from; None to begin.
+        base_checkpoint: Of the base learner whose backbone training starts from; None for `backbone.weights`.
+    """
     datamodule = build.build_datamodule(cfg)
     datamodule.setup("fit")  # before any model: data is what a user most often has to mend
-    segmenter = build.build_segmenter(cfg, len(datamodule.base_classes), pretrained=base_checkpoint is None)
-    if base_checkpoint is not None:
+    segmenter = build.build_segmenter(cfg, len(datamodule.base_classes), weights=base_checkpoint)
+    if base_checkpoint is not None and segmenter.head.has_base_learner:
         load_base_learner(segmenter, base_checkpoint)
     # SVF factors weights where they are
     segmenter.to(build.own_device(cfg)).tune(instantiate(cfg.tuning.apply))
@@ -127,39 +141,19 @@ def begin(cfg: DictConfig) -> Path | None:
     folder, first = Path(cfg.run_dir), start.is_first()
     checkpoint = prepare_folder(folder / CHECKPOINTS, cfg.resume, first)
     if first:
-        note_settings(folder / SETTINGS, settings_of(cfg), cfg.resume)
-        messages.print_settings(cfg)
+        settings = settings_of(cfg)
+        note_settings(folder / SETTINGS, settings, cfg.resume)
+        messages.print_settings(cfg, settings["differs_from_recipe"])
     return checkpoint
-
-
-def find_base_checkpoint(cfg: DictConfig) -> Path | None:
-    """The base learner that a method stands on; None where it needs none.
-
-    Raises:
-        FileNotFoundError: There is none; the message says the command that makes it.
-    """
-    if not cfg.method.base_learner:
-        return None
-    path = Path(cfg.method.base_checkpoint)
-    if not path.is_file():
-        kept = overrides.without(
-            start.typed(),
-            *("method", "tuning", "shot", "optimizer", "learner", "pictures", "batch_size", "seed"),
-            *("run_dir", "run_group", "run_path"),
-        )
-        command = " ".join(["python train.py method=base", *kept, f"seed={cfg.method.base_seed}"])
-        raise FileNotFoundError(
-            f"no base learner {path}: train it first ({command}) or name a file with method.base_checkpoint=FILE"
-        )
-    return path
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """Every setting of a run as plain values."""
     # a base learner has settings of its own in place of these
     unused = ("learner", "datamodule", "tuning") if cfg.method.stage == "base_learner" else ()
-    return {
+    settings = {
         str(key): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         for key, value in cfg.items()
         if key not in unused
     }
+    return {**settings, "differs_from_recipe": recipe.differences(cfg, start.typed())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,19 +17,24 @@ from fss.shown import show_record
 
 
 def prepare(cfg: DictConfig, needs_weights: bool) -> None:
-    """Checks that every setting that is needed has a value, and seeds all randomness.
+    """Checks that every setting that is needed has a value and the data a place, and seeds all randomness.
 
     Args:
         cfg: Composed configuration.
         needs_weights: Whether `backbone.weights` is needed; not where a checkpoint brings them.
 
     Raises:
+        FileNotFoundError: There is no data where `dataset.root` says.
         ValueError: Settings without a default were not given; they are named.
     """
     if OmegaConf.is_missing(cfg.backbone, "weights") and not needs_weights:
         cfg.backbone.weights = None
     if missing := _missing(OmegaConf.to_container(cfg)):
         raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
+    root = cfg.dataset.root
+    if root is not None and not Path(root).expanduser().is_dir():
+        expects = cfg.dataset.expects.replace("ROOT", root)
+        raise FileNotFoundError(f"no folder {root} (dataset.root): {expects}")
     _quiet_lightning()
     for handler in logging.getLogger().handlers:
         handler.addFilter(show_record)

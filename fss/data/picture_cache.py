@@ -1,4 +1,4 @@
-"""Decoded pictures and masks kept in memory, one copy for all loader processes."""
+"""In-memory cache of decoded pictures and masks, shared by all loader processes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PATIENCE = 5.0  # seconds for what takes microseconds
 
 
 class PictureCache:
-    """Room for arrays, taken in the order of first use until it is full; what then comes is not kept.
+    """Stores arrays in the order of first use until it is full; later arrays are not stored.
 
-    Nothing is ever thrown out: over epochs every picture comes equally often, so keeping the first ones saves as
-    much as keeping the latest.
+    Nothing is ever evicted: over epochs all pictures are used equally often, so keeping the first ones saves as
+    much as keeping the most recent ones.
 
     Args:
-        limit: Bytes, of shared memory.
+        limit: Capacity in bytes of shared memory.
 
     Raises:
-        ValueError: There is not so much shared memory.
+        ValueError: If there is not enough shared memory.
     """
 
     def __init__(self, limit: int) -> None:
@@ -33,15 +33,15 @@ class PictureCache:
             self._room = shared_zeros((limit,))
         except MemoryError as error:
             raise ValueError(
-                f"cache_gb={limit / 2**30:g}: {error}; lower it or, in a container, raise the limit, as with "
-                "docker run --shm-size"
+                f"cache_gb={limit / 2**30:g}: {error}; reduce it or, in a container, raise the limit, for example "
+                "with docker run --shm-size"
             ) from error
         self._used = shared_zeros((1,), torch.int64)
         self._lock = multiprocessing.Lock()
         self._is_lost = False  # a process has died that held the lock
 
     def shelf(self, things: int) -> Shelf:
-        """A place for so many arrays, by number."""
+        """Reserves places for `things` arrays, which are addressed by number."""
         return Shelf(self, shared_zeros((things, 5), torch.int64))
 
     def fetch(self, place: torch.Tensor) -> np.ndarray | None:
@@ -85,18 +85,18 @@ class PictureCache:
 
 
 class Shelf:
-    """Arrays of a cache by number; of each its end in the cache, its shape and the bytes of a number.
+    """Arrays of a cache, addressed by number.
 
     Args:
-        cache: Where the bytes are.
-        places: (n, 5) int64, zeros.
+        cache: The cache that stores the bytes.
+        places: (n, 5) int64, initially zero: end offset in the cache, height, width, channels, bytes per value.
     """
 
     def __init__(self, cache: PictureCache, places: torch.Tensor) -> None:
         self._cache, self._places = cache, places
 
     def get(self, number: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
-        """The array of a number, the caller's own copy; made where it is not kept."""
+        """Returns the caller's own copy of the array `number`, calling `make` if it is not stored."""
         place = self._places[number]
         array = self._cache.fetch(place)
         if array is None:
@@ -106,11 +106,11 @@ class Shelf:
 
 
 class CachedReader:
-    """A reader whose pictures and masks are decoded once, as far as the cache has room.
+    """A reader whose pictures and masks are decoded only once, as long as the cache has room.
 
     Args:
-        reader: Where they come from.
-        cache: May serve several readers.
+        reader: The reader to cache.
+        cache: The cache, which several readers may share.
     """
 
     def __init__(self, reader: Reader, cache: PictureCache) -> None:
@@ -135,13 +135,13 @@ class CachedReader:
 
 
 def keeper(gigabytes: float) -> Callable[[Reader], Reader]:
-    """What gives readers a cache that they share, or leaves them as they are.
+    """Returns a function that wraps readers with a common cache, or returns them unchanged.
 
     Args:
-        gigabytes: GiB; 0 for none.
+        gigabytes: Size of the cache in GiB; 0 for no cache.
 
     Raises:
-        ValueError: It is negative, or more than the shared memory that there is.
+        ValueError: If the size is negative or exceeds the available shared memory.
     """
     if gigabytes < 0:
         raise ValueError(f"cache_gb={gigabytes}: must be 0 or more")

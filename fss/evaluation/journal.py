@@ -20,9 +20,9 @@ class Entry(NamedTuple):
     """One finished episode.
 
     Attributes:
-        seed, id: Which episode.
-        intersection, union, background_intersection, background_union: What it gave.
-        microseconds: Its part of the time that the evaluation took, at least 1.
+        seed, id: Seed and id of the episode.
+        intersection, union, background_intersection, background_union: Its result, in pixels.
+        microseconds: Its share of the evaluation time, at least 1.
     """
 
     seed: int
@@ -45,17 +45,17 @@ class Entry(NamedTuple):
 
     @property
     def numbers(self) -> tuple[int, int, int, int, int]:
-        """What it gave and how long it took."""
+        """The result in pixels, and the time in microseconds."""
         background = self.background_intersection, self.background_union
         return self.intersection, self.union, *background, self.microseconds
 
 
 class Journal:
-    """Files of entries in a results folder, one a process.
+    """Files of entries in a results folder, one per process.
 
     Args:
         folder: The results folder.
-        key: Of the evaluation: entries of another are not read.
+        key: Fingerprint of the evaluation; entries of other evaluations are ignored.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -104,13 +104,13 @@ class Journal:
             raise NotWrittenError(self._path, error) from error
 
     def close(self) -> None:
-        """Writes no more."""
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def remove(self) -> None:
-        """Deletes the entries of all processes: the evaluation is finished."""
+        """Deletes the entries of all processes, once the evaluation is finished."""
         for path in self._paths():
             path.unlink()
 

@@ -48,6 +48,21 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
         _compare(metrics[key], expected, key)
 
 
+def check_training(training: Any) -> None:
+    """Looks whether the values of a training.json are of their kind.
+
+    Raises:
+        ValueError: They are not; the message names the entry.
+    """
+    _check(isinstance(training, dict), "training.json", training, "values by name")
+    for key, is_kind, kind in (
+        ("seconds", _is_amount, "a number of seconds"),
+        ("parameters", _is_count, "a whole number"),
+    ):
+        value = training.get(key)
+        _check(value is None or is_kind(value), key, value, kind)
+
+
 def _sums(seed: Any, place: str) -> list[tuple[Any, ...]]:
     """(eval_seed, class id, name, integers) of each class of a seed."""
     _check(isinstance(seed, dict) and _is_count(seed.get("eval_seed")), place, seed, "a seed's result")

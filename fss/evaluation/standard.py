@@ -1,4 +1,4 @@
-"""The standard setting: episodes answered, results and pictures written, the table printed."""
+"""The standard setting: evaluates episodes, writes results and pictures, and prints a table."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import lightning
 
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
 from fss.evaluation.record import Record
 from fss.evaluation.results import METRICS, PICTURES, remarkable, summarize, write_results
 from fss.evaluation.tables import evaluation_table
 from fss.models.segmenter import FewShotSegmenter
-from fss.shown import PlainConsole
 from fss.visualize import save_sheet
 
 logger = logging.getLogger(__name__)
@@ -27,15 +27,15 @@ def evaluate_standard(
     reuse: Reuse,
     pictures: int,
 ) -> dict[str, Any]:
-    """Evaluates a segmenter, going on from what an interrupted evaluation of the same left.
+    """Evaluates a segmenter, resuming the same evaluation if it was interrupted.
 
     Args:
-        trainer: Decides device, precision and processes.
-        segmenter: Left as it is; SVF is merged in a copy.
-        datamodule: Set up.
-        record: What the evaluation is of.
-        reuse: How pictures are encoded.
-        pictures: Episodes on each contact sheet; 0 draws none.
+        trainer: Provides device, precision and processes.
+        segmenter: The segmenter; it is not modified, since SVF layers are merged in a copy.
+        datamodule: The data module, already set up.
+        record: Description of the evaluation.
+        reuse: Settings for encoding pictures.
+        pictures: Number of episodes on each contact sheet; 0 draws none.
 
     Returns:
         The content of metrics.json.

@@ -1,4 +1,4 @@
-"""How many parameters each part of a model has, and how many of them are trained."""
+"""Counts the parameters of each part of a model, and how many of them are trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fss.models.segmenter import FewShotSegmenter
 
 
 class PartCount(NamedTuple):
-    """Parameters of one part of a segmenter."""
+    """Number of parameters of one part of a segmenter."""
 
     part: str
     trained: int
@@ -19,7 +19,7 @@ class PartCount(NamedTuple):
 
 
 def count_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> list[PartCount]:
-    """Trained and all parameters of each backbone stage that has any, of a base learner, and of the head."""
+    """Counts trained and all parameters of each backbone stage that has any, the base learner, and the head."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in segmenter.backbone.named_parameters():
         parts.setdefault(f"backbone stage {segmenter.backbone.stage_of(name)}", []).append(parameter)
@@ -39,7 +39,7 @@ def count_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> list
 
 
 def _base_learner(segmenter: FewShotSegmenter) -> list[nn.Parameter]:
-    """Parameters of a base learner that are not the tuned backbone's as well."""
+    """Parameters of a base learner that it does not share with the tuned backbone."""
     modules = [segmenter.head.get_submodule(part) for part in segmenter.head.base_learner_parts]
     modules += [segmenter.base_backbone] if segmenter.base_backbone is not None else []
     shared = {id(p) for p in segmenter.backbone.parameters()}

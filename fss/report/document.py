@@ -1,4 +1,4 @@
-"""The report as pages: report.md and report.html, each one file that needs no other."""
+"""Writes the report as report.md and report.html, each a self-contained file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LARGEST = 50_000_000  # pixels of a sheet
 
 
 class Line(NamedTuple):
-    """A claim in a table: what is known, and what to type for what is not."""
+    """A claim in a table: what is known about it, and the commands for what is missing."""
 
     verdict: Verdict
     commands: list[str]
@@ -46,12 +46,12 @@ class Section(NamedTuple):
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything of it was run."""
+        """Whether any of its claims has been run."""
         return any(line.verdict.status != "not run" or line.verdict.measured for line in self.lines)
 
 
 class Sheets(NamedTuple):
-    """Pictures of one evaluation: which episodes, and a data URI."""
+    """Pictures of one evaluation, each a description of its episodes and a data URI."""
 
     title: str
     pictures: list[tuple[str, str]]
@@ -61,8 +61,8 @@ def write_report(found: Found, out: Path) -> list[Path]:
     """Writes report.md and report.html, both or none.
 
     Args:
-        found: What to report.
-        out: Folder of the pages; is made.
+        found: The runs and evaluations to report.
+        out: Folder for the pages, created if missing.
 
     Returns:
         The two files.
@@ -112,25 +112,25 @@ def write_report(found: Found, out: Path) -> list[Path]:
 
 
 def points(value: Spread | None) -> str:
-    """Percent with its standard deviation over training seeds."""
+    """Formats a percentage with its standard deviation over training seeds."""
     if value is None:
         return "-"
     return f"{value.mean:.2f}" + (f" ± {value.std:.2f}" if value.std is not None else "")
 
 
 def signed(value: float | None) -> str:
-    """A difference in points."""
+    """Formats a difference in percentage points."""
     return "-" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
 def published(claim: Claim, value: float) -> str:
-    """A published number with as many digits as were printed: all of a row have the same."""
+    """Formats a published number with the number of decimals printed in its row."""
     digits = max(len(str(v).partition(".")[2]) for v in (*claim.folds, claim.mean))
     return f"{value:.{digits}f}"
 
 
 def way(measured: Measured) -> str:
-    """In words how something was measured."""
+    """Describes how something was measured."""
     weights = "checkpoint files" if measured.weights == "file" else f"{measured.weights} weights"
     selected = "" if measured.selection == "none" else f" (selected on {measured.selection})"
     seeds = "1 training seed" if measured.seeds == 1 else f"{measured.seeds} training seeds"

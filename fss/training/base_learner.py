@@ -20,18 +20,18 @@ from fss.training.shared_norms import share_norms
 
 
 class BaseLearner(lightning.LightningModule):
-    """Trains a segmenter of the base classes, norms included, and measures it on pictures it was not trained on.
+    """Trains a segmenter of the base classes, including its norms, and validates it on other pictures.
 
     Args:
         segmenter: The network.
-        base_classes: N.
-        optimizer: Makes the optimiser from parameter groups (`functools.partial` of a torch optimiser).
+        base_classes: Number of base classes N.
+        optimizer: Creates the optimiser from parameter groups (`functools.partial` of a torch optimiser).
         head_lr: Learning rate of the head.
-        backbone_lr: Learning rate of the backbone; 0 leaves it as it is, its norms too.
+        backbone_lr: Learning rate of the backbone; 0 freezes it, including its norms.
         schedule: See `build_schedule`.
 
     Attributes:
-        class_iou: IoU of each base class, by its id, of the last validation; for callbacks.
+        class_iou: IoU of each base class in the last validation, by class id; for callbacks.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class BaseLearner(lightning.LightningModule):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, N + 1, S, S) of pictures not yet normalised."""
+        """Returns logits (B, N + 1, S, S) for images (B, 3, S, S) that are not yet normalised."""
         return self.segmenter(self.segmenter.backbone.normalize(images))
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         loss = cross_entropy(self(batch.images), batch.labels, None)
-        shown = processes.mean(loss.detach())  # a process knows its part alone
+        shown = processes.mean(loss.detach())  # each process only knows its share
         self.log("train/loss", shown, prog_bar=True, batch_size=len(batch.images))
         return loss
 

@@ -71,7 +71,7 @@ def test_classes_that_four_does_not_divide(n: int, scheme: FoldScheme) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "Contiguous", "random", None])
 def test_unknown_scheme(scheme: Any) -> None:
-    with pytest.raises(ValueError, match=rf"dataset\.fold_scheme={scheme!r}: .*'contiguous' or 'interleaved'"):
+    with pytest.raises(ValueError, match=rf"dataset\.fold_scheme={scheme!r}: .*'uneven', or a list"):
         fold_classes(20, 0, scheme)
 
 
@@ -103,7 +103,7 @@ def test_given_folds() -> None:
     assert fold_classes(5, 1, folds) == ((2, 5), (1, 3, 4))
     with pytest.raises(ValueError, match="fold=2: there are 2 folds, 0 to 1"):
         fold_classes(5, 2, folds)
-    with pytest.raises(ValueError, match=r"fold 0 holds \[0, 6\], class ids are 1 to 5"):
+    with pytest.raises(ValueError, match=r"fold 0 lists \[0, 6\], but class ids are 1 to 5"):
         fold_classes(5, 0, [[0, 1, 6]])
     assert fold_classes(2, 0, [[1, 2]]) == ((1, 2), ())
     with pytest.raises(ValueError, match="fold 0 of 2 classes has no novel class"):

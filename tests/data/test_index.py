@@ -76,7 +76,7 @@ def test_index_takes_masks_of_different_sizes() -> None:
 @pytest.mark.parametrize("unknown", [4, 254])
 def test_unknown_class_names_the_picture(unknown: int) -> None:
     reader = Masks([mask(c1=4), mask(**{"c3": 4, f"c{unknown}": 1})])
-    with pytest.raises(ValueError, match=rf"pictures/1\.png: its mask holds class id {unknown}, .* 3 classes"):
+    with pytest.raises(ValueError, match=rf"pictures/1\.png: its mask has class id {unknown}, .* 3 classes"):
         build_index(reader)
 
 
@@ -156,6 +156,6 @@ def test_no_class_with_enough_pictures_tells_the_counts_and_the_mend() -> None:
     names = {1: "ant", 2: "bee", 3: "cat"}
     with pytest.raises(ValueError, match="no class has the 3 pictures with at least 10 pixels") as error:
         build_pool(index, [1, 2], shot=2, min_pixels=10, names=names)
-    for part in ("2-shot", "ant (2), bee (1)", "Lower shot or dataset.min_pixels"):
+    for part in ("2-shot", "ant (2), bee (1)", "Reduce shot or dataset.min_pixels"):
         assert part in str(error.value)
     assert "cat" not in str(error.value)  # not asked for

@@ -109,5 +109,5 @@ def test_zero_leaves_readers_as_they_are() -> None:
 def test_limits_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="cache_gb=-1: must be 0 or more"):
         keeper(-1)
-    with pytest.raises(ValueError, match=r"cache_gb=1e\+06: no .* MiB of shared memory .*lower it"):
+    with pytest.raises(ValueError, match=r"cache_gb=1e\+06: no .* MiB of shared memory .*reduce it"):
         keeper(1e6)

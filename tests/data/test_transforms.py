@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fss.data.transforms import MEAN_COLOR, EvaluationTransform, ObjectCrop, TrainingTransform
+from fss.data.transforms import EvaluationTransform, ObjectCrop, TrainingTransform
+
+MEAN_COLOR = [round(255 * mean) for mean in (0.485, 0.456, 0.406)]  # of ImageNet, RGB
 
 SIZES = [(40, 40), (64, 64), (63, 65), (150, 100), (30, 200), (200, 30), (2, 300), (300, 2)]
 
@@ -305,7 +307,7 @@ def test_object_crop_cuts_image_and_mask_alike() -> None:
 @pytest.mark.parametrize("scale", [(1.1, 0.9), (0, 1), (-0.5, 1.0), (0.9, float("nan"))])
 def test_bad_scale(scale: tuple[float, float]) -> None:
     with pytest.raises(
-        ValueError, match=r"dataset\.scale=\[.*\]: give the smallest and the largest factor, above 0"
+        ValueError, match=r"dataset\.scale=\[.*\]: give the smallest and largest factor, both above 0"
     ):
         TrainingTransform(64, scale)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import made_up
 
 from fss.evaluation.journal import Entry, Journal
 from fss.evaluation.results import read_episodes, read_metrics_file, write_results
 from fss.files import NotWrittenError
-from support import made_up
 
 KEY = "k" * 64
 ENTRIES = [Entry(321, i, i, 200, 300 + i, 900, 1 + i) for i in range(100)]
@@ -71,10 +71,11 @@ def test_entry_that_does_not_fit_says_so(tmp_path: Path) -> None:
     writing = Journal(tmp_path, KEY).open(0)
     assert writing._file is not None
     writing._file.close()
-    writing._file = Path("/dev/full").open("r+b", buffering=0)
-    with pytest.raises(NotWrittenError, match=r"\.unfinished-0 could not be written .*make room and run the same"):
+    with (
+        Path("/dev/full").open("r+b", buffering=0) as writing._file,
+        pytest.raises(NotWrittenError, match=r"\.unfinished-0 could not be written .*make room and run the same"),
+    ):
         writing.add(ENTRIES[0])
-    writing.close()
 
 
 def test_results_on_a_full_disk_leave_the_older_ones(tmp_path: Path) -> None:
@@ -132,7 +133,8 @@ def test_results_that_do_not_follow_from_their_integers_are_named(place: str, va
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("5000,10000", "15000,10000"), ("321,0,1", "-321,0,1"), ("321,0,1", "٣,0,1"), ("321,1,", "321,0,")]
+    ("old", "new"),
+    [("5000,10000", "15000,10000"), ("321,0,1", "-321,0,1"), ("321,0,1", "٣,0,1"), ("321,1,", "321,0,")],
 )
 def test_impossible_episode_is_named(old: str, new: str, tmp_path: Path) -> None:
     path = made_up.evaluation(tmp_path) / "episodes.csv"

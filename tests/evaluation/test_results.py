@@ -95,7 +95,7 @@ def test_files_are_read_as_they_were_written(made: Made, tmp_path: Path) -> None
     write_results(tmp_path / "run", made.metrics, reversed(made.episodes))
     assert read_episodes(tmp_path / "run") == made.episodes
     (metrics,) = read_metrics(tmp_path).values()
-    assert metrics == {"format": results.FORMAT, **made.metrics}
+    assert metrics == {"format": 2, **made.metrics}
     lines = (tmp_path / "run" / results.CLASSES).read_text().splitlines()
     assert len(lines) == 1 + sum(len(seed["classes"]) for seed in made.metrics["seeds"])
     assert not list(tmp_path.rglob("*.part"))
@@ -110,7 +110,7 @@ def test_foreign_metrics_are_named(content: str, tmp_path: Path) -> None:
 
 def test_metrics_of_an_earlier_version_are_named(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics.json", {"miou": 0.5})
-    with pytest.raises(ValueError, match=r"metrics\.json has the format 1, this version reads 2: delete it"):
+    with pytest.raises(ValueError, match=r"metrics\.json has format 1, but this version reads 2: delete it"):
         read_metrics(tmp_path)
 
 

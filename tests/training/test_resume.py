@@ -44,7 +44,7 @@ def test_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(OSError, match=r"last\.ckpt could not be written \(.*is the disk full\?.*make room"):
+        with pytest.raises(OSError, match=r"last\.ckpt could not be written \(.*is the disk full.*free some"):
             save(path, 2.0, size=1_000_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -84,7 +84,7 @@ def test_a_new_run_sets_the_earlier_one_aside(tmp_path: Path, caplog: pytest.Log
         save(folder / "last.ckpt", value)
         (folder / ".last.ckpt.77.part").touch()
         assert prepare_folder(folder, resume=False, first=True) is None
-        assert "resume=true would have gone on" in caplog.text
+        assert "resume=true would have continued" in caplog.text
         assert loaded(aside) == value
         assert list(aside.parent.iterdir()) == [aside]
     forget_earlier(folder)
@@ -98,7 +98,7 @@ def test_resume_finds_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[s
     save(folder / "last.ckpt", 1.0)
     for first in (True, False):
         assert prepare_folder(folder, resume=True, first=first) == folder / "last.ckpt"
-    assert capsys.readouterr().out.count("Goes on from") == 1
+    assert capsys.readouterr().out.count("Resuming from") == 1
     assert loaded(folder / "last.ckpt") == 1.0
 
 
@@ -119,7 +119,7 @@ def test_a_resumed_run_says_what_it_does_otherwise(tmp_path: Path, caplog: pytes
         note_settings(path, now, resume=True)
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        "batch_size is now 4; the run began with 8",
-        "dataset.pyramid is now None; the run began with [1.0, 0.5]",
-        "dataset.root is now there; the run began with None",
+        "batch_size is now 4; the run started with 8",
+        "dataset.pyramid is now None; the run started with [1.0, 0.5]",
+        "dataset.root is now there; the run started with None",
     ]

@@ -67,7 +67,7 @@ def _unreadable(path: Path, what: str, why: object = None) -> ValueError:
 def _decoded(encoded: bytes) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # OpenCV refuses some damaged headers so, others by None
+    except cv2.error:  # OpenCV raises for some damaged headers and returns None for others
         return None
 
 
@@ -152,7 +152,7 @@ def _tail(path: Path, length: int = 256) -> bytes:
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(h, w) uint8 numbers of a one-channel or palette picture, as they stand in the file.
 
-    By Pillow: OpenCV would turn a palette's numbers into the brightness of its colours.
+    Uses Pillow, since OpenCV would convert a palette's indices to the brightness of their colours.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -206,9 +206,9 @@ def _load_mask(path: Path, encoded: bytes, max_pixels: int) -> Image.Image:
 
 
 def absent(paths: Iterable[AnyPath]) -> list[AnyPath]:
-    """Those of the files that are not there; lists folders, which is faster than asking for each file.
+    """Returns the files that are missing; lists whole folders, which is faster than checking each file.
 
-    Of a hundred thousand files strings take a tenth of the time that paths take.
+    For a hundred thousand files, strings take a tenth of the time of Path objects.
     """
     paths = list(paths)
     names = [os.path.split(path) for path in paths]

@@ -1,4 +1,4 @@
-"""ResNet-50 and -101, dilated to stride 8 as in the published programs."""
+"""ResNet-50 and ResNet-101, dilated to stride 8 as in the published programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fss.models.backbones.weights import load_backbone_weights
 
 
 def _deep_stem() -> nn.Sequential:
-    # Three 3x3 convolutions in place of one 7x7: the stem of the published weights.
+    # Three 3x3 convolutions instead of one 7x7: the stem of the published weights.
     widths = [(3, 64, 2), (64, 64, 1), (64, 128, 1)]
     layers: list[nn.Module] = []
     for inputs, outputs, stride in widths:
@@ -23,13 +23,13 @@ def _deep_stem() -> nn.Sequential:
 
 
 def _dilate(layer: nn.Module, dilation: int, first: int) -> None:
-    # The 3x3 convolutions in place of a stride; the first block's may have a dilation of its own.
+    # Dilates 3x3 convolutions instead of using a stride; the first block can have a different dilation.
     for name, module in layer.named_modules():
         if name.endswith("conv2") and isinstance(module, nn.Conv2d):
             own = first if name == "0.conv2" else dilation
             module.dilation = module.padding = (own, own)
             module.stride = (1, 1)
-            # torch derives this from the padding at construction, and SVF reads it
+            # torch derives this from the padding in the constructor, and SVF reads it
             module._reversed_padding_repeated_twice = [own] * 4
         elif name.endswith("downsample.0") and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
@@ -38,20 +38,22 @@ def _dilate(layer: nn.Module, dilation: int, first: int) -> None:
 class ResNetBackbone(LayeredBackbone):
     """Dilated ResNet; low 512, mid 1024 and high 2048 channels, all at stride 8.
 
-    Parameter names are the published programs' (`layer0.0.weight`, `layer1.0.conv1.weight`, ...).
+    Parameters have the same names as in the published programs (`layer0.0.weight`,
+    `layer1.0.conv1.weight`, ...).
 
     Args:
-        depth: 50 or 101.
-        stem: "deep" (three 3x3 convolutions, the published weights') or "torchvision" (one 7x7).
-        weights: See `load_backbone_weights`; a torchvision enum name needs `stem="torchvision"`.
+        depth: Number of layers: 50 or 101.
+        stem: "deep" (three 3x3 convolutions, as in the published weights) or "torchvision" (one 7x7).
+        weights: See `load_backbone_weights`; a torchvision enum name needs `stem="torchvision"`. None
+            leaves the weights random.
         high: See `LayeredBackbone`.
-        dilation: Which 3x3 convolutions are dilated: "all" of layer 3 by 2 and of layer 4 by 4 (BAM, PSPNet,
-            dvlab's PFENet), or "after_first", where the first block of layer 3 keeps 1 and that of layer 4 has 2
-            (torchvision's `replace_stride_with_dilation`; the SVF program's PFENet and baseline). The second alone
-            gives the features of the undilated network at the positions that its strides keep.
+        dilation: Which 3x3 convolutions are dilated: "all", by 2 in layer 3 and by 4 in layer 4 (BAM, PSPNet,
+            dvlab's PFENet), or "after_first", with dilation 1 in layer 3's first block and 2 in layer 4's
+            (torchvision's `replace_stride_with_dilation`; the SVF program's PFENet and baseline). Only the latter
+            reproduces the features of the undilated network at the positions that its strides keep.
 
     Raises:
-        ValueError: Unknown depth, stem or dilation, or weights that do not fit.
+        ValueError: If depth, stem or dilation is unknown, or if the weights do not fit.
     """
 
     def __init__(

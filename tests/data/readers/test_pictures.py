@@ -74,7 +74,7 @@ def test_damaged_picture_is_named(tmp_path: Path, name: str, keep: float) -> Non
     if name == "a.png" and keep == -2:
         length -= 40  # the pixels end before the file does
     path.write_bytes(content[:length])
-    with pytest.raises(ValueError, match=rf"{name} cannot be read as a picture: get this file anew"):
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as a picture: get a new copy of this file"):
         read_image(path)
 
 
@@ -110,7 +110,7 @@ def test_size_is_that_of_the_image(tmp_path: Path, suffix: str, orientation: int
 def test_damage_is_noticed_without_decoding(tmp_path: Path, name: str, length: int) -> None:
     path = save(tmp_path / name, np.random.default_rng(0).integers(256, size=(H, W, 3), dtype=np.uint8))
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match=rf"{name} cannot be read as a picture: get this file anew"):
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as a picture: get a new copy of this file"):
         image_size(path)
 
 
@@ -148,14 +148,14 @@ def test_mask_of_one_bit(tmp_path: Path) -> None:
 def test_mask_of_sixteen_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", IDS.astype(np.uint16))), IDS)
     save(tmp_path / "b.png", IDS.astype(np.uint16) + 300)
-    with pytest.raises(ValueError, match=r"b\.png holds numbers from 300 to 555: a mask has 0 to 255"):
+    with pytest.raises(ValueError, match=r"b\.png has values from 300 to 555: a mask must have 0 to 255"):
         read_mask(tmp_path / "b.png")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_mask_in_colours_is_refused(tmp_path: Path, mode: str) -> None:
     save(tmp_path / "a.png", mode=mode)
-    with pytest.raises(ValueError, match=rf"a\.png is a picture in colours \({mode}\): a mask needs one number"):
+    with pytest.raises(ValueError, match=rf"a\.png is a colour picture \({mode}\): a mask needs one value"):
         read_mask(tmp_path / "a.png")
 
 
