@@ -100,14 +100,6 @@ def test_run_folder_names_what_was_run() -> None:
     cfg = composed("dataset=coco20i", "backbone=vgg16", "tuning=frozen", "shot=5", "fold=2", "seed=7")
     assert cfg.run_dir == "outputs/coco20i/pfenet-frozen-vgg16/5shot/fold2/seed7"
 
-
-@pytest.mark.parametrize(
-    ("tuning", "lrs", "schedule"), [("svf", (0.015, 0.0015), "constant"), ("frozen", (0.025, 0), "poly")]
-)
-def test_published_recipes(tuning: str, lrs: tuple[float, float], schedule: str) -> None:
-    cfg = composed("dataset=coco20i", f"tuning={tuning}")
-    assert (cfg.learner.head_lr, cfg.learner.backbone_lr) == lrs
-    assert cfg.learner.schedule == schedule
     assert (cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.9, 1e-4)
     assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs) == (8, 641, 50)
     assert (cfg.protocol.name, cfg.episodes, cfg.datamodule.eval_seed) == ("svf", 1000, 321)
