@@ -9,6 +9,8 @@ import numpy as np
 
 IGNORE = 255  # label of pixels that count neither in losses nor in metrics, in uint8 maps
 MAX_CLASSES = 254  # of label maps of uint8
+# What lists of classes call 0, which is no class; lower case.
+BACKGROUND_NAMES = frozenset({"background", "_background_", "__background__", "bg", "_bg_"})
 
 
 def ignored(labels: np.ndarray) -> np.ndarray:

@@ -189,8 +189,8 @@ def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     between = np.count_nonzero((brightness >= 64) & (brightness < 192)) / brightness.size
     if between > 0.2:
         raise ValueError(
-            f"{printable(path)} looks like a photograph, {between:.0%} of it is neither dark nor bright: a mask of one "
-            "object is black and white"
+            f"{printable(path)} looks like a photograph, {between:.0%} of it is neither dark nor bright: a mask "
+            "of one object is black and white"
         )
     return brightness >= 128
 
