@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fss.files import whole
+from fss.text import printable
 
 logger = logging.getLogger(__name__)
 
 FOLDER = ".fss-cache"
-_FORMAT = 1  # another number makes all earlier files stale
+_FORMAT = 2  # another number makes all earlier files stale
 
 
 def fingerprint(classes: Sequence[str], files: Iterable[str | Path]) -> str:
@@ -36,24 +36,36 @@ def fingerprint(classes: Sequence[str], files: Iterable[str | Path]) -> str:
 
 
 def load(path: Path, key: str, names: Sequence[str]) -> dict[str, np.ndarray] | None:
-    """Columns of equal length that were saved with this key; None where there are none."""
+    """The arrays that were saved with this key; None where there are none, or where they are damaged."""
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as saved:
             if str(saved["key"]) != key:
                 return None
-            columns = {name: saved[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        logger.warning("%s is damaged and made anew", path)
+            arrays = {name: saved[name] for name in names}
+            if str(saved["digest"]) != _digest(key, arrays):
+                raise ValueError("checksum")
+    except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
+        logger.warning("%s is damaged (%s) and made anew", printable(path), type(error).__name__)
         return None
-    return columns if len({column.shape for column in columns.values()}) == 1 else None
+    return arrays
 
 
-def save(path: Path, key: str, columns: Mapping[str, np.ndarray]) -> None:
-    """Keeps columns; where the folder cannot be written, says so and goes on."""
+def save(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keeps arrays; where the folder cannot be written, says so and goes on."""
     try:
         with whole(path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, key=np.array(key), **columns)  # type: ignore[arg-type]
+            digest = np.array(_digest(key, arrays))
+            np.savez(file, key=np.array(key), digest=digest, **arrays)  # type: ignore[arg-type]
     except OSError as error:
-        logger.info("the index is not kept, %s cannot be written: %s", path, error)
+        logger.info("the index is not kept, %s cannot be written: %s", printable(path), error)
+
+
+def _digest(key: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Of everything: a zip's own checksums are not looked at when an array's header tells of fewer numbers."""
+    found = hashlib.sha256(key.encode())
+    for name, array in arrays.items():
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()

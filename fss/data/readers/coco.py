@@ -93,7 +93,10 @@ class Coco:
     def files(self) -> list[str | Path]:
         # prepared masks depend on nothing but their list, which is written after them and rewritten with them
         drawn_from = [self._annotations] if self._drawing else [self._annotations, contents_path(self._masks)]
-        return [*drawn_from, *_within(self._folder, self._pictures)]
+        return [*drawn_from, *self.pictures()]
+
+    def pictures(self) -> list[str]:
+        return _within(self._folder, self._pictures)
 
     def _check(self, folder: Path, names: Sequence[str]) -> None:
         if missing := absent(_within(folder, names)):

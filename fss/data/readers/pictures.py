@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fss.text import printable
 
@@ -79,6 +79,8 @@ def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image
         file = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(_too_large(path, str(error).partition(", ")[0], max_pixels)) from None
+    except UnidentifiedImageError as error:
+        raise _unreadable(path, what, f"none of {', '.join(FORMATS)}") from error
     except _DAMAGE as error:
         raise _unreadable(path, what, error) from error
     width, height = file.size
@@ -165,6 +167,10 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if values.ndim != 2:
         raise ValueError(
             f"{printable(path)} is a picture in colours ({mode}): a mask needs one number a pixel or a palette"
+        )
+    if mask.format in ("JPEG", "WEBP"):
+        raise ValueError(
+            f"{printable(path)} is a {mask.format}, whose numbers are near the true ones: save it as PNG"
         )
     if values.dtype.kind == "f":
         raise ValueError(f"{printable(path)} holds fractions ({mode}): a mask needs one whole number a pixel")

@@ -22,7 +22,8 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What to call a picture in messages: its file, where there is one."""
+        """What to call a picture in messages and results: its file, where there is one, in characters that can be
+        written (`printable`)."""
         ...
 
     def image(self, index: int) -> np.ndarray:
@@ -54,6 +55,24 @@ class FileReader(Reader, Protocol):
         """
         ...
 
+    def pictures(self) -> Iterable[str | Path]:
+        """The file of each picture, in their order."""
+        ...
+
     def files(self) -> Iterable[str | Path]:
         """All files that pictures and masks are made from."""
+        ...
+
+
+@runtime_checkable
+class RemarkingReader(Reader, Protocol):
+    """A reader that knows of things that are odd, but can be used."""
+
+    def remark(self, index: int, mask: np.ndarray) -> str:
+        """What to tell of a picture, with its name; empty if nothing.
+
+        Args:
+            index: Of the picture.
+            mask: As `mask` gives it.
+        """
         ...
