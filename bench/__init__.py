@@ -1,1 +1,1 @@
-"""Timings, and checks that take too long for the tests."""
+"""Timings and memory: what the figures in docs/ were measured with."""

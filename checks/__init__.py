@@ -1,1 +1,1 @@
-"""What proves the program over long runs; the short form of each check is among the tests."""
+"""What proves over long runs: kills, damaged inputs, several processes, and who may know whom."""

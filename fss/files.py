@@ -1,4 +1,4 @@
-"""Files that are seen whole or not at all."""
+"""Atomic writing of files: readers see a file complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file that takes its name only when it is finished."""
+    """Yields a temporary path to write to; the file is moved to `path` once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may be writing it too
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")  # other processes may be writing it too
     try:
         yield unfinished
         unfinished.replace(path)

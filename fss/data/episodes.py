@@ -1,4 +1,4 @@
-"""From a global episode id to one episode, as a pure function of (seed, id).
+"""Episodes as a pure function of the seed and a global episode id.
 
 Shapes: B batch, K shots, S image side, h w original height and width.
 """
@@ -24,7 +24,7 @@ SupportAnnotation = Literal["mask", "box"]
 
 
 class Transform(Protocol):
-    """image (h, w, 3) uint8 and masks (h, w) -> (S, S, 3) and (S, S) each, the same for the same seed."""
+    """Maps an image (h, w, 3) uint8 and masks (h, w) to (S, S, 3) and (S, S); deterministic for a given seed."""
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
@@ -32,7 +32,7 @@ class Transform(Protocol):
 
 
 class Draw(NamedTuple):
-    """What an episode is made of: a class, the query's picture number, the supports' picture numbers."""
+    """The choices that define an episode: its class and the picture numbers of the query and the supports."""
 
     class_id: int
     query: int
@@ -40,23 +40,23 @@ class Draw(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One episode; with a leading B in a batch, where `label` and `names` are lists.
+    """One episode; in a batch, tensors have a leading dimension B, and `label` and `names` are lists.
 
-    Pictures lie in memory as they were decoded, channels last: turning them would take time, and networks want
-    them so.
+    Images keep the memory format in which they were decoded (channels last), which networks prefer and which
+    saves a conversion.
 
     Attributes:
         query: (3, S, S) RGB in 0..255; uint8 in training, float32 in evaluation.
         query_mask: (S, S) uint8: 1 object, 0 background, 255 ignored.
-        support: (K, 3, S, S), like query.
-        support_mask: (K, S, S), like query_mask.
-        base_mask: (S, S) uint8, the query's base classes: 1 is the first, 0 none, 255 ignored; empty unless
-            asked for.
-        class_id: ().
-        own_class: (), where class_id stands among the base classes, from 0; -1 for a novel class.
+        support: (K, 3, S, S), like `query`.
+        support_mask: (K, S, S), like `query_mask`.
+        base_mask: (S, S) uint8, the query's base classes numbered from 1; 0 for no base class, 255 ignored; empty
+            unless requested.
+        class_id: (), the class to segment.
+        own_class: (), position of `class_id` among the base classes, from 0; -1 for a novel class.
         id: (), the global episode id.
-        label: (h, w) uint8, the query's mask at original size; empty unless asked for.
-        names: The query's file, then the supports'.
+        label: (h, w) uint8, the query's mask at original size; empty unless requested.
+        names: Path of the query, followed by the paths of the supports.
     """
 
     query: Tensor
@@ -72,7 +72,7 @@ class Episode(NamedTuple):
 
 
 def collate(episodes: Sequence[Episode]) -> Episode:
-    """A batch: tensors stacked; labels, which differ in size, and names as lists."""
+    """Builds a batch: stacks tensors; labels, which differ in size, and names become lists."""
     columns: dict[str, Any] = dict(zip(Episode._fields, zip(*episodes, strict=True), strict=True))
     stack: dict[str, Callable[..., Any]] = {
         "query": stack_pictures,
@@ -85,27 +85,27 @@ def collate(episodes: Sequence[Episode]) -> Episode:
 
 
 def stack_pictures(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures (..., 3, S, S) with a new first dimension, channels last in memory as they come."""
+    """Stacks images (..., 3, S, S) along a new first dimension and keeps them channels-last in memory."""
     return torch.stack([picture.movedim(-3, -1) for picture in pictures]).movedim(-1, -3)
 
 
 class EpisodeDataset(Dataset[Episode]):
-    """Episodes of some classes, for any id >= 0.
+    """Episodes of the pool's classes, for any id >= 0.
 
-    Each query of the pool comes once in every `len(pool.queries)` successive ids, in an order that is drawn
-    anew each time; its class is drawn uniformly from its eligible ones, the supports without replacement from
-    that class's other pictures.
+    Each query of the pool occurs once in every `len(pool.queries)` consecutive ids, in an order that is drawn
+    anew each time. Its class is drawn uniformly from the query's eligible classes, the supports without
+    replacement from that class's other pictures.
 
     Args:
-        reader: Where pictures come from.
-        pool: The pictures of the episodes.
-        shot: K.
-        seed: Another seed gives other episodes.
-        transform: Applied to the query and each support independently.
-        with_label: Whether to bring the query's mask at original size along.
-        base_classes: Base class ids, ascending; for `own_class` and `base_mask`.
-        with_base_mask: Whether to bring `base_mask` along.
-        support_annotation: "mask", or "box": each connected part of a support's mask is filled to its box.
+        reader: Reader of the pictures.
+        pool: The pictures from which episodes are drawn.
+        shot: Supports per episode (K).
+        seed: Seed of the episodes.
+        transform: Transform applied independently to the query and each support.
+        with_label: Include the query's mask at original size.
+        base_classes: Base class ids in ascending order, for `own_class` and `base_mask`.
+        with_base_mask: Include `base_mask`.
+        support_annotation: "mask", or "box" to fill the bounding box of each connected part of a support mask.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class EpisodeDataset(Dataset[Episode]):
         return getattr(self.transform, "geometry", "published")
 
     def draw(self, episode_id: int) -> Draw:
-        """What the episode is made of, without reading any picture."""
+        """Draws the episode's class, query and supports without reading any picture."""
         return self._draw(episode_id, self._stream(episode_id))
 
     def __getitem__(self, episode_id: int) -> Episode:
@@ -191,33 +191,33 @@ class EpisodeDataset(Dataset[Episode]):
 
 
 def select(labels: np.ndarray, class_id: int) -> np.ndarray:
-    """1 where the labels are the class, 255 where ignored, 0 elsewhere."""
+    """Mask of one class: 1 for its pixels, 255 for ignored pixels, 0 elsewhere."""
     mask = (labels == class_id).astype(np.uint8)
     mask[ignored(labels)] = IGNORE
     return mask
 
 
 def read(reader: Reader, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (h, w, 3) and its labels (h, w).
+    """Reads a picture (h, w, 3) and its labels (h, w).
 
     Raises:
-        ValueError: The two differ in size.
+        ValueError: If the two differ in size.
     """
     image, labels = reader.image(number), reader.mask(number)
     if labels.ndim != 2 or image.shape[:2] != labels.shape:
         raise ValueError(
-            f"{reader.name(number)}: the picture has the shape {image.shape}, its mask {labels.shape}; the mask "
-            "must have one number for each pixel of the picture"
+            f"{reader.name(number)}: the picture has shape {image.shape}, but its mask {labels.shape}; the mask "
+            "must have one value for each pixel of the picture"
         )
     return image, labels
 
 
 def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
-    """Class ids (h, w) as a base learner counts them: base classes from 1, all others 0, 255 stays."""
+    """Renumbers class ids (h, w) for a base learner: base classes from 1, all others 0; 255 is kept."""
     if len(base_classes) > MAX_CLASSES:
         raise ValueError(
-            f"{len(base_classes)} base classes: a base learner can have {MAX_CLASSES}; take a method without "
-            "one, as method=pfenet"
+            f"{len(base_classes)} base classes: a base learner can have at most {MAX_CLASSES}; use a method "
+            "without one, such as method=pfenet"
         )
     table = np.zeros(np.iinfo(labels.dtype).max + 1, np.uint8)
     table[list(base_classes)] = np.arange(1, len(base_classes) + 1)
@@ -226,7 +226,7 @@ def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
 
 
 def fill_boxes(mask: np.ndarray) -> np.ndarray:
-    """A mask (h, w) of which each connected part (diagonals connect) of 1 fills its box; 255 stays 255."""
+    """Fills the bounding box of each 8-connected part of a mask (h, w) with 1; 255 is kept."""
     filled = mask.copy()
     _, _, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8), connectivity=8)
     for left, top, width, height, _ in stats[1:]:
@@ -235,8 +235,8 @@ def fill_boxes(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
-@lru_cache(maxsize=8)  # successive ids ask for the same order; a few data sets may alternate
+@lru_cache(maxsize=8)  # consecutive ids need the same order; a few data sets may alternate
 def draw_order(seed: int, cycle: int, n: int) -> np.ndarray:
-    """In which order n things come in a cycle."""
-    # a stream of its own: [seed, id] belongs to the episodes
+    """Random order of n items in a cycle."""
+    # a separate random stream: [seed, id] belongs to the episodes
     return np.random.default_rng([seed, cycle, n]).permutation(n)

@@ -1,4 +1,4 @@
-"""Episodes of the generalised setting: the query may show base classes, the novel class asked for, or not.
+"""Episodes of the generalised setting, whose queries may show base classes and need not show the novel class.
 
 Lang et al., BAM (CVPR 2022, stage 4 of the published program).
 """
@@ -12,14 +12,14 @@ from fss.data.index import Index
 
 
 class GeneralizedEpisodes(EpisodeDataset):
-    """Every picture is a query once in a cycle; its novel class need not be in it.
+    """Each cycle uses every picture once as query; the query need not show the episode's novel class.
 
-    A picture with base classes is asked for any novel class, one without for a novel class that it shows. Labels
-    hold base classes from 1 in their order, then the novel class; other novel classes are background.
+    A query with base classes is paired with any novel class, one without them with a novel class that it shows.
+    Labels number the base classes from 1, followed by the novel class; other novel classes are background.
 
     Args:
-        index: Of the reader.
-        kwargs: As for `EpisodeDataset`; the pool's classes are the novel ones.
+        index: The reader's index.
+        kwargs: Arguments of `EpisodeDataset`; the pool's classes are the novel classes.
     """
 
     def __init__(self, index: Index, **kwargs: object) -> None:

@@ -1,4 +1,4 @@
-"""Which classes each picture holds, and from that: which episodes are possible."""
+"""Finds which classes each picture shows, and hence which episodes are possible."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fss.text import printable, some
 logger = logging.getLogger(__name__)
 
 WORTHWHILE = (
-    256  # from this many pictures on, scanning takes longer than starting processes and looking for a cache
+    256  # with at least this many pictures, scanning takes longer than starting processes and checking the cache
 )
 NAMED = 50  # of many problems; the others are counted
 
 
 class Index(NamedTuple):
-    """One row for each class in each picture, in the order of the pictures.
+    """One row for each class in each picture, ordered by picture.
 
     Attributes:
         image: (rows,) picture numbers.
         class_id: (rows,) class ids.
-        pixels: (rows,) pixels of the class at original size.
+        pixels: (rows,) number of pixels of the class at original size.
     """
 
     image: np.ndarray
@@ -47,13 +47,17 @@ class _Scan(NamedTuple):
 
 
 def build_index(reader: Reader, description: str = "Reading masks") -> Index:
-    """Scans every mask of a reader once; of many files by all cores, and keeps what it found beside them.
+    """Scans every mask of a reader once; many files are scanned on all cores and the index is cached beside them.
+
+    Args:
+        reader: The pictures and masks to scan.
+        description: Text shown beside the progress bar.
 
     What a reader has to say of single pictures (`RemarkingReader`) is told, every time.
 
     Raises:
-        ValueError: Two classes have one name, two pictures are one file, or masks are missing, damaged, of another
-            size than their picture, or hold unknown class ids; the message names them.
+        ValueError: If two classes have one name, two pictures are the same file, or masks are missing, damaged,
+            different in size from their picture, or contain unknown class ids; the message names them.
     """
     _check_names(reader.classes)
     if not isinstance(reader, FileReader) or len(reader) < WORTHWHILE:
@@ -108,7 +112,7 @@ def _scan(reader: Reader, i: int) -> _Scan:
         mask = reader.mask(i)
         if isinstance(reader, FileReader) and reader.size(i) != mask.shape:
             (h, w), (mask_h, mask_w) = reader.size(i), mask.shape
-            why = f"{name}: has {w} x {h} pixels, its mask {mask_w} x {mask_h}: they must be equal"
+            why = f"{name}: has {w} x {h} pixels, but its mask {mask_w} x {mask_h}: they must be equal"
             return _Scan([], problem=why)
     except (ValueError, OSError) as error:
         return _Scan([], problem=printable(str(error)))
@@ -118,19 +122,19 @@ def _scan(reader: Reader, i: int) -> _Scan:
     present = np.flatnonzero(counts[1:]) + 1
     n = len(reader.classes)
     if len(present) and present[-1] > n:
-        why = f"{name}: its mask holds class id {present[-1]}, but there are {n} classes: mend the mask"
+        why = f"{name}: its mask has class id {present[-1]}, but there are {n} classes: fix the mask"
         return _Scan([], problem=why)
     remark = reader.remark(i, mask) if isinstance(reader, RemarkingReader) else ""
     return _Scan([(int(c), int(counts[c])) for c in present], remark)
 
 
 class Pool(NamedTuple):
-    """The pictures that episodes are drawn from.
+    """The pictures from which episodes are drawn.
 
     Attributes:
-        queries: Picture numbers that can be a query, ascending.
-        classes_of: The classes that each query may be asked for, ascending.
-        images_of: The pictures that show each class, ascending.
+        queries: Numbers of the pictures that can be queries, ascending.
+        classes_of: Eligible classes of each query, ascending.
+        images_of: Numbers of the pictures that show each class, ascending.
         left_out: Classes with too few pictures for one episode.
     """
 
@@ -148,18 +152,18 @@ def build_pool(
     exclude: Iterable[int] = (),
     names: dict[int, str] | None = None,
 ) -> Pool:
-    """Finds the pictures for episodes of some classes.
+    """Finds the pictures for episodes of the given classes.
 
     Args:
-        index: Of the reader.
-        classes: Class ids to make episodes of.
-        shot: Supports of an episode (K); a class needs K + 1 pictures.
-        min_pixels: A class counts as present in a picture from this many pixels on (2048 as published).
+        index: The reader's index.
+        classes: Class ids of the episodes.
+        shot: Supports per episode (K); a class needs K + 1 pictures.
+        min_pixels: Minimum number of pixels for a class to count as present in a picture (2048 as published).
         exclude: Pictures with any pixel of these classes are dropped (`exclude_novel`).
         names: Class names for messages.
 
     Raises:
-        ValueError: When no class has K + 1 pictures.
+        ValueError: If no class has K + 1 pictures.
     """
     wanted = sorted(set(classes))
     dropped = np.unique(index.image[np.isin(index.class_id, list(exclude))])
@@ -174,15 +178,15 @@ def build_pool(
     if len(left_out) == len(wanted):
         raise ValueError(
             f"no class has the {shot + 1} pictures with at least {min_pixels} pixels of it that {shot}-shot "
-            f"episodes need; there are: {listed(wanted)}. Lower shot or dataset.min_pixels, take another fold or "
+            f"episodes need; found: {listed(wanted)}. Reduce shot or dataset.min_pixels, use another fold or "
             "image set, or add pictures"
         )
     if left_out:
         logger.warning(
-            "left out, fewer than %d pictures with at least %d pixels: %s", shot + 1, min_pixels, listed(left_out)
+            "left out (fewer than %d pictures with at least %d pixels): %s", shot + 1, min_pixels, listed(left_out)
         )
     images_of = {c: images for c, images in images_of.items() if c not in left_out}
-    # rows of the usable classes, by picture and then class
+    # rows of the usable classes, sorted by picture and then by class
     row = np.flatnonzero(usable & np.isin(index.class_id, list(images_of)))
     row = row[np.lexsort((index.class_id[row], index.image[row]))]
     queries, first = np.unique(index.image[row], return_index=True)

@@ -1,4 +1,4 @@
-"""What a data set offers: classes and pictures of every fold, the published numbers, and episodes to look at.
+"""Prints the classes and pictures of every fold, compares them with published numbers, and draws sample episodes.
 
 python -m fss.data.check dataset=pascal5i dataset.root=DIR
 python -m fss.data.check dataset=folder dataset.root=DIR fold=2 shot=5     # the sheet shows episodes of this fold
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from fss.cli.errors import run_script
 from fss.data.check.census import PUBLISHED_PIXELS, FoldCensus, Oracle, count_classes, count_folds, oracles
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import Index, build_index, build_pool
@@ -49,7 +50,7 @@ def main(cfg: DictConfig) -> None:
     if published_way and (differing := [oracle for oracle in known if oracle.found != oracle.published]):
         console.print(
             f"{len(differing)} numbers differ from the published lists, so results will not be comparable: "
-            "prepare the data anew from the official archives (python -m fss.data.prepare)",
+            "prepare the data again from the official archives (python -m fss.data.prepare)",
             style="bold red",
         )
         sys.exit(1)
@@ -100,7 +101,7 @@ def _oracles(known: Sequence[Oracle]) -> Table:
 
 
 def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[Index], fold: FoldCensus) -> None:
-    """Training episodes as augmented, then evaluation episodes; the first that a run with these settings draws."""
+    """Draws the first training episodes (augmented) and evaluation episodes of a run with these settings."""
     data, pictures = cfg.dataset, []
     training = (readers[0], indices[0], fold.classes.base, fold.classes.novel if data.exclude_novel else ())
     evaluation = (readers[1], indices[1], getattr(fold.classes, data.eval_classes), ())
@@ -133,4 +134,4 @@ def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[I
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

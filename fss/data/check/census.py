@@ -1,4 +1,4 @@
-"""How many pictures a data set offers in each fold, beside what the published lists hold."""
+"""Counts a data set's pictures in each fold and compares them with the published lists."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from fss.data.folds import FOLDS, FoldClasses, FoldScheme, fold_classes
 from fss.data.index import Index
 
-# Pictures of PASCAL-5i by fold: training without and with those that show novel classes, and evaluation
+# Pictures of PASCAL-5i in each fold: training without and with pictures that show novel classes; evaluation
 PASCAL_EXCLUDED = (4208, 3726, 2752, 4510)
 PASCAL_NOT_EXCLUDED = (4760, 4588, 4097, 5108)
 PASCAL_EVALUATION = (364, 445, 592, 336)
 PASCAL_LISTS = (5953, 1449)
-COCO_LISTS = (82081, 40137)  # pictures of train2014 and val2014 that hold an object
+COCO_LISTS = (82081, 40137)  # pictures of train2014 and val2014 with at least one object
 PUBLISHED_PIXELS = 2048
 
 
 class FoldCensus(NamedTuple):
-    """Pictures of one fold.
+    """Number of pictures in one fold.
 
     Attributes:
-        classes: Its classes.
-        excluded: Training pictures, those with any pixel of a novel class left out.
-        not_excluded: Training pictures, with those.
-        evaluation: Evaluation pictures of novel classes.
+        classes: The fold's classes.
+        excluded: Training pictures without any pixel of a novel class.
+        not_excluded: Training pictures, including those with pixels of novel classes.
+        evaluation: Evaluation pictures that show novel classes.
     """
 
     classes: FoldClasses
@@ -36,7 +36,7 @@ class FoldCensus(NamedTuple):
 
 
 class Oracle(NamedTuple):
-    """A number of the published lists and what is there."""
+    """A count from the published lists and the count found here."""
 
     what: str
     published: int
@@ -49,11 +49,11 @@ def count_folds(
     """Counts the pictures of every fold.
 
     Args:
-        train: Of the training pictures.
-        evaluation: Of the evaluation pictures.
-        n_classes: Classes of the data set.
+        train: Index of the training pictures.
+        evaluation: Index of the evaluation pictures.
+        n_classes: Number of classes in the data set.
         scheme: See `fold_classes`.
-        min_pixels: A class counts as present in a picture from this many pixels on.
+        min_pixels: Minimum number of pixels for a class to count as present in a picture.
     """
     folds = FOLDS if isinstance(scheme, str) else len(scheme)
     census = []
@@ -73,20 +73,20 @@ def count_folds(
 
 
 def count_classes(index: Index, n_classes: int, min_pixels: int) -> list[int]:
-    """Pictures of each class, class 1 first."""
+    """Counts the pictures of each class, starting with class 1."""
     return np.bincount(index.class_id[index.pixels >= min_pixels], minlength=n_classes + 1)[1:].tolist()
 
 
 def oracles(
     dataset: str, year: int | None, pictures: tuple[int, int], census: Sequence[FoldCensus]
 ) -> list[Oracle]:
-    """What the published lists say of a data set; empty where they say nothing of it.
+    """Compares a data set with the published lists; empty if there are none for it.
 
     Args:
-        dataset: Its name. Its folds and `min_pixels` are the published ones.
-        year: Of COCO.
-        pictures: Training and evaluation pictures.
-        census: Of its folds.
+        dataset: Name of the data set, whose folds and `min_pixels` must be the published ones.
+        year: Release year of COCO; None for other data sets.
+        pictures: Number of training and evaluation pictures.
+        census: Counts of each fold.
     """
     sets, folds = ("train", "val"), [f"fold {i}" for i in range(len(census))]
     expected: list[tuple[str, Sequence[str], Sequence[int], Iterable[int]]] = []
@@ -107,5 +107,5 @@ def oracles(
 
 
 def _pictures(index: Index, classes: Iterable[int], min_pixels: int) -> np.ndarray:
-    """Numbers of the pictures that show any of the classes."""
+    """Returns the numbers of the pictures that show any of the classes."""
     return np.unique(index.image[np.isin(index.class_id, list(classes)) & (index.pixels >= min_pixels)])

@@ -76,9 +76,7 @@ def read_annotations(path: Path, max_pixels: int = MAX_PIXELS) -> Annotations:
     for number, entry in _by_id(source, "annotation", "annotations", parts["annotations"], needed):
         image, category = entry["image_id"], entry["category_id"]
         if type(category) is not int or category not in entries:
-            raise ValueError(
-                f"{source}: annotation {number} is of category {_short(category)}, which is not listed"
-            )
+            raise ValueError(f"{source}: annotation {number} has category {_short(category)}, which is not listed")
         if type(image) is not int or image not in pictures:
             lost.append(f"{number} (picture {_short(image)})")
             continue
@@ -115,13 +113,13 @@ def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
                 raise _not_annotations(source, f"entry {place} of its {part} is {_short(entry)}")
     if missing := set(PARTS) - set(content):
         raise ValueError(
-            f"{source} has no {', '.join(sorted(missing))}: take the instance annotations (instances_*.json)"
+            f"{source} has no {', '.join(sorted(missing))}: use the instance annotations (instances_*.json)"
         )
     return content
 
 
 def _not_annotations(source: str, why: str) -> ValueError:
-    return ValueError(f"{source} is not a COCO annotation file: {why}; unpack it anew")
+    return ValueError(f"{source} is not a COCO annotation file: {why}; unpack it again")
 
 
 def _by_id(
@@ -138,7 +136,7 @@ def _by_id(
         if lacking := [key for key in needed if key not in entry]:
             raise ValueError(f"{source}: {kind} {number} has no {', '.join(lacking)}")
         if number in found:  # the later one would silently replace the other
-            raise ValueError(f"{source}: two of its {part} share an id ({number}): give each its own")
+            raise ValueError(f"{source}: two of its {part} have the same id ({number}): give each a unique one")
         found[number] = entry
     return list(found.items())
 

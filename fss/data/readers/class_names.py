@@ -28,7 +28,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
             "remove it, so that line 1 is class 1"
         )
     if twins := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{printable(path)} names a class twice ({some(twins)}): give each its own name")
+        raise ValueError(f"{printable(path)} names a class twice: {some(twins)}; give each class a unique name")
     return names
 
 

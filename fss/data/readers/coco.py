@@ -1,4 +1,4 @@
-"""COCO pictures with instance annotations, read as they come from the official archives."""
+"""COCO pictures with instance annotations, in the layout of the official archives."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Crowd = Literal["include", "ignore"]
 
 
 class Coco:
-    """The pictures of one image set that hold an object, and their semantic label maps.
+    """Pictures of one image set that contain objects, and their semantic label maps.
 
     Categories become classes 1, 2, ... in the order of their ids (1 to 80 for COCO). Where instances overlap, the
-    later one of the file wins, as in the published masks. Masks that `fss.data.prepare` drew are read where they
-    are.
+    one that comes later in the file takes precedence, as in the published masks. Masks drawn by `fss.data.prepare`
+    are used if they exist.
 
     Args:
         root: Folder with `annotations/instances_{image_set}{year}.json` and the pictures in
             `{image_set}{year}/` or `images/{image_set}{year}/`.
-        image_set: "train" or "val", or any other name that the files carry.
-        year: 2014 (the published protocol) or 2017.
-        crowd: Whether crowd regions belong to their class ("include", as published) or are ignored ("ignore").
-        max_pixels: A picture of more is refused before it is decoded.
+        image_set: "train", "val", or another name used in the file names.
+        year: Release year: 2014 (the published protocol) or 2017.
+        crowd: "include" crowd regions in their class, as published, or "ignore" them.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
-        FileNotFoundError: Root, annotations, picture folder or pictures are missing; the message names them.
-        ValueError: The annotations cannot be read.
+        FileNotFoundError: If root, annotations, picture folder or pictures are missing; the message names them.
+        ValueError: If the annotations cannot be read.
     """
 
     def __init__(
@@ -47,22 +47,22 @@ class Coco:
             raise ValueError(f"dataset.crowd={crowd!r}: must be 'include' or 'ignore'")
         base, split = Path(root).expanduser(), f"{image_set}{year}"
         if not base.is_dir():
-            raise FileNotFoundError(f"no folder {base}: set dataset.root to the folder that holds COCO")
+            raise FileNotFoundError(f"no folder {base}: set dataset.root to the folder that contains COCO")
         annotations = annotations_path(base, split)
         if not annotations.is_file():
             raise FileNotFoundError(
                 f"no {annotations}: unpack COCO's annotation archive in {base}, or set dataset.year and "
-                "dataset.train_set / dataset.eval_set to what is there"
+                "dataset.train_set / dataset.eval_set to match your files"
             )
         folders = picture_folders(base, split)
         folder = next((f for f in folders if f.is_dir() and any(f.iterdir())), None)
         if folder is None:
-            raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} holds any")
+            raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} contains any")
         self._annotations, self._folder, self._max_pixels = annotations, folder, max_pixels
         self.cache = base / index_cache.FOLDER / f"coco20i-{split}-{crowd}.npz"
         self._masks = folder_of(base, split, crowd)
         self._drawing: Drawing | None = None
-        if contents := read_contents(self._masks, annotations):  # spares reading the annotations too
+        if contents := read_contents(self._masks, annotations):  # saves reading the annotations
             self.classes, self._pictures = contents.classes, contents.pictures
             self._check(self._masks, [mask_name(picture) for picture in self._pictures])
         else:
@@ -91,7 +91,7 @@ class Coco:
         return self._drawing.remark(index, mask) if self._drawing else ""
 
     def files(self) -> list[str | Path]:
-        # prepared masks depend on nothing but their list, which is written after them and rewritten with them
+        # it suffices to check the list of prepared masks: it is written after them and whenever they are redrawn
         drawn_from = [self._annotations] if self._drawing else [self._annotations, contents_path(self._masks)]
         return [*drawn_from, *self.pictures()]
 
@@ -110,23 +110,23 @@ class Coco:
 
 
 def _within(folder: Path, names: Sequence[str]) -> list[str]:
-    # as strings: making a hundred thousand paths takes a second of every start
+    # as strings: creating a hundred thousand Path objects would add a second to every start
     before = os.path.join(folder, "")
     return [before + name for name in names]
 
 
 def annotations_path(root: Path, split: str) -> Path:
-    """Where a split's instance annotations are."""
+    """Path of a split's instance annotations."""
     return root / "annotations" / f"instances_{split}.json"
 
 
 def picture_folders(root: Path, split: str) -> list[Path]:
-    """Where a split's pictures may be."""
+    """Folders in which a split's pictures may be."""
     return [root / split, root / "images" / split]
 
 
 class MaskTask(NamedTuple):
-    """What one label map is drawn from.
+    """Everything needed to draw one label map.
 
     Attributes:
         source: The annotation file, for messages.
@@ -142,15 +142,15 @@ class MaskTask(NamedTuple):
 
 
 class Drawing:
-    """The pictures of an annotation file that hold an object, and what their label maps are drawn from.
+    """The pictures of an annotation file that contain objects, and the data for drawing their label maps.
 
     Args:
-        annotations: COCO's instance annotations.
-        crowd: As for `Coco`.
-        max_pixels: Of a picture.
+        annotations: Path of the instance annotations.
+        crowd: See `Coco`.
+        max_pixels: See `Coco`.
 
     Raises:
-        ValueError: The annotations cannot be read.
+        ValueError: If the annotations cannot be read.
     """
 
     def __init__(self, annotations: Path, crowd: Crowd, max_pixels: int = MAX_PIXELS) -> None:
@@ -178,10 +178,10 @@ class Drawing:
 
 
 def draw(task: MaskTask) -> np.ndarray:
-    """(h, w) uint8 label map.
+    """Draws a label map (h, w) uint8.
 
     Raises:
-        ValueError: An annotation is damaged; the message names it.
+        ValueError: If an annotation is damaged; the message names it.
     """
     _, name, height, width = task.picture
     mask = np.zeros((height, width), np.uint8)
@@ -190,7 +190,7 @@ def draw(task: MaskTask) -> np.ndarray:
             mask[region(thing.segmentation, height, width)] = label
         except ValueError as error:
             raise ValueError(
-                f"{printable(task.source)}: annotation {thing.id} of {printable(name)} is damaged, {error}: mend "
+                f"{printable(task.source)}: annotation {thing.id} of {printable(name)} is damaged, {error}: fix "
                 "or remove it"
             ) from error
     return mask

@@ -26,17 +26,18 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def open_folder(root: str, like: str | None = None, max_pixels: int = MAX_PIXELS) -> Reader:
-    """The reader of own pictures: with objects in `annotations.json` (`AnnotatedFolder`) or with masks (`Folder`).
+    """Opens your own pictures, with objects in `annotations.json` (`AnnotatedFolder`) or with masks (`Folder`).
 
     Args:
-        root: Folder that holds either.
-        like: Another such folder, whose classes these are: they are matched by name (`Matched`). None, or the same
-            folder, takes the classes as they are.
-        max_pixels: A picture of more is refused before it is decoded.
+        root: Folder that contains either.
+        like: Another such folder, whose class ids are used: classes are matched by name (`Matched`). None, or the
+            same folder, uses the class ids as they are.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
-        FileNotFoundError: Pictures, or what they show, are missing.
-        ValueError: Both are there, or they cannot be used, or have classes that `like` does not have.
+        FileNotFoundError: If pictures, annotations or masks are missing.
+        ValueError: If both annotations and masks exist, if they cannot be used, or if `like` lacks one of the
+            classes.
     """
     reader = _open(Path(root).expanduser(), max_pixels)
     if like is None or Path(like).expanduser().resolve() == Path(root).expanduser().resolve():
@@ -49,30 +50,30 @@ def _open(root: Path, max_pixels: int) -> Folder | AnnotatedFolder:
         return Folder(str(root), max_pixels)
     if (root / "masks").is_dir():
         raise ValueError(
-            f"{printable(root)} holds both {ANNOTATIONS} and masks/: move away the one that is not to be used"
+            f"{printable(root)} contains both {ANNOTATIONS} and masks/: move away the one you do not want"
         )
     return AnnotatedFolder(str(root), max_pixels)
 
 
 class Folder:
-    """Pictures in `images/`, masks in `masks/`, names of classes in `classes.txt`.
+    """Pictures in `images/`, masks in `masks/`, class names in `classes.txt`.
 
     Masks are either `masks/STEM.png` with a class id for each pixel (one channel or a palette; 0 background, 255
-    ignored), or `masks/CLASS/STEM.png` with 0 for background and one other number for the class, for every class
-    that the picture shows; where two overlap, the later class wins.
+    ignored), or `masks/CLASS/STEM.png` for each class in the picture, with 0 for background and one other value
+    for the class; where two classes overlap, the later one takes precedence.
 
-    `classes.txt` has a name a line, class 1 first. Without it, classes are the folders of masks in alphabetical
-    order, or "class 1" to the greatest class id there is.
+    `classes.txt` has one name per line, starting with class 1. Without it, the classes are the folders of masks in
+    alphabetical order, or "class 1" up to the largest class id in the masks.
 
-    What is wrong with single files is found by the scan of the masks (`build_index`), all of it at once.
+    Problems with individual files are found by the scan of the masks (`build_index`), which reports all of them.
 
     Args:
-        root: Folder that holds all this.
-        max_pixels: A picture of more is refused before it is decoded.
+        root: Folder that contains all of these.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
-        FileNotFoundError: There are no pictures or no masks.
-        ValueError: Classes and masks do not fit together.
+        FileNotFoundError: If there are no pictures or no masks.
+        ValueError: If classes and masks do not match.
     """
 
     def __init__(self, root: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -85,8 +86,8 @@ class Folder:
         self._pictures = self._find_pictures()
         if not self._masks.is_dir() or not any(_visible(self._masks)):
             raise FileNotFoundError(
-                f"no masks in {self._masks}: put STEM.png or CLASS/STEM.png for each picture, or objects in "
-                f"COCO's format into {self._root / ANNOTATIONS}"
+                f"no masks in {self._masks}: add STEM.png or CLASS/STEM.png for each picture, or put objects in "
+                f"COCO format into {self._root / ANNOTATIONS}"
             )
         self._class_folders = class_folders(self._masks)
         self._mask_paths = self._find_masks()
@@ -109,7 +110,7 @@ class Folder:
         paths = self._mask_paths.get(picture.stem)
         if not paths:
             wanted = self._masks / ("CLASS" if self._class_folders else "") / f"{picture.stem}.png"
-            raise FileNotFoundError(f"{picture}: has no mask {wanted}: add it, or remove the picture")
+            raise FileNotFoundError(f"{picture}: has no mask {wanted}: add it or remove the picture")
         if not self._class_folders:
             return _read_labels(paths[0], self._max_pixels)
         by_class = sorted((self.classes.index(class_name(path.parent.name)) + 1, path) for path in paths)
@@ -117,7 +118,7 @@ class Folder:
         mask = np.zeros_like(regions[0][2], np.uint8)
         for c, path, region in regions:
             if region.shape != mask.shape:
-                raise ValueError(f"{path}: is of another size than {by_class[0][1]}")
+                raise ValueError(f"{path}: differs in size from {by_class[0][1]}")
             mask[region] = c
         return mask
 
@@ -156,7 +157,7 @@ class Folder:
         return pictures
 
     def _find_masks(self) -> dict[str, list[Path]]:
-        """By the stem of their picture."""
+        """Mask paths, keyed by the stem of their picture."""
         masks = defaultdict(list)
         for folder in self._class_folders.values() if self._class_folders else [self._masks]:
             for path in sorted(_visible(folder)):
@@ -183,8 +184,8 @@ class Folder:
             n = max(pool.map(_greatest_id, paths, repeat(self._max_pixels)), default=0)
         if n == 0:
             raise ValueError(
-                f"the masks in {self._masks} hold no class id ({IGNORE} is ignored): put masks of 0 and {IGNORE} "
-                "into a folder for each class, masks/CLASS/STEM.png"
+                f"the masks in {self._masks} contain no class id ({IGNORE} is ignored): put masks of 0 and "
+                f"{IGNORE} into one folder per class, masks/CLASS/STEM.png"
             )
         return tuple(f"class {c}" for c in range(1, n + 1))
 
@@ -197,7 +198,7 @@ def _visible(folder: Path) -> Iterator[Path]:
 def _greatest_id(path: Path, max_pixels: int) -> int:
     try:
         mask = _read_labels(path, max_pixels)
-    except ValueError:  # the scan will name it, with all the others
+    except ValueError:  # the scan will report it along with all others
         return 0
     return int(np.max(mask, where=mask != IGNORE, initial=0))
 
@@ -205,7 +206,7 @@ def _greatest_id(path: Path, max_pixels: int) -> int:
 def _read_labels(path: Path, max_pixels: int) -> np.ndarray:
     """(h, w) uint8 class ids of a mask."""
     mask = read_mask(path, max_pixels)
-    # numbers of a label map change at borders alone
+    # the values of a label map change only at the edges of objects
     changing = np.mean(mask[:, 1:] != mask[:, :-1]) if mask.shape[1] > 1 else 0.0
     if changing > 0.2 and len(np.unique(mask)) > 32:
         raise ValueError(
@@ -216,12 +217,12 @@ def _read_labels(path: Path, max_pixels: int) -> np.ndarray:
 
 
 def _read_region(path: Path, max_pixels: int) -> np.ndarray:
-    """(h, w) bool: where a mask of one class is not 0."""
+    """(h, w) bool: the pixels of a single-class mask that are not 0."""
     mask = read_mask(path, max_pixels)
     values = np.unique(mask)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise ValueError(
-            f"{path}: holds the numbers {', '.join(map(str, values[:5]))}{' ...' if len(values) > 5 else ''}; a "
-            "mask in a folder of one class has 0 and one other"
+            f"{path}: contains the values {', '.join(map(str, values[:5]))}{' ...' if len(values) > 5 else ''}; a "
+            "mask in a class's folder must have 0 and one other value"
         )
     return mask != 0

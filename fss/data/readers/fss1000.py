@@ -1,4 +1,4 @@
-"""FSS-1000 (Li et al., CVPR 2020) as it unpacks: ten pictures of each of 1000 classes."""
+"""FSS-1000 (Li et al., CVPR 2020) in its original layout: ten pictures of each of 1000 classes."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from fss.text import printable
 class FSS1000:
     """Pictures `CLASS/1.jpg` to `CLASS/10.jpg` with masks `CLASS/1.png` to `CLASS/10.png` of one object each.
 
-    Classes are the folders in alphabetical order. Masks are uint16: uint8 does not count that far.
+    Classes are the folders in alphabetical order. Masks are uint16, because there are too many classes for uint8.
 
     A few masks of the archive are of another size than their picture: they are resized to it (nearest), and told.
 
     Args:
-        root: Folder of the folders of classes, or one that holds it as `fewshot_data/`.
-        max_pixels: A picture of more is refused before it is decoded.
+        root: Folder that contains the class folders, either directly or in `fewshot_data/`.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no class in it.
+        FileNotFoundError: If there is no such folder, or no class in it.
     """
 
     def __init__(self, root: str, max_pixels: int = MAX_PIXELS) -> None:
         base = Path(root).expanduser()
         if not base.is_dir():
-            raise FileNotFoundError(f"no folder {root}: set dataset.root to the folder that holds FSS-1000")
+            raise FileNotFoundError(f"no folder {root}: set dataset.root to the folder that contains FSS-1000")
         if (base / "fewshot_data").is_dir():
             base = base / "fewshot_data"
         found = {name: _numbered(folder) for name, folder in class_folders(base).items()}
         found = {name: pictures for name, pictures in found.items() if pictures}
         if not found:
             raise FileNotFoundError(
-                f"no CLASS/1.jpg in {base}: set dataset.root to the folder that holds the classes of FSS-1000"
+                f"no CLASS/1.jpg in {base}: set dataset.root to the folder that contains the classes of FSS-1000"
             )
         self.classes = tuple(found)
         self._pictures = [(c, path) for c, pictures in enumerate(found.values(), start=1) for path in pictures]
@@ -85,7 +85,7 @@ class FSS1000:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    """A class's pictures, 2 before 10."""
+    """Pictures of a class in numerical order."""
     return sorted(
         (path for path in folder.glob("*.jpg") if path.stem.isdecimal()), key=lambda path: int(path.stem)
     )

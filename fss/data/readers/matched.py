@@ -55,8 +55,7 @@ class Matched:
         if own.max() >= len(self._ids):
             n = len(self.own_classes)
             raise ValueError(
-                f"{self.name(index)}: its mask holds class id {own.max()}, but there are {n} classes: mend the "
-                "mask"
+                f"{self.name(index)}: its mask has class id {own.max()}, but there are {n} classes: fix the mask"
             )
         matched = self._ids[own].astype(mask.dtype)
         matched[skipped] = np.iinfo(mask.dtype).max
