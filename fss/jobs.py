@@ -1,4 +1,4 @@
-"""Commands that run as processes of their own and leave nothing behind."""
+"""Runs commands in separate processes that leave nothing behind."""
 
 from __future__ import annotations
 

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from checks.structure import FLOORS, imports, lines, room, structure
+from checks.structure import FLOORS, imports, lines, room, structure, top
 
 # modules that every room may use
-GROUND = {"files", "labels", "metrics", "processes", "resize", "revision", "visualize"}
+GROUND = {"configuration", "files", "jobs", "labels", "metrics", "processes", "resize", "revision", "visualize"}
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
     "models": {"svf", "files", "labels", "processes", "resize"},
-    "data": {"files", "labels", "visualize"},
+    "data": {"files", "labels"},
     "evaluation": {"svf", "models", "data", "files", "labels", "metrics", "processes", "visualize"},
     "training": {"svf", "models", "data", "evaluation", "files", "labels", "metrics", "processes", "visualize"},
     "report": {"evaluation", "files"},
-    "cli": {"models", "data", "evaluation", "training", "revision"},
+    "cli": {"configuration", "models", "data", "evaluation", "training", "jobs", "revision"},
+    "hydra_plugins": {"cli", "jobs"},
     "train.py": {"cli"},
     "evaluate.py": {"cli"},
+    "data/check/__main__.py": {"configuration", "data", "cli", "visualize"},
+    "data/prepare/__main__.py": {"data"},
+    "report/__main__.py": {"evaluation", "report"},
 }
 
 
@@ -38,17 +42,15 @@ def packages(folder: str) -> set[str]:
 
 
 def test_every_room_has_its_floor() -> None:
-    tops = {name.split("/")[0] for name in structure().rooms}
-    assert tops == {*FLOORS, *GROUND, "train.py", "evaluate.py", "hydra_plugins"}
+    assert {top(name) for name in structure().rooms} == {*KNOWS, *GROUND}
     assert tuple(KNOWS)[: len(FLOORS)] == FLOORS
 
 
 def test_rooms_import_exactly_these() -> None:
     known: dict[str, set[str]] = defaultdict(set)
     for source, target in structure().arrows:
-        top, below = source.split("/")[0], target.split("/")[0]
-        if top != below:
-            known[top].add(below)
+        if top(source) != top(target):
+            known[top(source)].add(top(target))
     assert known == {**{name: below for name, below in KNOWS.items() if below}, "metrics": {"resize"}}
 
 
@@ -76,7 +78,11 @@ def test_rooms_that_know_lightning() -> None:
 
 
 def test_rooms_that_know_hydra() -> None:
-    assert users("hydra", "omegaconf") == {"cli", "data/check", "train.py", "evaluate.py", "hydra_plugins"}
+    assert users("hydra", "omegaconf") == {
+        "cli",
+        "data/check/__main__.py",
+        "hydra_plugins",
+    }
 
 
 def test_rooms_that_know_a_logger_service() -> None:

@@ -82,8 +82,8 @@ class TrainingTransform:
         scale: Smallest and largest scale factor (0.9, 1.1 for PASCAL-5i; 0.8, 1.25 for COCO-20i; 0.5, 2 for the
             base learner).
         rotation: Largest angle in degrees, to both sides.
-        keep: Fraction of the object, where the mask is 1, that the crop keeps; 0 crops anywhere. In a base
-            learner's labels that is the first base class, as published.
+        keep: Fraction of the object's pixels (mask == 1) that the crop keeps; 0 crops anywhere. In a base
+            learner's labels these are the pixels of the first base class, as published.
     """
 
     def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0, keep: float = 0.85) -> None:

@@ -161,7 +161,7 @@ def answer_episodes(
     reuse: Reuse,
     num_workers: int = 0,
 ) -> Evaluated:
-    """Answers planned episodes, going on from what `folder` holds of the same evaluation.
+    """Evaluates a segmenter, resuming the same evaluation if `folder` contains an unfinished one.
 
     Args:
         trainer: Provides device, precision and processes.

@@ -195,17 +195,17 @@ def evaluate_generalized(
     record: Record,
     threshold: float,
 ) -> None:
-    """Evaluates in the generalised setting, writes `metrics-generalized.json`, prints the table.
+    """Evaluates in the generalised setting, writes `metrics-generalized.json` and prints a table.
 
     Args:
-        trainer: Decides device, precision and processes.
-        segmenter: Its head has a base learner.
-        datamodule: Set up for the generalised setting.
-        record: What the evaluation is of; one seed of episodes.
+        trainer: Provides device, precision and processes.
+        segmenter: A segmenter whose head has a base learner.
+        datamodule: The data module, set up for the generalised setting.
+        record: Description of the evaluation, with a single seed of episodes.
         threshold: See `merge_maps`.
 
     Raises:
-        ValueError: Several seeds, a threshold that is no probability, or a head without a base learner.
+        ValueError: If there are several seeds, the threshold is outside 0..1, or the head has no base learner.
     """
     if len(record.eval_seeds) > 1:
         raise ValueError(f"setting=generalized takes one seed of episodes, not seeds={list(record.eval_seeds)}")

@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
     @property
     def numbers(self) -> tuple[int, int, int, int, int]:
-        """What it gave and how long it took."""
+        """The result in pixels, and the time in microseconds."""
         background = self.background_intersection, self.background_union
         return self.intersection, self.union, *background, self.microseconds
 

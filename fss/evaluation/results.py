@@ -23,8 +23,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
-
 from fss.files import whole
 
 FORMAT = 2  # version of metrics.json
@@ -78,7 +76,7 @@ class EpisodeResult(NamedTuple):
 
     @property
     def asked(self) -> tuple[Any, ...]:
-        """What was asked, without what it gave."""
+        """The fields that identify the episode, without its result."""
         return self.eval_seed, self.id, self.class_id, self.class_name, self.query, self.supports
 
     @property
@@ -105,6 +103,8 @@ def spread(values: Sequence[float]) -> Spread:
     mean, n = fmean(values), len(values)
     if n < 2:
         return Spread(mean, None, None)
+    from scipy.special import stdtrit  # slow to import, and only several seeds need it
+
     std = stdev(values)
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
     return Spread(mean, std, (mean - half, mean + half))

@@ -10,15 +10,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from fss.evaluation.results import PICTURES
-from fss.report.compare import RESAMPLES, Result, compare, find_pairs
-from fss.report.document import write_report
-from fss.report.found import Found
-from fss.report.tables import comparisons, print_comparison
+if TYPE_CHECKING:
+    from fss.report.compare import Result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +39,11 @@ def _report(typed: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder for the pages; default: that of the runs")
     parsed = parser.parse_args(typed)
+    from fss.evaluation.results import PICTURES  # these bring matplotlib, which --help need not wait for
+    from fss.report.document import write_report
+    from fss.report.found import Found
+    from fss.report.tables import comparisons, print_comparison
+
     found = Found(parsed.folder)
     console = Console()
     for comparison in comparisons(found.evaluations):
@@ -58,6 +61,8 @@ def _report(typed: list[str]) -> int:
 
 
 def _compare(typed: list[str]) -> int:
+    from fss.report.compare import RESAMPLES, compare, find_pairs
+
     parser = argparse.ArgumentParser(
         prog="python -m fss.report compare",
         description="B minus A on the same episodes, paired, with a 95 % interval over episodes. Folders that "

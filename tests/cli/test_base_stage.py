@@ -106,4 +106,5 @@ def test_trained_once_resumed_and_shared(tmp_path: Path) -> None:
     # a stage that was stopped goes on
     (tmp_path / BASE / "training.json").unlink()
     third = succeed("train.py", *small, "method=bam", "method.head.width=16", "seed=0", cwd=tmp_path)
-    assert f"Goes on from {BASE}/checkpoints/" in third
+    assert "whose training has not ended" in third
+    assert f"Resuming from {BASE}/checkpoints/" in third

@@ -101,7 +101,7 @@ def test_given_folds() -> None:
     assert fold_classes(5, 1, folds) == ((2, 5), (1, 3, 4))
     with pytest.raises(ValueError, match="fold=2: there are 2 folds, 0 to 1"):
         fold_classes(5, 2, folds)
-    with pytest.raises(ValueError, match=r"fold 0 holds \[0, 6\], class ids are 1 to 5"):
+    with pytest.raises(ValueError, match=r"fold 0 lists \[0, 6\], but class ids are 1 to 5"):
         fold_classes(5, 0, [[0, 1, 6]])
     with pytest.raises(ValueError, match="fold 0 of 2 classes has no base class"):
         fold_classes(2, 0, [[1, 2]])

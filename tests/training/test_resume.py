@@ -119,7 +119,7 @@ def test_a_resumed_run_says_what_it_does_otherwise(tmp_path: Path, caplog: pytes
         note_settings(path, now, resume=True)
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        "batch_size is now 4; the run began with 8",
-        "dataset.pyramid is now None; the run began with [1.0, 0.5]",
-        "dataset.root is now there; the run began with None",
+        "batch_size is now 4; the run started with 8",
+        "dataset.pyramid is now None; the run started with [1.0, 0.5]",
+        "dataset.root is now there; the run started with None",
     ]

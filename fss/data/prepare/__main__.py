@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 
 from fss.data.parallel import cores
-from fss.data.prepare.coco import prepare_coco
-from fss.data.prepare.pascal import prepare_pascal, summary
 
 
 def main() -> int:
@@ -32,6 +30,9 @@ def main() -> int:
     coco.add_argument("--crowd", choices=("include", "ignore"), default="include", help="default: %(default)s")
     coco.add_argument("--sets", nargs="+", default=["train", "val"], help="default: train val")
     given = parser.parse_args()
+    from fss.data.prepare.coco import prepare_coco  # these bring SciPy, which --help need not wait for
+    from fss.data.prepare.pascal import prepare_pascal, summary
+
     root, archives = given.root, given.archives or given.root
     try:
         if given.dataset == "pascal5i":

@@ -73,7 +73,7 @@ def test_more_classes_than_a_byte_counts(tmp_path: Path) -> None:
 def test_ignored_pixels_of_wide_masks() -> None:
     labels = np.array([[0, 255, 256, 65535]], np.uint16)
     np.testing.assert_array_equal(base_labels(labels, [2, 255, 256]), [[0, 2, 3, 255]])
-    with pytest.raises(ValueError, match="255 base classes: a base learner can have 254"):
+    with pytest.raises(ValueError, match="255 base classes: a base learner can have at most 254"):
         base_labels(labels, range(1, 256))
 
 
