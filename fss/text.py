@@ -37,23 +37,23 @@ def read_text(path: Path) -> str:
         ) from None
     if "\0" in text:
         raise ValueError(
-            f"{printable(path)} holds NULs at {text.index(chr(0))}: it is damaged, or in UTF-16 without a byte order "
-            "mark; save it as UTF-8"
+            f"{printable(path)} holds NULs at {text.index(chr(0))}: it is damaged, or in UTF-16 without a byte "
+            "order mark; save it as UTF-8"
         )
     return text
 
 
 def printable(name: str | Path) -> str:
     r"""A name that can be shown and written anywhere: bytes of a file's name that are no UTF-8 become `\xe9`."""
-    return (
-        str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        if _escaped(name)
-        else str(name)
-    )
+    text = str(name)
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _escaped(name: str | Path) -> bool:
-    return not str(name).isascii() and any("\udc80" <= character <= "\udcff" for character in str(name))
+def is_name(text: str) -> bool:
+    """Whether a text can name a class: something to be seen, without control characters or half characters."""
+    return bool(text.strip()) and text.isprintable() and len(text) <= 200
 
 
 def is_file_name(name: str) -> bool:

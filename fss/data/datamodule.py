@@ -17,6 +17,7 @@ from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
+from fss.geometry import Geometry
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +185,11 @@ class FewShotDataModule(lightning.LightningDataModule):
         """The evaluation episodes."""
         assert self._eval is not None, "call setup first"
         return self._eval
+
+    @property
+    def geometry(self) -> Geometry:
+        """How evaluation pictures lie in the square."""
+        return self.evaluation.geometry
 
     @property
     def base_classes(self) -> list[int]:

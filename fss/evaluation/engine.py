@@ -132,7 +132,7 @@ class Evaluation(lightning.LightningModule):
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self._evaluator is not None
         for episode, prediction, label in self._evaluator.answer(batch_idx, batch):
-            integers = episode_integers(prediction.logits[0], label)
+            integers = episode_integers(prediction.logits[0], label, self.episodes.geometry)
             now = time.perf_counter()
             spent, self._since = now - self._since, now
             microseconds = max(1, round(1e6 * spent / self.trainer.world_size))

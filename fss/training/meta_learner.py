@@ -90,7 +90,8 @@ class MetaLearner(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()
-        self.metric = ClassIoU(self._datamodule.evaluated_classes(self._datamodule.val_episodes)).to(self.device)
+        data = self._datamodule
+        self.metric = ClassIoU(data.evaluated_classes(data.val_episodes), data.geometry).to(self.device)
 
     def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
         """Updates the metric and returns the predictions, for callbacks that draw them."""

@@ -1,6 +1,6 @@
-"""Picture and mask files to arrays, with errors that name the file.
+"""Reads picture and mask files into arrays, with errors that name the file.
 
-Nothing is decoded before its size is known, and nothing by decoders that pictures of this field never need.
+Nothing is decoded before its size is known, and only common formats are decoded at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fss.text import printable
 
@@ -44,13 +44,15 @@ _DAMAGE = (
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(h, w, 3) uint8 RGB of any picture file: grey, CMYK, 16-bit too; turned as its EXIF says, without alpha.
+    """Reads any picture file as (h, w, 3) uint8 RGB.
+
+    Grey, CMYK and 16-bit pictures are converted, the EXIF orientation is applied, and alpha is dropped.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, cut short, or has more than `max_pixels`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, truncated, or larger than `max_pixels`.
     """
-    encoded = path.read_bytes()  # imread would not tell a missing file from a damaged one
+    encoded = path.read_bytes()  # imread does not distinguish a missing file from a damaged one
     _open(path, encoded, max_pixels, "picture")
     _check_png(path, encoded, "picture")
     image = None if _is_cut_short(encoded) else _decoded(encoded)
@@ -61,7 +63,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 def _unreadable(path: Path, what: str, why: object = None) -> ValueError:
     reason = f" ({str(why)[:200]})" if why and what == "mask" else ""
-    return ValueError(f"{printable(path)} cannot be read as a {what}{reason}: get this file anew")
+    return ValueError(f"{printable(path)} cannot be read as a {what}{reason}: get a new copy of this file")
 
 
 def _decoded(encoded: bytes) -> np.ndarray | None:
@@ -79,6 +81,8 @@ def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image
         file = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(_too_large(path, str(error).partition(", ")[0], max_pixels)) from None
+    except UnidentifiedImageError as error:
+        raise _unreadable(path, what, f"none of {', '.join(FORMATS)}") from error
     except _DAMAGE as error:
         raise _unreadable(path, what, error) from error
     width, height = file.size
@@ -95,15 +99,15 @@ def _too_large(path: Path, size: str, max_pixels: int) -> str:
 
 
 def _is_cut_short(encoded: bytes) -> bool:
-    """Whether a JPEG ends within its pixels, for which OpenCV would make up the rest in grey."""
-    end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixels
+    """Whether a JPEG ends within its pixel data, in which case OpenCV would fill the rest with grey."""
+    end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixel data
     if not encoded.startswith(_JPEG) or encoded.endswith(end_of_picture):
         return False
     return encoded.rfind(end_of_picture) < encoded.rfind(start_of_scan)
 
 
 def _check_png(path: Path, encoded: bytes, what: str) -> None:
-    """Compares a PNG's checksums, which decoders pass over, so that a flipped bit would be another picture."""
+    """Verifies a PNG's checksums; decoders skip them, so that a flipped bit would give another picture."""
     if not encoded.startswith(_PNG):
         return
     at, kind = len(_PNG), b""
@@ -118,28 +122,28 @@ def _check_png(path: Path, encoded: bytes, what: str) -> None:
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(h, w) that `read_image` would give; reads no more than both ends of the file.
+    """Returns the (h, w) of `read_image`, usually reading only the beginning and end of the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, surely cut short, or has more than `max_pixels`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, certainly truncated, or larger than `max_pixels`.
     """
     with path.open("rb") as raw:
         head = raw.read(1 << 16)
     try:
         file = _open(path, head, max_pixels, "picture")
         width, height = file.size
-        # of a TIFF Pillow gives the size after turning
+        # for a TIFF, Pillow gives the size after applying the orientation
         turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except (ValueError, *_DAMAGE) as error:
         if "max_pixels" in str(error):
             raise
-        # a header longer than what was read, as of some TIFFs, or a damaged file
+        # the header is longer than what was read, as in some TIFFs, or damaged
         height, width = read_image(path, max_pixels).shape[:2]
         return height, width
     marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
     if marker not in _tail(path):
-        read_image(path, max_pixels)  # an odd ending, which is rare: only this tells
+        read_image(path, max_pixels)  # an unusual ending, which is rare: decode the file to be sure
     return (width, height) if turned else (height, width)
 
 
@@ -150,27 +154,31 @@ def _tail(path: Path, length: int = 256) -> bytes:
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(h, w) uint8 numbers of a one-channel or palette picture, as they stand in the file.
+    """Reads the raw values (h, w) uint8 of a single-channel or palette picture.
 
     Uses Pillow, since OpenCV would convert a palette's indices to the brightness of their colours.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, has colours or fractions in place of numbers, numbers above 255, or more than
-            `max_pixels`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, is larger than `max_pixels`, is stored with losses, or has colours,
+            fractions, or values above 255.
     """
     encoded = path.read_bytes()
     mask = _load_mask(path, encoded, max_pixels)
     mode, values = mask.mode, np.asarray(mask)
     if values.ndim != 2:
         raise ValueError(
-            f"{printable(path)} is a picture in colours ({mode}): a mask needs one number a pixel or a palette"
+            f"{printable(path)} is a colour picture ({mode}): a mask needs one value per pixel or a palette"
+        )
+    if mask.format in ("JPEG", "WEBP"):
+        raise ValueError(
+            f"{printable(path)} is a {mask.format}, which changes values when it compresses: save the mask as PNG"
         )
     if values.dtype.kind == "f":
-        raise ValueError(f"{printable(path)} holds fractions ({mode}): a mask needs one whole number a pixel")
+        raise ValueError(f"{printable(path)} has fractions ({mode}): a mask needs one whole number per pixel")
     if values.dtype.itemsize > 1 and (values.min() < 0 or values.max() > 255):
         raise ValueError(
-            f"{printable(path)} holds numbers from {values.min()} to {values.max()}: a mask has 0 to 255"
+            f"{printable(path)} has values from {values.min()} to {values.max()}: a mask must have 0 to 255"
         )
     depth, colours = encoded[24:26] if encoded.startswith(_PNG) else b"\x08\x00"
     if colours == _GREY and depth in (2, 4):  # Pillow stretches them to 0..255, so that 1 would be 85 or 17
@@ -179,18 +187,18 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """(h, w) bool: where a picture of any kind that shows one object is bright.
+    """Reads the mask of a single object from any kind of picture: (h, w) bool, True for bright pixels.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, a photograph, or has more than `max_pixels`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
     """
     brightness = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("L"))
     between = np.count_nonzero((brightness >= 64) & (brightness < 192)) / brightness.size
     if between > 0.2:
         raise ValueError(
-            f"{printable(path)} looks like a photograph, {between:.0%} of it is neither dark nor bright: a mask of one "
-            "object is black and white"
+            f"{printable(path)} looks like a photograph, {between:.0%} of it is neither dark nor bright: a mask "
+            "of one object is black and white"
         )
     return brightness >= 128
 
