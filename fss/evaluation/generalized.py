@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
 
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import Episode
 from fss.evaluation.record import Record
@@ -222,6 +222,6 @@ def evaluate_generalized(
         table.add_column(part, justify="right")
     for rule, result in rules.items():
         table.add_row(f"{rule} first", *(f"{result[part]:.3f}" for part in ("novel", "base", "all")))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"Results: {path}", soft_wrap=True)

@@ -68,7 +68,6 @@ def test_a_run_of_before_a_setting_was_renamed() -> None:
     saved("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0", "dataset.pyramid=[1.0,0.5]", "~panels")
     [one] = asked()
     assert one.cfg.method.head.pyramid == [1.0, 0.5]
-    assert "panels" not in one.cfg
     [one] = asked("method.pyramid=[1.0]")
     assert one.cfg.method.head.pyramid == [1.0]
 
