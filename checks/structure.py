@@ -2,8 +2,9 @@
 
     python -m checks.structure [ROOT]     # of this checkout, or of another one
 
-A room is a folder of `fss/` with the modules in it, a single module at the top of `fss/`, or a script. An arrow is
-a pair of rooms of which one imports the other. Only explicit imports count, not configuration (`_target_`).
+A room is a folder of `fss/` with the modules that stand in it, a module that stands alone on top of `fss/`,
+or a script: `train.py`, and every `__main__`. An arrow is a pair of rooms of which one imports the other. Only
+imports that are written down count; what the configuration names (`_target_`) is not one.
 """
 
 from __future__ import annotations
@@ -93,9 +94,16 @@ def room(module: str, root: Path = ROOT) -> str:
     """The room of a module: its folder, or its own name if it is at the top."""
     path = modules(root)[module].relative_to(root)
     folder = path.parent.parts[1:] if path.parts[0] == "fss" else path.parent.parts
+    if path.stem == "__main__":
+        return "/".join([*folder, path.name])
     if folder:
         return "/".join(folder)
     return path.name if len(path.parts) == 1 else path.stem
+
+
+def top(room: str) -> str:
+    """The top folder of a room, or the room itself where it stands alone or is a script."""
+    return room if room.endswith(".py") else room.split("/")[0]
 
 
 def floors(rooms: Iterable[str], arrows: Iterable[tuple[str, str]]) -> dict[str, int]:
@@ -106,7 +114,7 @@ def floors(rooms: Iterable[str], arrows: Iterable[tuple[str, str]]) -> dict[str,
     below: dict[str, set[str]] = {name: set() for name in rooms}
     for source, target in arrows:
         below[source].add(target)
-    declared = {name: FLOORS.index(top) + 1 for name in below if (top := name.split("/")[0]) in FLOORS}
+    declared = {name: FLOORS.index(top(name)) + 1 for name in below if top(name) in FLOORS}
     found = {name: declared.get(name, 0) for name in below}
     for _ in below:  # as far as heights can travel
         for name in below.keys() - declared.keys():
@@ -142,7 +150,7 @@ def structure(root: Path = ROOT) -> Structure:
     floor = floors(rooms.values(), arrows)
     upward = [found for found in between if floor[rooms[found.target]] > floor[rooms[found.source]]]
     found = circles(rooms.values(), arrows)
-    nested = [group for group in found if len({name.split("/")[0] for name in group}) == 1]
+    nested = [group for group in found if len({top(name) for name in group}) == 1]
     return Structure(
         set(rooms.values()), between, arrows, upward, [group for group in found if group not in nested], nested
     )

@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 import lightning
-from rich.console import Console
 
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
 from fss.evaluation.record import Record
@@ -66,7 +66,7 @@ def evaluate_standard(
             save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], ids), folder / sheet)
     write_results(folder, metrics, done.episodes)
     finish(folder)
-    console = Console()
+    console = PlainConsole()
     console.print(evaluation_table(metrics))
     console.print(f"Results: {folder / METRICS}", soft_wrap=True)
     if pictures:

@@ -22,7 +22,12 @@ from fss.evaluation.results import (
     write_results,
 )
 
-IDENTITY = dict.fromkeys(results.REQUIRED)
+IDENTITY = {
+    **dict.fromkeys(results.REQUIRED, ""),
+    **dict.fromkeys(("fold", "shot", "train_shot", "seed", "episodes", "trained_parameters"), 1),
+    **{"eval_seeds": [321, 322, 323], "train_seconds": None, "test_seconds": 2.5, "classes_left_out": []},
+    **{"versions": {}, "config": {}},
+}
 
 
 @dataclass
