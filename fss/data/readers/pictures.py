@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Reads picture and mask files into arrays, with errors that name the file.
-=======
-"""Picture and mask files to arrays, with errors that name the file.
->>>>>>> runs
 
 Nothing is decoded before its size is known, and only common formats are decoded at all.
 """
@@ -48,7 +44,6 @@ _DAMAGE = (
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-<<<<<<< HEAD
     """Reads any picture file as (h, w, 3) uint8 RGB.
 
     Grey, CMYK and 16-bit pictures are converted, the EXIF orientation is applied, and alpha is dropped.
@@ -58,15 +53,6 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ValueError: If it is not a picture, truncated, or larger than `max_pixels`.
     """
     encoded = path.read_bytes()  # imread does not distinguish a missing file from a damaged one
-=======
-    """(h, w, 3) uint8 RGB of any picture file: grey, CMYK, 16-bit too; turned as its EXIF says, without alpha.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, cut short, or has more than `max_pixels`.
-    """
-    encoded = path.read_bytes()  # imread would not tell a missing file from a damaged one
->>>>>>> runs
     _open(path, encoded, max_pixels, "picture")
     _check_png(path, encoded, "picture")
     image = None if _is_cut_short(encoded) else _decoded(encoded)
@@ -113,13 +99,8 @@ def _too_large(path: Path, size: str, max_pixels: int) -> str:
 
 
 def _is_cut_short(encoded: bytes) -> bool:
-<<<<<<< HEAD
     """Whether a JPEG ends within its pixel data, in which case OpenCV would fill the rest with grey."""
     end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixel data
-=======
-    """Whether a JPEG ends within its pixels, for which OpenCV would make up the rest in grey."""
-    end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixels
->>>>>>> runs
     if not encoded.startswith(_JPEG) or encoded.endswith(end_of_picture):
         return False
     return encoded.rfind(end_of_picture) < encoded.rfind(start_of_scan)
@@ -141,19 +122,11 @@ def _check_png(path: Path, encoded: bytes, what: str) -> None:
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-<<<<<<< HEAD
     """Returns the (h, w) of `read_image`, usually reading only the beginning and end of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a picture, certainly truncated, or larger than `max_pixels`.
-=======
-    """(h, w) that `read_image` would give; reads no more than both ends of the file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, surely cut short, or has more than `max_pixels`.
->>>>>>> runs
     """
     with path.open("rb") as raw:
         head = raw.read(1 << 16)
@@ -170,11 +143,7 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         return height, width
     marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
     if marker not in _tail(path):
-<<<<<<< HEAD
         read_image(path, max_pixels)  # an unusual ending, which is rare: decode the file to be sure
-=======
-        read_image(path, max_pixels)  # an odd ending, which is rare: only this tells
->>>>>>> runs
     return (width, height) if turned else (height, width)
 
 
@@ -185,24 +154,14 @@ def _tail(path: Path, length: int = 256) -> bytes:
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-<<<<<<< HEAD
     """Reads the raw values (h, w) uint8 of a single-channel or palette picture.
-=======
-    """(h, w) uint8 numbers of a one-channel or palette picture, as they stand in the file.
->>>>>>> runs
 
     Uses Pillow, since OpenCV would convert a palette's indices to the brightness of their colours.
 
     Raises:
-<<<<<<< HEAD
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a picture, is larger than `max_pixels`, is stored with losses, or has colours,
             fractions, or values above 255.
-=======
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, has colours or fractions in place of numbers, numbers above 255, or more than
-            `max_pixels`.
->>>>>>> runs
     """
     encoded = path.read_bytes()
     mask = _load_mask(path, encoded, max_pixels)
@@ -228,19 +187,11 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-<<<<<<< HEAD
     """Reads the mask of a single object from any kind of picture: (h, w) bool, True for bright pixels.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
-=======
-    """(h, w) bool: where a picture of any kind that shows one object is bright.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, a photograph, or has more than `max_pixels`.
->>>>>>> runs
     """
     brightness = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("L"))
     between = np.count_nonzero((brightness >= 64) & (brightness < 192)) / brightness.size

@@ -26,8 +26,8 @@ from fss.training.run_folder import LAST
 
 logger = logging.getLogger(__name__)
 
-STOPPED = os.EX_TEMPFAIL  # exit code of a run that was told to stop: 75, "try again later"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what clusters send before they take a machine away
+STOPPED = os.EX_TEMPFAIL  # exit code of a run stopped by a signal: 75, "try again later"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by clusters before they take a machine away
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
 
 _GO_ON, _SAVE, _STOP = range(3)
