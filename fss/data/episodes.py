@@ -6,7 +6,6 @@ Shapes: B batch, K shots, S image side, h w original height and width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
@@ -15,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fss.data.draws import Draw, MakeDraws, Shuffled
 from fss.data.index import Pool
 from fss.data.readers.reader import Reader
 from fss.labels import IGNORE, MAX_CLASSES, ignored
 
-SupportAnnotation = Literal["mask", "box"]
+SupportAnnotation = Literal["mask", "box", "box_published"]
 
 
 class Transform(Protocol):
@@ -28,14 +28,6 @@ class Transform(Protocol):
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, ...]: ...
-
-
-class Draw(NamedTuple):
-    """What an episode is made of: a class, the query's picture number, the supports' picture numbers."""
-
-    class_id: int
-    query: int
-    supports: tuple[int, ...]
 
 
 class Episode(NamedTuple):
@@ -91,10 +83,6 @@ def stack_pictures(pictures: Sequence[Tensor]) -> Tensor:
 class EpisodeDataset(Dataset[Episode]):
     """Episodes of some classes, for any id >= 0.
 
-    Each query of the pool comes once in every `len(pool.queries)` successive ids, in an order that is drawn
-    anew each time; its class is drawn uniformly from its eligible ones, the supports without replacement from
-    that class's other pictures.
-
     Args:
         reader: Where pictures come from.
         pool: The pictures of the episodes.
@@ -104,7 +92,8 @@ class EpisodeDataset(Dataset[Episode]):
         with_label: Whether to bring the query's mask at original size along.
         base_classes: Base class ids, ascending; for `own_class` and `base_mask`.
         with_base_mask: Whether to bring `base_mask` along.
-        support_annotation: "mask", or "box": each connected part of a support's mask is filled to its box.
+        support_annotation: "mask", or boxes in place of a support's mask; see `annotate`.
+        draws: How class, query and supports are drawn.
     """
 
     def __init__(
@@ -118,19 +107,21 @@ class EpisodeDataset(Dataset[Episode]):
         base_classes: Sequence[int] = (),
         with_base_mask: bool = False,
         support_annotation: SupportAnnotation = "mask",
+        draws: MakeDraws = Shuffled,
     ) -> None:
         self.reader, self.pool, self.shot, self.seed = reader, pool, shot, seed
         self.transform, self.with_label = transform, with_label
         self.base_classes, self.with_base_mask = list(base_classes), with_base_mask
         self.support_annotation = support_annotation
+        self._draws = draws(pool, shot)
 
     def draw(self, episode_id: int) -> Draw:
         """What the episode is made of, without reading any picture."""
-        return self._draw(episode_id, self._stream(episode_id))
+        return self._draws.draw(self.seed, episode_id, self._stream(episode_id))
 
     def __getitem__(self, episode_id: int) -> Episode:
         stream = self._stream(episode_id)
-        class_id, query, supports = self._draw(episode_id, stream)
+        class_id, query, supports = self._draws.draw(self.seed, episode_id, stream)
         numbers = [query, *supports]
         images, masks = [], []
         label = base_mask = np.empty((0, 0), np.uint8)
@@ -139,8 +130,7 @@ class EpisodeDataset(Dataset[Episode]):
             mask = select(labels, class_id)
             seed = int(stream.integers(2**31))
             if number != query:
-                if self.support_annotation == "box":
-                    mask = fill_boxes(mask)
+                mask = annotate(mask, self.support_annotation)
                 image, mask = self.transform(image, mask, seed)
             else:
                 label = self._label(labels, class_id) if self.with_label else label
@@ -167,18 +157,6 @@ class EpisodeDataset(Dataset[Episode]):
 
     def _stream(self, episode_id: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, episode_id])
-
-    def _draw(self, episode_id: int, stream: np.random.Generator) -> Draw:
-        queries = self.pool.queries
-        cycle, place = divmod(episode_id, len(queries))
-        query = int(queries[draw_order(self.seed, cycle, len(queries))[place]])
-        class_id = int(stream.choice(self.pool.classes_of[query]))
-        return Draw(class_id, query, self._supports(class_id, query, stream))
-
-    def _supports(self, class_id: int, query: int, stream: np.random.Generator) -> tuple[int, ...]:
-        others = self.pool.images_of[class_id]
-        others = others[others != query]
-        return tuple(stream.choice(others, self.shot, replace=False).tolist())
 
     def _label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
         return select(labels, class_id)
@@ -219,18 +197,29 @@ def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
     return table[labels]
 
 
-def fill_boxes(mask: np.ndarray) -> np.ndarray:
-    """A mask (h, w) of which each connected part (diagonals connect) of 1 fills its box; 255 stays 255."""
+def annotate(mask: np.ndarray, annotation: SupportAnnotation) -> np.ndarray:
+    """A support's mask (h, w) as it is shown to the model.
+
+    Args:
+        mask: 1 object, 0 background, 255 ignored.
+        annotation: "mask": as it is. "box": each connected part fills its box. "box_published": boxes that reach
+            one pixel further to the right and down, as the program of BAM draws them.
+    """
+    if annotation == "mask":
+        return mask
+    return fill_boxes(mask, beyond=1 if annotation == "box_published" else 0)
+
+
+def fill_boxes(mask: np.ndarray, beyond: int = 0) -> np.ndarray:
+    """A mask (h, w) of which each connected part (diagonals connect) of 1 fills its box; 255 stays 255.
+
+    Args:
+        mask: 1 object, 0 background, 255 ignored.
+        beyond: Pixels that boxes reach further to the right and down.
+    """
     filled = mask.copy()
     _, _, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8), connectivity=8)
     for left, top, width, height, _ in stats[1:]:
-        filled[top : top + height, left : left + width] = 1
+        filled[top : top + height + beyond, left : left + width + beyond] = 1
     filled[mask == IGNORE] = IGNORE
     return filled
-
-
-@lru_cache(maxsize=8)  # successive ids ask for the same order; a few data sets may alternate
-def draw_order(seed: int, cycle: int, n: int) -> np.ndarray:
-    """In which order n things come in a cycle."""
-    # a stream of its own: [seed, id] belongs to the episodes
-    return np.random.default_rng([seed, cycle, n]).permutation(n)

@@ -5,37 +5,37 @@ Lang et al., BAM (CVPR 2022, stage 4 of the published program).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from fss.data.episodes import Draw, EpisodeDataset, base_labels, draw_order
-from fss.data.index import Index
+from fss.data.episodes import EpisodeDataset, base_labels
+from fss.data.index import Index, Pool, classes_by_image
 
 
-class GeneralizedEpisodes(EpisodeDataset):
-    """Every picture is a query once in a cycle; its novel class need not be in it.
+def generalized_pool(index: Index, pool: Pool, base_classes: Sequence[int], min_pixels: int) -> Pool:
+    """Every picture as a query; its novel class need not be in it.
 
-    A picture with base classes is asked for any novel class, one without for a novel class that it shows. Labels
-    hold base classes from 1 in their order, then the novel class; other novel classes are background.
+    A picture with base classes is asked for any novel class, one without for a novel class that it shows.
 
     Args:
         index: Of the reader.
-        kwargs: As for `EpisodeDataset`; the pool's classes are the novel ones.
+        pool: Of the novel classes; says which pictures are supports.
+        base_classes: Base class ids.
+        min_pixels: A picture shows a novel class from this many pixels on; base classes count of any size.
     """
+    images, novel = np.unique(index.image), tuple(sorted(pool.images_of))
+    base = classes_by_image(index, images, base_classes, 1)
+    own = classes_by_image(index, images, novel, min_pixels)
+    classes_of = {image: novel if base[image] or not own[image] else own[image] for image in images.tolist()}
+    return Pool(images, classes_of, pool.images_of, pool.left_out)
 
-    def __init__(self, index: Index, **kwargs: object) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]
-        self._images = np.unique(index.image)
-        base = np.isin(index.class_id, self.base_classes)
-        self._with_base = set(index.image[base].tolist())
-        self._novel = sorted(self.pool.images_of)
 
-    def _draw(self, episode_id: int, stream: np.random.Generator) -> Draw:
-        cycle, place = divmod(episode_id, len(self._images))
-        query = int(self._images[draw_order(self.seed, cycle, len(self._images))[place]])
-        own = self.pool.classes_of.get(query, ())
-        candidates = self._novel if query in self._with_base or not own else own
-        class_id = int(stream.choice(candidates))
-        return Draw(class_id, query, self._supports(class_id, query, stream))
+class GeneralizedEpisodes(EpisodeDataset):
+    """Episodes of a `generalized_pool`.
+
+    Labels hold base classes from 1 in their order, then the novel class; other novel classes are background.
+    """
 
     def _label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
         label = base_labels(labels, self.base_classes)
