@@ -79,7 +79,7 @@ def _recalled(typed: Sequence[str]) -> Asked:
     file = Path(cfg.run_dir) / ".hydra" / "overrides.yaml"
     saved: list[str] = list(OmegaConf.load(file)) if cfg.ckpt is None and file.is_file() else []
     if any(o.startswith("protocol=") for o in typed):
-        saved = [o for o in saved if not o.startswith(("episodes=", "seeds="))]
+        saved = [o for o in saved if not o.startswith(("episodes=", "seeds=", "protocol."))]
     if cfg.trained_on == cfg.dataset.name:
         return Asked(compose("evaluate", _merged(saved, typed)) if saved else cfg, None)
     own, data = ([o for o in typed if o.startswith("dataset") is of_data] for of_data in (False, True))
@@ -144,8 +144,9 @@ def test(cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: FewShotDataMo
         "protocol": _protocol(cfg),
         "episodes": cfg.episodes,
         "eval_seeds": seeds,
-        **summarize(done.episodes),
+        **summarize(done.episodes, datamodule.always_counted),
         "classes_left_out": datamodule.left_out,
+        "drawing": _drawing(cfg, datamodule),
         "train_seconds": training.get("seconds"),
         "test_seconds": round(done.seconds, 1),
         "trained_parameters": training.get("parameters") if cfg.method.trained else 0,
@@ -180,6 +181,7 @@ def test_generalized(cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: F
     rules = learner.results(datamodule.class_names, datamodule.base_classes)
     path = _folder(cfg) / "metrics-generalized.json"
     told = {"protocol": _protocol(cfg), "episodes": cfg.episodes, "eval_seeds": list(cfg.seeds)}
+    told["drawing"] = _drawing(cfg, datamodule)
     write_json(path, {**_identity(cfg), **told, "threshold": cfg.threshold, "rules": rules, **_provenance(cfg)})
     table = Table("", title=f"Generalised, {cfg.episodes} episodes: mIoU", title_justify="left")
     for part in ("novel", "base", "all"):
@@ -192,8 +194,18 @@ def test_generalized(cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: F
 
 
 def _protocol(cfg: DictConfig) -> str:
-    named = cfg.protocol
-    return named.name if (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds)) else "custom"
+    """The protocol's name if it is followed in all it says, else "custom"."""
+    # as its file says, whatever was typed
+    named = OmegaConf.merge(cfg, compose(f"protocol/{cfg.protocol.name}")).protocol
+    same = all(cfg.protocol[key] == named[key] for key in ("draw", "workers", "absent"))
+    followed = same and (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
+    return named.name if followed else "custom"
+
+
+def _drawing(cfg: DictConfig, datamodule: FewShotDataModule) -> dict[str, Any]:
+    """How episodes were drawn, and from which lists."""
+    lists = {name: of._asdict() for name, of in datamodule.list_facts().items()}
+    return {**{key: cfg.protocol[key] for key in ("draw", "workers", "absent")}, "lists": lists}
 
 
 def _folder(cfg: DictConfig) -> Path:
@@ -202,6 +214,9 @@ def _folder(cfg: DictConfig) -> Path:
     parts = []
     if _protocol(cfg) == "custom":
         parts.append(f"{cfg.episodes}x{'+'.join(map(str, cfg.seeds))}")
+        own = {"draw": "drawn", "absent": "leave_out"}
+        parts += [cfg.protocol[key] for key, usual in own.items() if cfg.protocol[key] != usual]
+        parts += [f"{cfg.protocol.workers}workers"] * (cfg.protocol.workers not in (None, 8))
     parts += [name["eval_classes"]] * (name["eval_classes"] != "novel")
     parts += [name["support_annotation"]] * (name["support_annotation"] != "mask")
     parts += [f"{name['shot']}shot"] * (name["shot"] != name["train_shot"])

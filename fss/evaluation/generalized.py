@@ -47,14 +47,15 @@ def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float) -> Ten
 class GeneralizedIoU(Metric):
     """IoU of base classes, of novel classes, and the means over each and over all.
 
-    Sums are int64, exact and independent of order. A class that is neither shown nor predicted in any episode
-    counts in no mean.
+    Sums are int64, exact and independent of order.
 
     Args:
         base_classes: N.
         novel_classes: Class ids of the novel classes, in the order of the results.
         rule: See `merge_maps`.
         threshold: See `merge_maps`.
+        count_absent: Whether a class that is neither shown nor predicted in any episode counts as 0, as published,
+            or in no mean.
     """
 
     full_state_update = False
@@ -62,8 +63,16 @@ class GeneralizedIoU(Metric):
     intersection: Tensor
     union: Tensor
 
-    def __init__(self, base_classes: int, novel_classes: Iterable[int], rule: Rule, threshold: float) -> None:
+    def __init__(
+        self,
+        base_classes: int,
+        novel_classes: Iterable[int],
+        rule: Rule,
+        threshold: float,
+        count_absent: bool = False,
+    ) -> None:
         super().__init__()
+        self.count_absent = count_absent
         self.base_classes, self.novel_classes = base_classes, list(novel_classes)
         self.rule, self.threshold = rule, threshold
         zeros = torch.zeros(base_classes + len(self.novel_classes), dtype=torch.int64)
@@ -95,7 +104,7 @@ class GeneralizedIoU(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`class_iou` (N + M,), and the means `novel`, `base` and `all`, as fractions, in float64."""
         class_iou = self.intersection / self.union.double().clamp(min=1)
-        seen = self.union > 0
+        seen = (self.union > 0) | self.count_absent
         novel = torch.arange(len(class_iou), device=seen.device) >= self.base_classes
         parts = {"novel": novel, "base": ~novel, "all": torch.ones_like(novel)}
         # no class of a part seen: 0
@@ -129,8 +138,9 @@ class GeneralizedEvaluation(lightning.LightningModule):
     def on_test_start(self) -> None:
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         base, novel = datamodule.base_classes, datamodule.evaluated_classes(datamodule.test_episodes)
+        zero = datamodule.absent == "zero"
         self.metrics = {
-            rule: GeneralizedIoU(len(base), novel, rule, self.threshold).to(self.device) for rule in RULES
+            rule: GeneralizedIoU(len(base), novel, rule, self.threshold, zero).to(self.device) for rule in RULES
         }
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
+from fss.data.lists import digest, stem
 from fss.files import whole
 
 FORMAT = 2  # of metrics.json
@@ -105,14 +106,23 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, std, (mean - half, mean + half))
 
 
-def summarize(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
+def summarize(episodes: Iterable[EpisodeResult], always: Mapping[int, str] | None = None) -> dict[str, Any]:
     """The numbers of metrics.json that come from episodes, which may have any order.
 
     A class's IoU is its summed intersection by its summed union. mIoU is the mean over the classes that have
-    episodes. FB-IoU is the mean of the IoUs of foreground and background, each summed over all episodes.
+    episodes, and those that always count. FB-IoU is the mean of the IoUs of foreground and background, each summed
+    over all episodes. Each seed's `episodes_sha256` tells whether two evaluations had the same episodes: it is the
+    digest of lines "class query support ...", by id, of class ids and the pictures' stems.
+
+    Args:
+        episodes: One at least.
+        always: Ids and names of classes that count even without an episode, with an IoU of 0.
     """
-    ordered = sorted(episodes, key=lambda e: (e.eval_seed, e.class_id))
-    seeds = [_summarize_seed(seed, list(group)) for seed, group in groupby(ordered, key=lambda e: e.eval_seed)]
+    ordered = sorted(episodes, key=lambda e: (e.eval_seed, e.id))
+    seeds = [
+        _summarize_seed(seed, list(group), always or {})
+        for seed, group in groupby(ordered, key=lambda e: e.eval_seed)
+    ]
     numbers: dict[str, Any] = {}
     for key in ("miou", "fb_iou"):
         mean, std, interval = spread([seed[key] for seed in seeds])
@@ -125,13 +135,17 @@ def summarize(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
     return {**numbers, "classes": classes, "seeds": seeds}
 
 
-def _summarize_seed(seed: int, episodes: list[EpisodeResult]) -> dict[str, Any]:
+def _summarize_seed(seed: int, episodes: list[EpisodeResult], always: Mapping[int, str]) -> dict[str, Any]:
+    of_class: dict[int, list[EpisodeResult]] = {class_id: [] for class_id in always}
+    names = dict(always)
+    for episode in episodes:
+        of_class.setdefault(episode.class_id, []).append(episode)
+        names[episode.class_id] = episode.class_name
     classes: dict[str, dict[str, Any]] = {}
-    for (class_id, name), group in groupby(episodes, key=lambda e: (e.class_id, e.class_name)):
-        rows = list(group)
+    for class_id, rows in sorted(of_class.items()):
         sums = {key: sum(getattr(row, key) for row in rows) for key in INTEGERS}
         iou = sums["intersection"] / max(sums["union"], 1)
-        classes[name] = {"id": class_id, "iou": iou, **sums, "episodes": len(rows)}
+        classes[names[class_id]] = {"id": class_id, "iou": iou, **sums, "episodes": len(rows)}
     total = {key: sum(c[key] for c in classes.values()) for key in INTEGERS}
     foreground = total["intersection"] / max(total["union"], 1)
     background = total["background_intersection"] / max(total["background_union"], 1)
@@ -140,6 +154,9 @@ def _summarize_seed(seed: int, episodes: list[EpisodeResult]) -> dict[str, Any]:
         "miou": fmean(c["iou"] for c in classes.values()),
         "fb_iou": (foreground + background) / 2,
         "classes": classes,
+        "episodes_sha256": digest(
+            " ".join([str(e.class_id), *map(stem, (e.query, *e.supports))]) for e in episodes
+        ),
     }
 
 

@@ -23,7 +23,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
     how = f"{_which(metrics)}protocol {metrics['protocol']}: {metrics['episodes']} episodes"
     how += f" x {len(seeds)} seeds" if len(seeds) > 1 else f", seed {metrics['eval_seeds'][0]}"
     how += f", {metrics['eval_classes']} classes" if metrics["eval_classes"] != "novel" else ""
-    how += ", supports as boxes" if metrics["support_annotation"] == "box" else ""
+    how += ", supports as boxes" if metrics["support_annotation"] != "mask" else ""
     table = Table("")
     _add_columns(table, "IoU", len(seeds) > 1)
     table.add_column("episodes", justify="right")
@@ -36,6 +36,11 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
         value = Spread(metrics[key], metrics[f"{key}_std"], metrics[f"{key}_interval"])
         table.add_row(label, *_cells(value, len(seeds) > 1), "", style="bold" if key == "miou" else None)
     notes = [] if metrics["selection"] == "none" else ["This checkpoint was selected on the test classes."]
+    counted = [
+        name for name in metrics["classes"] if not all(s["classes"].get(name, _SOME)["episodes"] for s in seeds)
+    ]
+    if counted:
+        notes.append(f"Without an episode, and counted as 0: {', '.join(counted)}.")
     return Group(f"{where}, {_what(metrics)}", how, table, *notes)
 
 
