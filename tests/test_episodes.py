@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fss.data.episodes import Draw, Episode, EpisodeDataset, Transform, collate, fill_boxes
+from fss.data.draws import Draw
+from fss.data.episodes import Episode, EpisodeDataset, Transform, annotate, collate, fill_boxes
 from fss.data.index import build_index, build_pool
 from fss.data.readers.reader import Reader
 from fss.data.readers.shapes import Shapes
@@ -369,6 +370,25 @@ def test_boxes_are_of_connected_parts() -> None:
     np.testing.assert_array_equal(fill_boxes(mask), expected)
     np.testing.assert_array_equal(mask, before)
     assert not fill_boxes(np.zeros((3, 3), np.uint8)).any()
+
+
+def test_published_boxes_reach_a_pixel_further_to_the_right_and_down() -> None:
+    mask = np.zeros((8, 9), np.uint8)
+    mask[1:3, 2:4] = 1
+    mask[6, 8] = 1  # in the corner nothing is further to the right
+    mask[3, 4] = 255
+    expected = np.zeros((8, 9), np.uint8)
+    expected[1:4, 2:5] = expected[6:8, 8] = 1
+    expected[3, 4] = 255
+    np.testing.assert_array_equal(annotate(mask, "box_published"), expected)
+    np.testing.assert_array_equal(annotate(mask, "box"), fill_boxes(mask))
+    assert annotate(mask, "mask") is mask
+
+
+def test_published_boxes_are_what_episodes_show() -> None:
+    boxes = {kind: dataset(2, support_annotation=kind)[3].support_mask for kind in ("box", "box_published")}
+    assert ((boxes["box_published"] == 1) >= (boxes["box"] == 1)).all()
+    assert (boxes["box_published"] == 1).sum() > (boxes["box"] == 1).sum()
 
 
 def test_training_batch(shot: int) -> None:

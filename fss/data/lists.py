@@ -114,15 +114,15 @@ def _numbers(reader: Reader, file: Path) -> list[int]:
             candidates = [number for number in candidates if ends[number] == max(ends.values())]
         if not candidates:
             raise ValueError(
-                f"{where}: {wanted} is none of the {len(paths)} pictures, whose first is {paths[0]}; take it from "
+                f"{where}: {line!r} is none of the {len(paths)} pictures, whose first is {paths[0]}; take it from "
                 "the list, or get the picture"
             )
         if len(candidates) > 1:
             raise ValueError(
-                f"{where}: {wanted} may be {' or '.join(str(paths[n]) for n in candidates[:2])}; list folders too"
+                f"{where}: {line!r} may be {' or '.join(str(paths[n]) for n in candidates[:2])}; list folders too"
             )
         if (number := candidates[0]) in numbers:
-            raise ValueError(f"{where}: {wanted} is in line {numbers[number]} already; list each picture once")
+            raise ValueError(f"{where}: {line!r} is in line {numbers[number]} already; list each picture once")
         numbers[number] = count
     if not numbers:
         raise ValueError(f"dataset.eval_list={file} lists no picture: list one a line")

@@ -36,11 +36,9 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
         value = Spread(metrics[key], metrics[f"{key}_std"], metrics[f"{key}_interval"])
         table.add_row(label, *_cells(value, len(seeds) > 1), "", style="bold" if key == "miou" else None)
     notes = [] if metrics["selection"] == "none" else ["This checkpoint was selected on the test classes."]
-    counted = [
-        name for name in metrics["classes"] if not all(s["classes"].get(name, _SOME)["episodes"] for s in seeds)
-    ]
-    if counted:
-        notes.append(f"Without an episode, and counted as 0: {', '.join(counted)}.")
+    empty = {name for seed in seeds for name, scores in seed["classes"].items() if not scores["episodes"]}
+    if counted := [name for name in metrics["classes"] if name in empty]:
+        notes.append(f"Counted as 0 where no episode asks for it: {', '.join(counted)}.")
     return Group(f"{where}, {_what(metrics)}", how, table, *notes)
 
 
