@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from dataclasses import dataclass
@@ -84,6 +85,28 @@ def test_class_that_some_seeds_miss_has_the_mean_of_the_others() -> None:
     summary = summarize(rows)
     assert summary["classes"]["c2"] == {"id": 2, "iou": 0.5, "iou_std": None}
     assert list(summary["seeds"][0]["classes"]) == ["c1"]
+
+
+def test_classes_that_always_count() -> None:
+    rows = [EpisodeResult(s, 0, c, f"c{c}", "q", ("s",), 1, 2, 1, 2) for s, c in ((1, 1), (2, 1), (2, 2))]
+    plain, summary = summarize(rows), summarize(rows, {0: "c0", 2: "c2"})
+    assert [seed["miou"] for seed in summary["seeds"]] == pytest.approx([0.5 / 3, 1 / 3])
+    assert summary["miou"] == pytest.approx(0.25)
+    assert list(summary["classes"]) == ["c0", "c1", "c2"]
+    assert summary["classes"]["c2"]["iou"] == 0.25
+    assert summary["seeds"][0]["classes"]["c2"]["episodes"] == 0
+    assert summary["fb_iou"] == plain["fb_iou"]
+
+
+def test_digest_of_episodes() -> None:
+    rows = [
+        EpisodeResult(321, i, c, "c", f"a/2007_{i}.jpg", (f"b/s{i}.png", "t.png"), 1, 2, 1, 2)
+        for i, c in enumerate((7, 3, 3))
+    ]
+    [seed] = summarize(rows)["seeds"]
+    lines = "7 2007_0 s0 t\n3 2007_1 s1 t\n3 2007_2 s2 t"
+    assert seed["episodes_sha256"] == hashlib.sha256(lines.encode()).hexdigest()[:16]
+    assert summarize(rows[:2])["seeds"][0]["episodes_sha256"] != seed["episodes_sha256"]
 
 
 def test_files_are_read_as_they_were_written(made: Made, tmp_path: Path) -> None:

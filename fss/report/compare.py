@@ -120,6 +120,9 @@ def _pair(place: Path, a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str
     differ = [
         f"{key} {metrics[0][key]} and {metrics[1][key]}" for key in _SAME if metrics[0][key] != metrics[1][key]
     ]
+    absent = [(m.get("drawing") or {}).get("absent", "leave_out") for m in metrics]
+    if absent[0] != absent[1]:
+        differ.append(f"classes without episodes: {absent[0]} and {absent[1]}")
     if not differ and len(episodes[0]) != len(episodes[1]):
         differ = [f"{len(episodes[0])} and {len(episodes[1])} episodes"]
     if not differ:
@@ -149,7 +152,8 @@ def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) ->
     for column, stratum in enumerate(strata):
         weights[0, column] = stratum.weight
         weights[1 + labels.index(stratum.label), column] = 1
-    weights /= weights.sum(1, keepdims=True)
+    weights[0] /= len({pair.metrics[0]["fold"] for pair in pairs})
+    weights[1:] /= weights[1:].sum(1, keepdims=True)
 
     def both(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
         """IoU (2, 1 + classes, ...) of A and B from the episodes drawn (..., n) of each stratum."""
@@ -193,7 +197,7 @@ class _Stratum(NamedTuple):
 
     Attributes:
         label: The class.
-        weight: Its share of mIoU, not normalised.
+        weight: Its share of its fold's mIoU.
         counts: (2, 2, P, n) int64: intersection and union, of A and B, of P training seeds, of n episodes.
     """
 
@@ -223,9 +227,10 @@ def _strata(pairs: Sequence[Pair]) -> list[_Stratum]:
         places: dict[tuple[int, str, int], list[int]] = defaultdict(list)
         for i, episode in enumerate(shown):
             places[episode.class_id, episode.class_name, episode.eval_seed].append(i)
-        seeds = [eval_seed for _, _, eval_seed in places]
+        # classes of the mean, of which some may have no episode and count as 0
+        counted = {of["eval_seed"]: len(of["classes"]) for of in members[0].metrics[0]["seeds"]}
         for (_, name, eval_seed), indices in sorted(places.items()):
-            weight = 1 / (seeds.count(eval_seed) * len(set(seeds)))  # each fold has 1 in all
+            weight = 1 / (counted[eval_seed] * len(counted))  # each fold has 1 in all, but for classes without any
             strata.append(_Stratum(name, weight, counts[..., indices]))
     return strata
 
