@@ -1,13 +1,21 @@
-# make setup   virtual environment with all that is needed (once; 5 GB, some minutes)
-# make demo    few-shot segmentation of objects never trained on, on the embedded data, in five minutes
-# make test    all tests, two at a time (JOBS=8: eight; each needs up to 4 GB)
-# make lint    ruff and mypy
+# make help      this list
+# make setup     virtual environment with all that is needed (once; 5 GB, some minutes)
+# make demo      few-shot segmentation of objects never trained on, on the embedded data, in five minutes
+# make test      what every change has to pass, two tests at a time (JOBS=8: eight; each needs up to 4 GB)
+# make test-all  every test, also those for the night
+# make checks    long runs: killed and resumed, on several processes, interrupted
+# make lint      ruff and mypy
+# make wheel     the package, into dist/
+# make audit     known vulnerabilities of the installed packages
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo test lint
+.PHONY: help setup demo test test-all checks lint wheel audit
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
 setup: $(INSTALLED)
 
 $(INSTALLED): requirements.txt
@@ -23,7 +31,24 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
+test-all: setup
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m ""
+
+checks: setup
+	$(BIN)/python -m checks.structure
+	$(BIN)/python -m checks.resume
+	$(BIN)/python -m checks.interrupted
+	$(BIN)/python -m checks.processes
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: setup
+	$(BIN)/python -m hatchling build --target wheel
+
+audit: setup  # in an environment of its own, so that nothing is added to what it looks at
+	$(BIN)/python -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/pip-audit --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")

@@ -1,1 +1,1 @@
-"""Timings, and checks that take too long for the tests."""
+"""Benchmarks of time and memory, which produced the figures in docs/."""

@@ -1,11 +1,11 @@
-"""Episodes a second of the plain loop and of ours, on the same weights and episodes.
+"""Measures evaluation speed (episodes per second) of a plain loop and of this program, on the same episodes.
 
     python -m bench.evaluation                     # PFENet on ResNet-50, 1 and 5 shots: for a GPU
     python -m bench.evaluation --episodes 100 --images 40 --plain 5    # for a CPU, with the same reuse
 
-The plain loop is that of the published programs: factored SVF, and the backbone on every picture of every episode.
-Its time is the same for every episode, so a part of them will do. Both read with the same number of processes. The
-fold is synthetic: pictures of 500 x 375 with one object of one of five classes; the weights are random.
+The plain loop is that of the published programs: factored SVF, and the backbone runs on every picture of every
+episode. It takes the same time for every episode, so it suffices to time some of them. Both use the same number of
+loader processes. The fold is synthetic: pictures of 500 x 375 with one object of five classes; weights are random.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,13 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import fss.svf.layers
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
 from fss.data.transforms import EvaluationTransform
-from fss.evaluation.engine import Reuse, evaluate
+from fss.evaluation.engine import Reuse, answer_episodes
 from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import episode_integers
 from fss.models.backbones import ResNetBackbone
@@ -41,7 +41,7 @@ SEED = 321
 
 
 class Blobs:
-    """Pictures of noise with one ellipse each."""
+    """A reader of noise pictures with one ellipse each."""
 
     classes = ("one", "two", "three", "four", "five")
 
@@ -68,7 +68,7 @@ class Blobs:
 
 
 def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U diag(S) V of a weight, exact and at once; the true one costs as much to use, but minutes to find."""
+    """A trivial exact U diag(S) V of a weight; the true SVD costs the same to use but takes minutes to compute."""
     matrix = weight.detach().flatten(1)
     rank = min(matrix.shape)
     U, V = (torch.eye(rank), matrix) if len(matrix) == rank else (matrix, torch.eye(rank))
@@ -79,7 +79,7 @@ def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def plain(
     segmenter: FewShotSegmenter, episodes: EpisodeDataset, count: int, workers: int
 ) -> tuple[float, list[EpisodeResult]]:
-    """Episodes a second, and results, of the plain loop."""
+    """Runs the plain loop; returns episodes per second and the results."""
     device, normalize = segmenter.backbone.mean.device, segmenter.backbone.normalize
     results: list[EpisodeResult] = []
     began = time.perf_counter()
@@ -99,32 +99,31 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--size", type=int, default=473)
-    parser.add_argument("--depth", type=int, default=50, help="of the ResNet; default: %(default)s")
+    parser.add_argument("--depth", type=int, default=50, help="depth of the ResNet; default: %(default)s")
     parser.add_argument("--limit-gb", type=float, default=4.0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    title = f"Episodes a second, ResNet-{given.depth}, {given.size} pixels, {given.images} pictures, {device}"
+    title = f"Episodes per second, ResNet-{given.depth}, {given.size} pixels, {given.images} pictures, {device}"
     table = Table("shots", "plain", "ours", "times", "mIoU plain", "mIoU ours", title=title)
     reader = Blobs(given.images)
     index = build_index(reader)
-    fss.svf.layers._svd = factors
     torch.manual_seed(0)
     backbone = ResNetBackbone(depth=given.depth, stem="torchvision")
     segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels))
-    segmenter.tune(svf)
+    segmenter.tune(partial(svf, svd=factors))
     segmenter = segmenter.eval().to(device)
     for shots in given.shots:
         pool = build_pool(index, range(1, 6), shots, min_pixels=2048)
         transform = EvaluationTransform(given.size)
         episodes = EpisodeDataset(reader, pool, shots, SEED, transform, with_label=True)
-        for count in (1, min(given.plain, given.episodes)):  # the first warms up
+        for count in (1, min(given.plain, given.episodes)):  # the first is for warming up
             speed, results = plain(segmenter, episodes, count, given.workers)
         trainer = lightning.Trainer(devices=1, logger=False, enable_model_summary=False)
         reuse = Reuse(given.limit_gb, given.batch)
         with tempfile.TemporaryDirectory() as folder:
-            done = evaluate(
+            done = answer_episodes(
                 trainer, segmenter, episodes, [SEED], given.episodes, Path(folder), reuse, given.workers
             )
         segmenter = segmenter.to(device)

@@ -1,15 +1,15 @@
-"""What loading costs: a training image, ours beside the published recipe, and the index of a large data set.
+"""Measures the cost of loading: training images, compared with the published recipe, and the index of a data set.
 
     python -m bench.loading [--images 100] [--runs 5] [--pictures 82000]
 
-Training images: milliseconds of one core (processor time, one thread) from files to a batch of 4 episodes, on the
-same JPEGs of 500 x 375 pixels and masks, in paired runs; medians. The published recipe is written plainly: OpenCV
-on float32, in the published order (read, find and select the class, scale, rotate, blur, flip, pad, crop, to
-tensor, normalise, batch).
+Training images: milliseconds on one core (processor time, one thread) from files to a batch of 4 episodes, on the
+same JPEGs of 500 x 375 pixels and masks, in paired runs; medians. The published recipe is a plain implementation:
+OpenCV on float32, in the published order (read, find and select the class, scale, rotate, blur, flip, pad, crop,
+convert to tensor, normalise, batch).
 
-Decoders: milliseconds of each library on the same JPEGs, and how far its pixels are from OpenCV's.
+Decoders: milliseconds of each library on the same JPEGs, and the difference of its pixels from OpenCV's.
 
-Index: masks of the same kind scanned from nothing by all cores, and the start with a kept index of a COCO of many
+Index: a first scan of masks of the same kind on all cores, and a start with the cached index of a COCO with many
 pictures, whose annotation file has the official size.
 """
 
@@ -58,7 +58,7 @@ ANNOTATIONS = 318 << 20  # bytes of instances_train2014.json
 
 
 def make_pictures(root: Path, n: int) -> None:
-    """Photographs in other crops, each with an object of class 1 and an ignored border, as in VOC."""
+    """Writes random crops of photographs, each with an object of class 1 and an ignored border, as in VOC."""
     photographs = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
     chance = random.Random(0)
     for folder in ("images", "masks"):
@@ -80,11 +80,11 @@ def make_pictures(root: Path, n: int) -> None:
 def published(
     image_path: str, mask_path: str, is_query: bool, chance: random.Random
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One training image as the published programs make it."""
+    """Prepares one training image as the published programs do."""
     read = np.asarray(cv2.imread(image_path, cv2.IMREAD_COLOR))
     image: Any = cv2.cvtColor(read, cv2.COLOR_BGR2RGB).astype(np.float32)
     mask: Any = np.asarray(cv2.imread(mask_path, cv2.IMREAD_GRAYSCALE))
-    if is_query:  # which classes a support holds is known
+    if is_query:  # the classes of a support are known
         assert 1 in np.unique(mask)
     chosen, ignored = np.where(mask == 1), np.where(mask == IGNORE)
     mask[:] = 0
@@ -127,7 +127,7 @@ def published(
 
 
 def per_image(work: Callable[[], int]) -> float:
-    """Milliseconds of processor time for each of the images that the work says it made."""
+    """Milliseconds of processor time per image; `work` returns the number of images."""
     start = time.process_time()
     images = work()
     return 1000 * (time.process_time() - start) / images
@@ -144,7 +144,7 @@ def training_images(root: Path, runs: int, console: Console) -> None:
         def batches() -> int:
             for start in range(0, n, BATCH):
                 collate([episodes[i] for i in range(start, start + BATCH)])
-            return 2 * n  # a query and a support each
+            return 2 * n  # one query and one support each
 
         return batches
 
@@ -164,13 +164,13 @@ def training_images(root: Path, runs: int, console: Console) -> None:
         "ours, pictures kept in memory": ours(CachedReader(reader, PictureCache(n * WIDTH * HEIGHT * 4))),
     }
     for work in ways.values():
-        work()  # files into the system's cache, pictures into ours
+        work()  # fills the system's file cache and our picture cache
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(runs):
         for name, work in ways.items():
             times[name].append(per_image(work))
     table = Table(
-        "", title=f"A training image, ms of one core ({runs} paired runs of {2 * n})", title_justify="left"
+        "", title=f"One training image, ms on one core ({runs} paired runs of {2 * n})", title_justify="left"
     )
     for column in ("median", "least", "most", "published / it"):
         table.add_column(column, justify="right")
@@ -188,8 +188,8 @@ def decoders(root: Path, runs: int, console: Console) -> None:
         "torchvision": lambda path: decode_jpeg(read_file(str(path))).permute(1, 2, 0).numpy(),
         "Pillow": lambda path: np.asarray(Image.open(path).convert("RGB")),
     }
-    table = Table("", title="Decoding, ms of one core", title_justify="left")
-    for column in ("median", "greatest difference of a pixel"):
+    table = Table("", title="Decoding, ms on one core", title_justify="left")
+    for column in ("median", "largest pixel difference"):
         table.add_column(column, justify="right")
     for name, decode in ways.items():
 
@@ -211,12 +211,12 @@ def cold_scan(root: Path, runs: int, console: Console) -> None:
         build_index(reader)
         rates.append(len(reader) / (time.perf_counter() - start))
     console.print(
-        f"Index from nothing: {statistics.median(rates):.0f} pictures/s on {cores()} cores ({len(reader)})"
+        f"First index: {statistics.median(rates):.0f} pictures/s on {cores()} cores ({len(reader)} pictures)"
     )
 
 
 def warm_start(root: Path, pictures: int, runs: int, console: Console) -> None:
-    """Reader and index of a COCO whose index is kept, as at every start but the first."""
+    """Times reader and index of a COCO whose index is cached, as at every start except the first."""
     names = [f"COCO_train2014_{i:012d}.jpg" for i in range(pictures)]
     annotations = root / "annotations/instances_train2014.json"
     masks = folder_of(root, "train2014", "include")
@@ -242,7 +242,7 @@ def warm_start(root: Path, pictures: int, runs: int, console: Console) -> None:
         start_up()
         taken.append(time.perf_counter() - start)
     console.print(
-        f"Start with a kept index of {pictures} pictures: {statistics.median(taken[1:]):.2f} s "
+        f"Start with a cached index of {pictures} pictures: {statistics.median(taken[1:]):.2f} s "
         f"({min(taken[1:]):.2f} to {max(taken[1:]):.2f}; the first, unmeasured, fills the system's caches)"
     )
 
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100, help="a multiple of 4")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=82_000, help="of the kept index")
+    parser.add_argument("--pictures", type=int, default=82_000, help="pictures in the cached index")
     given = parser.parse_args(arguments)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
-"""Memory of a loader over many episodes of the embedded data, which should not grow.
+"""Measures the memory of a loader over many episodes of the embedded data; it should not grow.
 
     python -m bench.memory [--episodes 100000] [--workers 2]
 
 Prints the proportional memory (shared pages counted once) of this process and its workers, in MiB. The first pass
-over the pictures paints them into shared memory; after that nothing should be added.
+over the pictures paints them into shared memory; after that, memory should stay constant.
 """
 
 from __future__ import annotations

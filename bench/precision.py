@@ -1,10 +1,11 @@
-"""Loss curves in float32 beside those in bfloat16 with a compiled network, and what a step of each costs.
+"""Compares loss curves and step times in float32 with those in bfloat16 with a compiled network.
 
     python -m bench.precision [--steps 200] [--out DIR] [SETTING=VALUE ...]
     python -m bench.precision dataset=pascal5i dataset.root=DIR backbone=resnet50
 
-PFENet and BAM at 473 pixels (BAM on a base learner of one epoch), the same episodes for both precisions. For a
-GPU; on a CPU take a few steps, `dataset.size=64` and `compile=false`. Writes a figure and a table.
+PFENet and BAM at 473 pixels (BAM with a base learner trained for one epoch), on the same episodes in both
+precisions. Meant for a GPU; on a CPU use few steps, `dataset.size=64` and `compile=false`. Writes a figure and a
+table.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from bench.forks import start, wait
+from checks.forks import start, wait
 from fss.training.meta_learner import MetaLearner
 
 VARIANTS = {
@@ -33,7 +34,7 @@ COMMON = ["logger=none", "pictures=0", "dataset.val_episodes=1", "episodes=1"]
 
 
 def record(file: Path) -> None:
-    """Notes loss and time of each step of the training that follows, and the GPU memory it took."""
+    """Records the loss and time of each step of the following training, and the GPU memory it uses."""
     steps: list[tuple[float, float]] = []
     step = MetaLearner.training_step
 
@@ -51,12 +52,12 @@ def record(file: Path) -> None:
 
 
 def smooth(values: list[float], over: int) -> list[float]:
-    """Means of so many values up to each."""
+    """Running mean over the last `over` values."""
     return [fmean(values[max(0, i + 1 - over) : i + 1]) for i in range(len(values))]
 
 
 def figure(curves: dict[str, dict[str, list[float]]], over: int) -> str:
-    """SVG: a panel a method, a line a precision."""
+    """SVG with one panel per method and one line per precision."""
     width, height, gap = 420, 260, 50
     parts = []
     for column, (method, lines) in enumerate(curves.items()):
@@ -98,7 +99,7 @@ def main() -> int:
     curves: dict[str, dict[str, list[float]]] = {}
     over = max(1, given.steps // 10)
     rows = [
-        "| method | precision | loss, first steps | loss, last steps | apart by at most | ms a step | GPU (GiB) |",
+        "| method | precision | loss, first steps | loss, last steps | largest gap | ms per step | GPU (GiB) |",
         "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as place:
@@ -114,7 +115,7 @@ def main() -> int:
             curves[method] = {}
             for name, variant in VARIANTS.items():
                 file = folder / "steps.json"
-                # what is given on the command line goes over the variant's own
+                # settings on the command line override the variant's own
                 own = [
                     s for s in variant if not any(g.startswith(s.partition("=")[0] + "=") for g in given.settings)
                 ]
@@ -131,13 +132,13 @@ def main() -> int:
                 recorded = json.loads(file.read_text())
                 losses, times = map(list, zip(*recorded["steps"], strict=True))
                 curves[method][name] = losses
-                # half of the steps: compilation and warming up are over
+                # the second half of the steps, when compilation and warm-up are over
                 taken = median(
                     b - a for a, b in zip(times[len(times) // 2 :], times[len(times) // 2 + 1 :], strict=False)
                 )
                 memory = f"{recorded['memory']:.1f}" if recorded["memory"] else "-"
                 ends = f"{fmean(losses[:over]):.4f} | {fmean(losses[-over:]):.4f}"
-                # of the curves as drawn, relative to the first variant's
+                # relative difference between the drawn curves of this and the first variant
                 pairs = zip(
                     *(smooth(curve, over) for curve in (losses, next(iter(curves[method].values())))), strict=True
                 )

@@ -1,8 +1,8 @@
-"""Milliseconds of a training step of SVF convolutions, factored and composed, beside what the layer chooses.
+"""Times a training step of SVF convolutions in factored and composed form, and shows which the layer chooses.
 
     python -m bench.svf_forms [--repeats 7]
 
-Layers are those of a dilated ResNet-50 at 473 pixels, one picture; forward and backward, median of the repeats.
+Layers are those of a dilated ResNet-50 at 473 pixels, with one picture; forward and backward, median over repeats.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def milliseconds(layer: SVFConv2d, x: torch.Tensor, factored: bool, repeats: int
         if x.is_cuda:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - start)
-    return 1000 * statistics.median(taken[1:])  # the first warms up
+    return 1000 * statistics.median(taken[1:])  # the first is for warming up
 
 
 def main() -> None:

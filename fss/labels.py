@@ -1,16 +1,16 @@
-"""Numbers in label maps that are no class ids: what every part of the project agrees on.
+"""Conventions for label maps that the whole project follows.
 
-Class ids start at 1; 0 is background. Label maps are uint8, or uint16 for data sets of more classes.
+Class ids start at 1; 0 is background. Label maps are uint8, or uint16 for data sets with more classes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-IGNORE = 255  # label of pixels that count neither in losses nor in metrics, in uint8 maps
-MAX_CLASSES = 254  # of label maps of uint8
+IGNORE = 255  # label in uint8 maps for pixels that are left out of losses and metrics
+MAX_CLASSES = 254  # in a uint8 label map
 
 
 def ignored(labels: np.ndarray) -> np.ndarray:
-    """(h, w) bool: the pixels of a label map that are to be ignored, the greatest number of its type."""
+    """(h, w) bool: the ignored pixels of a label map, which hold the largest value of its dtype."""
     return labels == np.iinfo(labels.dtype).max

@@ -1,4 +1,4 @@
-"""Intersection over union as this field reports it.
+"""Intersection over union (IoU) as reported in few-shot segmentation.
 
 Shapes: S side of the prediction, h w height and width of the picture, N classes.
 """
@@ -17,26 +17,26 @@ IGNORE = 255
 
 
 def at_original_size(logits: Tensor, height: int, width: int) -> Tensor:
-    """Logits (C, h, w) from logits (C, S, S) of a picture placed top-left in the S x S square.
+    """Resizes logits (C, S, S) to the image's original size (C, h, w).
 
-    As published: the logits are resized to a square of the picture's longer side, of which the picture is
-    the top-left part.
+    The image lies in the top-left corner of the S x S square. As published, the logits are resized to a square
+    whose side is the image's longer side, and the image's part is cut out.
     """
     side = max(height, width)
     return resize(logits[None].float(), (side, side))[0, :, :height, :width]
 
 
 def predict_at_original_size(logits: Tensor, height: int, width: int) -> Tensor:
-    """Label map (h, w) from logits (C, S, S); see `at_original_size`."""
+    """Predicts a label map (h, w) from logits (C, S, S); see `at_original_size`."""
     return at_original_size(logits, height, width).argmax(0)
 
 
 def intersection_and_union(prediction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in common and in either, each (2,) int64 for background and foreground.
+    """Counts intersection and union in pixels, each (2,) int64 for background and foreground.
 
     Args:
         prediction: (h, w), 0 or 1.
-        label: (h, w): 0, 1; pixels of 255 do not count.
+        label: (h, w), 0 or 1; pixels labelled 255 are ignored.
     """
     counts = torch.bincount((2 * label.long() + prediction.long())[label != IGNORE], minlength=4)
     table = counts[:4].reshape(2, 2)  # truth x prediction
@@ -45,11 +45,11 @@ def intersection_and_union(prediction: Tensor, label: Tensor) -> tuple[Tensor, T
 
 
 def episode_integers(logits: Tensor, label: Tensor) -> tuple[int, int, int, int]:
-    """Intersection and union of the foreground, then of the background, of one episode.
+    """Counts one episode's intersection and union of the foreground, then of the background, in pixels.
 
     Args:
-        logits: (2, S, S).
-        label: (h, w) at original size.
+        logits: (2, S, S), background and foreground.
+        label: (h, w) at original size; 0, 1, or 255 for ignored pixels.
     """
     prediction = predict_at_original_size(logits, *label.shape)
     intersection, union = intersection_and_union(prediction, label.to(prediction.device))
@@ -58,13 +58,13 @@ def episode_integers(logits: Tensor, label: Tensor) -> tuple[int, int, int, int]
 
 
 class ClassIoU(Metric):
-    """Class-wise IoU, its mean over classes (mIoU) and foreground-background IoU (FB-IoU).
+    """IoU of each class, its mean over classes (mIoU), and foreground-background IoU (FB-IoU).
 
-    Sums are kept as int64, so they are exact and independent of order and of the number of processes. A class
-    without any episode counts as 0, as in the published programs: pass the classes that have episodes.
+    Sums are int64, so they are exact and independent of the order of episodes and the number of processes. A
+    class without episodes counts as 0, as in the published programs: pass only classes that have episodes.
 
     Args:
-        classes: Class ids, in the order of the results.
+        classes: Class ids, in the order in which results are returned.
     """
 
     full_state_update = False
@@ -83,18 +83,27 @@ class ClassIoU(Metric):
         self.add_state("episodes", zeros[:, 0].clone(), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, label: Tensor, class_id: int) -> None:
-        """Adds one episode: logits (2, S, S), label (h, w) at original size, the episode's class."""
+        """Adds one episode.
+
+        Args:
+            logits: (2, S, S), background and foreground.
+            label: (h, w) at original size; 0, 1, or 255 for ignored pixels.
+            class_id: The episode's class.
+
+        Raises:
+            ValueError: If the class is not one of `classes`.
+        """
         prediction = predict_at_original_size(logits, *label.shape)
         intersection, union = intersection_and_union(prediction, label.to(prediction.device))
         if class_id not in self._row:
-            raise ValueError(f"an episode of class {class_id}, but this metric is of the classes {self.classes}")
+            raise ValueError(f"an episode of class {class_id}, but this metric counts only classes {self.classes}")
         row = self._row[class_id]
         self.intersection[row] += intersection
         self.union[row] += union
         self.episodes[row] += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """`class_iou` (N,), `miou` and `fb_iou`, as fractions, in float64."""
+        """Returns `class_iou` (N,), `miou` and `fb_iou` as fractions in float64."""
         class_iou = self.intersection[:, 1] / self.union[:, 1].double().clamp(min=1)
         background_foreground = self.intersection.sum(0) / self.union.sum(0).double().clamp(min=1)
         return {"class_iou": class_iou, "miou": class_iou.mean(), "fb_iou": background_foreground.mean()}

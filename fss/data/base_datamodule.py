@@ -1,4 +1,4 @@
-"""Training and validation pictures of the base learner for Lightning."""
+"""Lightning data module with the base learner's training and validation pictures."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
 
 
-class BaseDataModule(lightning.LightningDataModule):
+class BaseLearnerDataModule(lightning.LightningDataModule):
     """Pictures labelled with the base classes of a fold; novel classes are background.
 
     Args:
-        train_reader: Makes the reader of training pictures.
-        eval_reader: Makes the reader of validation pictures.
-        train_transform: Augmentation.
-        eval_transform: Preprocessing without chance.
-        fold: 0 to 3.
+        train_reader: Creates the reader of training pictures.
+        eval_reader: Creates the reader of validation pictures.
+        train_transform: Random augmentation.
+        eval_transform: Deterministic preprocessing.
+        fold: Fold number, 0 to 3.
         fold_scheme: See `fold_classes`.
-        seed: Of order and augmentation.
-        batch_size: Training pictures of a step, over all processes.
-        eval_batch_size: Validation pictures of a step on each process.
-        keep_unlabelled: Whether pictures without any base class stay in, as background, as published.
+        seed: Seed for the order of pictures and their augmentation.
+        batch_size: Training pictures per step, over all processes.
+        eval_batch_size: Validation pictures per step on each process.
+        keep_unlabelled: Keep pictures without base classes as pure background, as published.
         num_workers: Loader processes; 0 loads in the main process.
         cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.
 
     Attributes:
-        base_classes: Ids of the base classes, ascending; known after `setup`.
+        base_classes: Ids of the base classes in ascending order; available after `setup`.
     """
 
     base_classes: Sequence[int]
@@ -56,7 +56,7 @@ class BaseDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 2:
-            raise ValueError(f"batch_size={batch_size}: must be at least 2, norms are trained over the batch")
+            raise ValueError(f"batch_size={batch_size}: must be at least 2, because batch norms are trained")
         self.train_reader, self.eval_reader = train_reader, eval_reader
         self.train_transform, self.eval_transform = train_transform, eval_transform
         self.fold, self.fold_scheme, self.seed = fold, fold_scheme, seed
@@ -67,19 +67,19 @@ class BaseDataModule(lightning.LightningDataModule):
         self._eval: BaseImages | None = None
 
     def setup(self, stage: str) -> None:
-        """Reads what each picture holds; errors come before any training."""
+        """Scans all masks, so that errors occur before training starts."""
         if self._train is None:
             self._train = self._dataset(self.train_reader(), self.train_transform, "Reading training masks")
             self._eval = self._dataset(self.eval_reader(), self.eval_transform, "Reading validation masks")
             if len(self._train.images) < self.batch_size:
                 raise ValueError(
-                    f"{len(self._train.images)} training pictures do not fill a batch of {self.batch_size}: lower "
-                    "batch_size"
+                    f"{len(self._train.images)} training pictures do not fill a batch of {self.batch_size}: "
+                    "reduce batch_size"
                 )
 
     @property
     def class_names(self) -> Sequence[str]:
-        """All classes of the validation pictures; class id c is at c - 1."""
+        """Names of all classes of the validation pictures; class id c has index c - 1."""
         assert self._eval is not None, "call setup first"
         return self._eval.reader.classes
 

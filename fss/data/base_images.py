@@ -1,4 +1,4 @@
-"""Pictures with the labels of the base classes, for the base learner (BAM, stage 1).
+"""Pictures labelled with base classes, for the base learner (BAM, stage 1).
 
 Shapes: B batch, S image side.
 """
@@ -20,13 +20,13 @@ from fss.data.readers.reader import Reader
 
 
 class LabelledImages(NamedTuple):
-    """One picture; with a leading B in a batch.
+    """One picture; in a batch, tensors have a leading dimension B.
 
     Attributes:
         images: (3, S, S) RGB in 0..255; uint8 in training, float32 in validation.
-        labels: (S, S) uint8: base classes from 1 in their order, all else 0, 255 ignored.
-        id: (), the global id.
-        names: The picture's file.
+        labels: (S, S) uint8: base classes numbered from 1, everything else 0, ignored pixels 255.
+        id: (), the global id of the draw.
+        names: Path of the picture; a list of paths in a batch.
     """
 
     images: Tensor
@@ -36,13 +36,13 @@ class LabelledImages(NamedTuple):
 
 
 def base_images(index: Index, images: int, base_classes: Sequence[int], keep_unlabelled: bool) -> np.ndarray:
-    """Numbers of the pictures to learn from, ascending.
+    """Selects the pictures to train on; returns their numbers in ascending order.
 
     Args:
-        index: Of the reader.
-        images: How many the reader has.
+        index: The reader's index.
+        images: Number of pictures in the reader.
         base_classes: Base class ids.
-        keep_unlabelled: Whether pictures without any base class stay in, as background, as published.
+        keep_unlabelled: Keep pictures without base classes as pure background, as published.
     """
     if keep_unlabelled:
         return np.arange(images)
@@ -50,14 +50,14 @@ def base_images(index: Index, images: int, base_classes: Sequence[int], keep_unl
 
 
 class BaseImages(Dataset[LabelledImages]):
-    """Every picture once in each cycle of ids, in an order drawn anew each time; a pure function of (seed, id).
+    """Each cycle of ids visits every picture once, in a new random order; a pure function of (seed, id).
 
     Args:
-        reader: Where pictures come from.
+        reader: Reader of the pictures.
         images: Numbers of the pictures to use.
-        base_classes: Base class ids, ascending.
-        transform: Applied to each.
-        seed: Another seed gives another order and augmentation.
+        base_classes: Base class ids in ascending order.
+        transform: Transform applied to each picture.
+        seed: Seed for the order of pictures and their augmentation.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Classes of one data set that a model trained on another has never seen.
+"""Cross-domain evaluation: finds the classes of one data set that a model trained on another has never seen.
 
-As in Boudiaf et al., RePRI (CVPR 2021): a model of a fold of COCO-20i is evaluated on those classes of PASCAL that
-are not among the fold's base classes, 6, 4, 6 and 4 of the 20.
+As in Boudiaf et al., RePRI (CVPR 2021): a model trained on a fold of COCO-20i is evaluated on those PASCAL classes
+that are not among the fold's base classes: 6, 4, 6 and 4 of the 20.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ scissors, teddy bear, hair drier, toothbrush
 """
 COCO_CLASSES = tuple(name.strip() for name in _COCO.split(","))
 KNOWN = {"coco20i": COCO_CLASSES, "pascal5i": pascal.CLASSES}
-# Other names for the same things, as COCO has them.
+# PASCAL names -> COCO names for the same classes.
 SYNONYMS = {
     "aeroplane": "airplane",
     "motorbike": "motorcycle",
@@ -34,22 +34,22 @@ SYNONYMS = {
 
 
 def base_class_names(dataset: str, fold: int, scheme: FoldScheme) -> list[str]:
-    """Names of the base classes of a data set's fold, in their order.
+    """Returns the names of a fold's base classes, ordered by class id.
 
     Raises:
-        ValueError: The data set's classes are not known here.
+        ValueError: If the data set's class names are unknown.
     """
     if dataset not in KNOWN:
-        raise ValueError(f"trained_on={dataset}: must be a data set of known classes, {' or '.join(KNOWN)}")
+        raise ValueError(f"trained_on={dataset}: must be a data set with known class names, {' or '.join(KNOWN)}")
     names = KNOWN[dataset]
     return [names[class_id - 1] for class_id in fold_classes(len(names), fold, scheme).base]
 
 
 def unseen_classes(names: Sequence[str], seen: Sequence[str]) -> list[int]:
-    """Ids of the classes, 1-based, that are not among those seen under any name.
+    """Returns the 1-based ids of the classes that are not among those seen, allowing for synonyms.
 
     Raises:
-        ValueError: All of them are.
+        ValueError: If all of them have been seen.
     """
     known = {_common(name) for name in seen}
     unseen = [class_id for class_id, name in enumerate(names, start=1) if _common(name) not in known]

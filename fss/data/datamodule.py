@@ -1,10 +1,10 @@
-"""Training, validation and test episodes for Lightning."""
+"""Lightning data module with training, validation and test episodes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import lightning
 from torch.utils.data import DataLoader
@@ -15,7 +15,7 @@ from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transf
 from fss.data.folds import FoldScheme, fold_classes
 from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
 from fss.data.index import QueryClasses, build_index, build_pool
-from fss.data.lists import ListFacts, facts, in_order
+from fss.data.lists import facts, in_order
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
@@ -26,46 +26,47 @@ Absent = Literal["zero", "leave_out"]
 
 
 class FewShotDataModule(lightning.LightningDataModule):
-    """Episodes of base classes to train on, of novel classes to evaluate on.
+    """Episodes of base classes for training and of novel classes for evaluation.
 
     Args:
-        train_reader: Makes the reader of training pictures; called when training starts.
-        eval_reader: Makes the reader of evaluation pictures.
-        train_transform: Augmentation.
-        eval_transform: Preprocessing without chance.
-        fold: 0 to 3.
+        train_reader: Creates the reader of training pictures; called when training starts.
+        eval_reader: Creates the reader of evaluation pictures.
+        train_transform: Random augmentation.
+        eval_transform: Deterministic preprocessing.
+        fold: Fold number, 0 to 3.
         fold_scheme: See `fold_classes`.
-        shot: Supports of an episode (K).
-        seed: Of the training episodes.
-        batch_size: Training episodes of a step, over all processes.
-        eval_batch_size: Evaluation episodes of a step on each process.
-        train_episodes: Training episodes of an epoch; None takes every training picture once as the query.
-        val_episodes: Evaluation episodes while training.
-        test_episodes: Evaluation episodes after training, of the generalised setting.
-        eval_seed: Of the evaluation episodes (321 as published).
-        min_pixels: A class counts as present in a picture from this many pixels on (2048 as published).
-        query_classes: What a query may be asked for; see `build_pool`.
-        exclude_novel: Whether training pictures with any novel pixel are dropped; otherwise these pixels are
+        shot: Supports per episode (K).
+        seed: Seed of the training episodes.
+        batch_size: Training episodes per step, over all processes.
+        eval_batch_size: Evaluation episodes per step on each process.
+        train_episodes: Training episodes per epoch; None uses every training picture once as query.
+        val_episodes: Evaluation episodes at each validation during training.
+        test_episodes: Evaluation episodes after training, in the generalised setting.
+        eval_seed: Seed of the evaluation episodes (321 as published).
+        min_pixels: Minimum number of pixels for a class to count as present in a picture (2048 as published).
+        query_classes: Classes that a query can be paired with; see `build_pool`.
+        exclude_novel: Drop training pictures that contain any pixel of a novel class; if False, these pixels are
             background in training.
-        draw: How evaluation episodes are drawn: "published" replays those of the published programs (`Replayed`),
-            "drawn" shuffles the queries (`Shuffled`), "class_first" draws the class before the query
+        draw: How evaluation episodes are drawn: "published" replays the episodes of the published programs
+            (`Replayed`), "drawn" shuffles the queries (`Shuffled`), "class_first" draws the class before the query
             (`ClassFirst`). Training episodes are always shuffled.
-        draw_workers: Of the replay; see `draws_of`.
-        absent: Whether an evaluation class without any episode counts as 0 ("zero") or in no mean ("leave_out").
-        eval_list: File that lists the evaluation pictures in the order to take them; None takes the reader's.
+        draw_workers: Number of loader processes to replay; see `draws_of`.
+        absent: Whether an evaluation class without episodes counts as 0 ("zero") or is left out of the means
+            ("leave_out").
+        eval_list: File that lists the evaluation pictures in order; None uses the reader's order.
         eval_classes: "novel", or "base" to choose settings without looking at novel classes.
-        seen_classes: For a model of another data set, the names of its base classes: evaluated are all classes but
-            these, whatever the fold.
-        with_base_masks: Whether training episodes bring the labels of base classes along, for a base learner.
-        support_annotation: "mask", or boxes in place of the supports' masks; see `annotate`.
-        setting: "standard", or "generalized": evaluation on all pictures, whose labels hold base classes too. As
-            published, a replay takes supports of any size there.
+        seen_classes: For a model trained on another data set, the names of its base classes. Evaluation then uses
+            all classes except these, whatever the fold.
+        with_base_masks: Add the labels of base classes to training episodes, for a base learner.
+        support_annotation: "mask", or boxes instead of support masks; see `annotate`.
+        setting: "standard", or "generalized" to evaluate on all pictures with labels that include base classes.
+            With published draws, supports may then show the class at any size, as published.
         num_workers: Loader processes; 0 loads in the main process.
         cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.
 
     Attributes:
-        left_out: Names of the evaluation classes without enough pictures; known after `setup`.
-        evaluated: Ids and names of all evaluation classes, ascending; known after `setup`.
+        left_out: Names of the evaluation classes with too few pictures; available after `setup`.
+        evaluated: Ids and names of all evaluation classes, ascending; available after `setup`.
     """
 
     def __init__(
@@ -139,12 +140,12 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
         self.setting = setting
         self._keep = keeper(cache_gb)
-        self._told: set[int] = set()  # numbers of episodes that too few classes come in
+        self._told: set[int] = set()  # episode counts for which missing classes were reported
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
 
     def setup(self, stage: str) -> None:
-        """Reads what each picture holds and finds the possible episodes; errors come before any training."""
+        """Scans all masks and finds the possible episodes, so that errors occur before training starts."""
         if self._eval is None:
             self._eval = self._eval_dataset()
         if stage == "fit" and self._train is None:
@@ -222,48 +223,48 @@ class FewShotDataModule(lightning.LightningDataModule):
 
     @property
     def base_classes(self) -> list[int]:
-        """Ids of the fold's base classes, ascending."""
+        """Ids of the fold's base classes in ascending order."""
         return self.evaluation.base_classes
 
     @property
     def class_names(self) -> Sequence[str]:
-        """All classes of the evaluation pictures; class id c is at c - 1."""
+        """Names of all classes of the evaluation pictures; class id c has index c - 1."""
         return self.evaluation.reader.classes
 
     @property
     def always_counted(self) -> dict[int, str]:
-        """Ids and names of the classes that count even without an episode, ascending."""
+        """Ids and names of the classes that count even without episodes, ascending."""
         return self.evaluated if self.absent == "zero" else {}
 
     def evaluated_classes(self, episodes: int) -> dict[int, str]:
-        """Ids and names of the classes that means over the first so many evaluation episodes hold, ascending."""
+        """Ids and names of the classes in the means over the first `episodes` evaluation episodes, ascending."""
         drawn = {self.evaluation.draw(i).class_id for i in range(episodes)}
         missed = sorted(set(self.evaluation.pool.images_of) - drawn)
         names = self.class_names
-        if missed and episodes not in self._told:  # once, not at every validation
+        if missed and episodes not in self._told:  # warn once, not at every validation
             self._told.add(episodes)
             logger.warning(
-                "no episode among %d for: %s; %s",
+                "none of %d episodes is of the classes: %s; %s",
                 episodes,
                 ", ".join(names[c - 1] for c in missed),
-                "counted as 0 (protocol.absent=leave_out leaves them out)"
+                "they count as 0 (protocol.absent=leave_out leaves them out)"
                 if self.absent == "zero"
-                else "more episodes would evaluate them",
+                else "use more episodes to evaluate them",
             )
         return dict(sorted(({c: names[c - 1] for c in drawn} | self.always_counted).items()))
 
-    def list_facts(self) -> dict[str, ListFacts]:
-        """Which pictures in which order evaluation takes: of `all` that are there, and the `queries`."""
+    def list_facts(self) -> dict[str, Any]:
+        """Number of pictures and digest of the ordered lists in evaluation: `all` pictures, and the `queries`."""
         episodes = self.evaluation
-        reader = episodes.reader
-        return {"all": facts(reader, range(len(reader))), "queries": facts(reader, episodes.pool.queries.tolist())}
+        lists = {"all": range(len(episodes.reader)), "queries": episodes.pool.queries.tolist()}
+        return {"lists": {name: facts(episodes.reader, numbers)._asdict() for name, numbers in lists.items()}}
 
     def train_dataloader(self) -> DataLoader[Episode]:
         episodes = self.train_episodes or len(self.training.pool.queries)
         if episodes < self.batch_size:
             raise ValueError(
-                f"an epoch of {episodes} training episodes does not fill a batch of {self.batch_size}: lower "
-                "batch_size or raise dataset.train_episodes"
+                f"an epoch of {episodes} training episodes does not fill a batch of {self.batch_size}: reduce "
+                "batch_size or increase dataset.train_episodes"
             )
         sampler, batch_size = training_batches(self.trainer, episodes, self.batch_size)
         return training_loader(self.training, sampler, batch_size, self.num_workers, collate)

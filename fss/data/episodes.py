@@ -1,4 +1,4 @@
-"""From a global episode id to one episode, as a pure function of (seed, id).
+"""Episodes as a pure function of the seed and a global episode id.
 
 Shapes: B batch, K shots, S image side, h w original height and width.
 """
@@ -23,7 +23,7 @@ SupportAnnotation = Literal["mask", "box", "box_published"]
 
 
 class Transform(Protocol):
-    """image (h, w, 3) uint8 and masks (h, w) -> (S, S, 3) and (S, S) each, the same for the same seed."""
+    """Maps an image (h, w, 3) uint8 and masks (h, w) to (S, S, 3) and (S, S); deterministic for a given seed."""
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
@@ -31,23 +31,23 @@ class Transform(Protocol):
 
 
 class Episode(NamedTuple):
-    """One episode; with a leading B in a batch, where `label` and `names` are lists.
+    """One episode; in a batch, tensors have a leading dimension B, and `label` and `names` are lists.
 
-    Pictures lie in memory as they were decoded, channels last: turning them would take time, and networks want
-    them so.
+    Images keep the memory format in which they were decoded (channels last), which networks prefer and which
+    saves a conversion.
 
     Attributes:
         query: (3, S, S) RGB in 0..255; uint8 in training, float32 in evaluation.
         query_mask: (S, S) uint8: 1 object, 0 background, 255 ignored.
-        support: (K, 3, S, S), like query.
-        support_mask: (K, S, S), like query_mask.
-        base_mask: (S, S) uint8, the query's base classes: 1 is the first, 0 none, 255 ignored; empty unless
-            asked for.
-        class_id: ().
-        own_class: (), where class_id stands among the base classes, from 0; -1 for a novel class.
+        support: (K, 3, S, S), like `query`.
+        support_mask: (K, S, S), like `query_mask`.
+        base_mask: (S, S) uint8, the query's base classes numbered from 1; 0 for no base class, 255 ignored; empty
+            unless requested.
+        class_id: (), the class to segment.
+        own_class: (), position of `class_id` among the base classes, from 0; -1 for a novel class.
         id: (), the global episode id.
-        label: (h, w) uint8, the query's mask at original size; empty unless asked for.
-        names: The query's file, then the supports'.
+        label: (h, w) uint8, the query's mask at original size; empty unless requested.
+        names: Path of the query, followed by the paths of the supports.
     """
 
     query: Tensor
@@ -63,7 +63,7 @@ class Episode(NamedTuple):
 
 
 def collate(episodes: Sequence[Episode]) -> Episode:
-    """A batch: tensors stacked; labels, which differ in size, and names as lists."""
+    """Builds a batch: stacks tensors; labels, which differ in size, and names become lists."""
     columns: dict[str, Any] = dict(zip(Episode._fields, zip(*episodes, strict=True), strict=True))
     stack: dict[str, Callable[..., Any]] = {
         "query": stack_pictures,
@@ -76,23 +76,23 @@ def collate(episodes: Sequence[Episode]) -> Episode:
 
 
 def stack_pictures(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures (..., 3, S, S) with a new first dimension, channels last in memory as they come."""
+    """Stacks images (..., 3, S, S) along a new first dimension and keeps them channels-last in memory."""
     return torch.stack([picture.movedim(-3, -1) for picture in pictures]).movedim(-1, -3)
 
 
 class EpisodeDataset(Dataset[Episode]):
-    """Episodes of some classes, for any id >= 0.
+    """Episodes of the pool's classes, for any id >= 0.
 
     Args:
-        reader: Where pictures come from.
-        pool: The pictures of the episodes.
-        shot: K.
-        seed: Another seed gives other episodes.
-        transform: Applied to the query and each support independently.
-        with_label: Whether to bring the query's mask at original size along.
-        base_classes: Base class ids, ascending; for `own_class` and `base_mask`.
-        with_base_mask: Whether to bring `base_mask` along.
-        support_annotation: "mask", or boxes in place of a support's mask; see `annotate`.
+        reader: Reader of the pictures.
+        pool: The pictures from which episodes are drawn.
+        shot: Supports per episode (K).
+        seed: Seed of the episodes.
+        transform: Transform applied independently to the query and each support.
+        with_label: Include the query's mask at original size.
+        base_classes: Base class ids in ascending order, for `own_class` and `base_mask`.
+        with_base_mask: Include `base_mask`.
+        support_annotation: "mask", or boxes instead of support masks; see `annotate`.
         draws: How class, query and supports are drawn.
     """
 
@@ -116,7 +116,7 @@ class EpisodeDataset(Dataset[Episode]):
         self._draws = draws(pool, shot)
 
     def draw(self, episode_id: int) -> Draw:
-        """What the episode is made of, without reading any picture."""
+        """Draws the episode's class, query and supports without reading any picture."""
         return self._draws.draw(self.seed, episode_id, self._stream(episode_id))
 
     def __getitem__(self, episode_id: int) -> Episode:
@@ -163,33 +163,33 @@ class EpisodeDataset(Dataset[Episode]):
 
 
 def select(labels: np.ndarray, class_id: int) -> np.ndarray:
-    """1 where the labels are the class, 255 where ignored, 0 elsewhere."""
+    """Mask of one class: 1 for its pixels, 255 for ignored pixels, 0 elsewhere."""
     mask = (labels == class_id).astype(np.uint8)
     mask[ignored(labels)] = IGNORE
     return mask
 
 
 def read(reader: Reader, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (h, w, 3) and its labels (h, w).
+    """Reads a picture (h, w, 3) and its labels (h, w).
 
     Raises:
-        ValueError: The two differ in size.
+        ValueError: If the two differ in size.
     """
     image, labels = reader.image(number), reader.mask(number)
     if labels.ndim != 2 or image.shape[:2] != labels.shape:
         raise ValueError(
-            f"{reader.name(number)}: the picture has the shape {image.shape}, its mask {labels.shape}; the mask "
-            "must have one number for each pixel of the picture"
+            f"{reader.name(number)}: the picture has shape {image.shape}, but its mask {labels.shape}; the mask "
+            "must have one value for each pixel of the picture"
         )
     return image, labels
 
 
 def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
-    """Class ids (h, w) as a base learner counts them: base classes from 1, all others 0, 255 stays."""
+    """Renumbers class ids (h, w) for a base learner: base classes from 1, all others 0; 255 is kept."""
     if len(base_classes) > MAX_CLASSES:
         raise ValueError(
-            f"{len(base_classes)} base classes: a base learner can have {MAX_CLASSES}; take a method without "
-            "one, as method=pfenet"
+            f"{len(base_classes)} base classes: a base learner can have at most {MAX_CLASSES}; use a method "
+            "without one, such as method=pfenet"
         )
     table = np.zeros(np.iinfo(labels.dtype).max + 1, np.uint8)
     table[list(base_classes)] = np.arange(1, len(base_classes) + 1)
@@ -198,28 +198,28 @@ def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
 
 
 def annotate(mask: np.ndarray, annotation: SupportAnnotation) -> np.ndarray:
-    """A support's mask (h, w) as it is shown to the model.
+    """Turns a support mask (h, w) into the annotation that the model receives.
 
     Args:
         mask: 1 object, 0 background, 255 ignored.
-        annotation: "mask": as it is. "box": each connected part fills its box. "box_published": boxes that reach
-            one pixel further to the right and down, as the program of BAM draws them.
+        annotation: "mask" keeps the mask, "box" fills the bounding box of each connected part, "box_published"
+            extends these boxes by one pixel to the right and bottom, as BAM's program does.
     """
     if annotation == "mask":
         return mask
-    return fill_boxes(mask, beyond=1 if annotation == "box_published" else 0)
+    return fill_boxes(mask, extend=1 if annotation == "box_published" else 0)
 
 
-def fill_boxes(mask: np.ndarray, beyond: int = 0) -> np.ndarray:
-    """A mask (h, w) of which each connected part (diagonals connect) of 1 fills its box; 255 stays 255.
+def fill_boxes(mask: np.ndarray, extend: int = 0) -> np.ndarray:
+    """Fills the bounding box of each 8-connected part of a mask (h, w) with 1; 255 is kept.
 
     Args:
         mask: 1 object, 0 background, 255 ignored.
-        beyond: Pixels that boxes reach further to the right and down.
+        extend: Number of pixels by which boxes are extended to the right and bottom.
     """
     filled = mask.copy()
     _, _, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8), connectivity=8)
     for left, top, width, height, _ in stats[1:]:
-        filled[top : top + height + beyond, left : left + width + beyond] = 1
+        filled[top : top + height + extend, left : left + width + extend] = 1
     filled[mask == IGNORE] = IGNORE
     return filled

@@ -1,4 +1,4 @@
-"""Which classes of a data set are novel in a fold, and which are base."""
+"""Splits the classes of a data set into the novel and base classes of each fold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FoldScheme = Literal["contiguous", "interleaved", "uneven"] | Sequence[Sequence[
 
 
 class FoldClasses(NamedTuple):
-    """Class ids, 1-based: novel ones for evaluation, base ones for training."""
+    """1-based class ids: novel classes for evaluation, base classes for training."""
 
     novel: tuple[int, ...]
     base: tuple[int, ...]
@@ -20,16 +20,17 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
     """Splits classes 1..n_classes by fold.
 
     Args:
-        n_classes: Number of classes; 4 must divide it, but for "uneven" and given folds.
-        fold: 0 to 3, or to the last of the given folds.
-        scheme: "contiguous": fold f takes the f-th quarter (PASCAL-5i; COCO as in PANet).
+        n_classes: Number of classes; must be divisible by 4, except for "uneven" and listed folds.
+        fold: Fold number from 0: to 3, or one less than the number of listed folds.
+        scheme: How novel classes are chosen.
+            "contiguous": fold f takes quarter f (PASCAL-5i; COCO as in PANet).
             "interleaved": fold f takes f + 1, f + 5, f + 9, ... (COCO-20i as in SVF, BAM, PFENet and HSNet).
             "uneven": the same for any number of classes, so that folds may differ by one class.
             A list: the novel class ids of each fold.
 
     Raises:
-        ValueError: Unknown fold or scheme, a number of classes that 4 does not divide, or a fold without novel or
-            without base classes.
+        ValueError: If the fold or scheme is unknown, if the number of classes is not divisible by 4, or if a fold
+            has no novel or no base classes.
     """
     given = not isinstance(scheme, str) and isinstance(scheme, Sequence)
     folds = len(scheme) if given else FOLDS
@@ -37,8 +38,8 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
         raise ValueError(f"fold={fold}: there are {folds} folds, 0 to {folds - 1}")
     if scheme in ("contiguous", "interleaved") and (n_classes < FOLDS or n_classes % FOLDS):
         raise ValueError(
-            f"{n_classes} classes cannot be split into {FOLDS} equal folds: take dataset.fold_scheme=uneven, or "
-            "give the novel class ids of each fold"
+            f"{n_classes} classes cannot be split into {FOLDS} equal folds: use dataset.fold_scheme=uneven, or "
+            "list the novel class ids of each fold"
         )
     ids = range(1, n_classes + 1)
     quarter = n_classes // FOLDS
@@ -51,11 +52,11 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
         novel = set(scheme[fold])  # type: ignore[arg-type]
     else:
         raise ValueError(
-            f"dataset.fold_scheme={scheme!r}: must be 'contiguous' or 'interleaved', 'uneven', or the novel "
-            "class ids of each fold"
+            f"dataset.fold_scheme={scheme!r}: must be 'contiguous', 'interleaved', 'uneven', or a list of the "
+            "novel class ids of each fold"
         )
     if unknown := sorted(novel - set(ids), key=str):
-        raise ValueError(f"dataset.fold_scheme: fold {fold} holds {unknown}, class ids are 1 to {n_classes}")
+        raise ValueError(f"dataset.fold_scheme: fold {fold} lists {unknown}, but class ids are 1 to {n_classes}")
     base = set(ids) - novel
     if not novel or not base:
         raise ValueError(f"fold {fold} of {n_classes} classes has no {'base' if novel else 'novel'} class")

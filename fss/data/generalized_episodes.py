@@ -1,4 +1,4 @@
-"""Episodes of the generalised setting: the query may show base classes, the novel class asked for, or not.
+"""Episodes of the generalised setting, whose queries may show base classes and need not show the novel class.
 
 Lang et al., BAM (CVPR 2022, stage 4 of the published program).
 """
@@ -14,15 +14,15 @@ from fss.data.index import Index, Pool, classes_by_image
 
 
 def generalized_pool(index: Index, pool: Pool, base_classes: Sequence[int], min_pixels: int) -> Pool:
-    """Every picture as a query; its novel class need not be in it.
+    """Makes every picture a query, which need not show the episode's novel class.
 
-    A picture with base classes is asked for any novel class, one without for a novel class that it shows.
+    A query with base classes is paired with any novel class, one without them with a novel class that it shows.
 
     Args:
-        index: Of the reader.
-        pool: Of the novel classes; says which pictures are supports.
+        index: The reader's index.
+        pool: Pool of the novel classes, which defines the supports.
         base_classes: Base class ids.
-        min_pixels: A picture shows a novel class from this many pixels on; base classes count of any size.
+        min_pixels: Minimum number of pixels for a picture to show a novel class; base classes count at any size.
     """
     images, novel = np.unique(index.image), tuple(sorted(pool.images_of))
     base = classes_by_image(index, images, base_classes, 1)

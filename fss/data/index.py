@@ -1,4 +1,4 @@
-"""Which classes each picture holds, and from that: which episodes are possible."""
+"""Finds which classes each picture shows, and hence which episodes are possible."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fss.data.readers.reader import FileReader, Reader
 logger = logging.getLogger(__name__)
 
 WORTHWHILE = (
-    256  # from this many pictures on, scanning takes longer than starting processes and looking for a cache
+    256  # with at least this many pictures, scanning takes longer than starting processes and checking the cache
 )
 
 
 class Index(NamedTuple):
-    """One row for each class in each picture, in the order of the pictures.
+    """One row for each class in each picture, ordered by picture.
 
     Attributes:
         image: (rows,) picture numbers.
         class_id: (rows,) class ids.
-        pixels: (rows,) pixels of the class at original size.
+        pixels: (rows,) number of pixels of the class at original size.
     """
 
     image: np.ndarray
@@ -35,11 +35,15 @@ class Index(NamedTuple):
 
 
 def build_index(reader: Reader, description: str = "Reading masks") -> Index:
-    """Scans every mask of a reader once; of many files by all cores, and keeps what it found beside them.
+    """Scans every mask of a reader once; many files are scanned on all cores and the index is cached beside them.
+
+    Args:
+        reader: The pictures and masks to scan.
+        description: Text shown beside the progress bar.
 
     Raises:
-        ValueError: Masks are missing, damaged, of another size than their picture, or hold unknown class ids; the
-            message names every one of them.
+        ValueError: If masks are missing, damaged, different in size from their picture, or contain unknown class
+            ids; the message names every one of them.
     """
     if not isinstance(reader, FileReader) or len(reader) < WORTHWHILE:
         return _scan_all(reader, description, workers=1)
@@ -62,12 +66,12 @@ def _scan_all(reader: Reader, description: str, workers: int) -> Index:
 
 
 def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
-    """(class, pixels) for each class of a picture, or what is wrong with it."""
+    """Returns (class, pixels) for each class of a picture, or a message that says what is wrong with it."""
     try:
         mask = reader.mask(i)
         if isinstance(reader, FileReader) and reader.size(i) != mask.shape:
             (h, w), (mask_h, mask_w) = reader.size(i), mask.shape
-            return f"{reader.name(i)}: has {w} x {h} pixels, its mask {mask_w} x {mask_h}: they must be equal"
+            return f"{reader.name(i)}: has {w} x {h} pixels, but its mask {mask_w} x {mask_h}: they must be equal"
     except (ValueError, OSError) as error:
         return str(error)
     ignore = np.iinfo(mask.dtype).max
@@ -76,7 +80,7 @@ def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
     present = np.flatnonzero(counts[1:]) + 1
     n = len(reader.classes)
     if len(present) and present[-1] > n:
-        return f"{reader.name(i)}: its mask holds class id {present[-1]}, but there are {n} classes: mend the mask"
+        return f"{reader.name(i)}: its mask has class id {present[-1]}, but there are {n} classes: fix the mask"
     return [(int(c), int(counts[c])) for c in present]
 
 
@@ -84,12 +88,12 @@ QueryClasses = Literal["any", "eligible"]
 
 
 class Pool(NamedTuple):
-    """The pictures that episodes are drawn from.
+    """The pictures from which episodes are drawn.
 
     Attributes:
-        queries: Picture numbers that can be a query, ascending.
-        classes_of: The classes that each query may be asked for, ascending.
-        images_of: The pictures that can be a support of each class, ascending.
+        queries: Numbers of the pictures that can be queries, ascending.
+        classes_of: Classes that each query can be paired with, ascending.
+        images_of: Numbers of the pictures that can be supports of each class, ascending.
         left_out: Classes with too few pictures for one episode.
     """
 
@@ -108,13 +112,13 @@ def build_pool(
     names: dict[int, str] | None = None,
     query_classes: QueryClasses = "eligible",
 ) -> Pool:
-    """Finds the pictures for episodes of some classes.
+    """Finds the pictures for episodes of the given classes.
 
     Args:
-        index: Of the reader.
-        classes: Class ids to make episodes of.
-        shot: Supports of an episode (K); a class needs K + 1 pictures.
-        min_pixels: A class counts as present in a picture from this many pixels on (2048 as published).
+        index: The reader's index.
+        classes: Class ids of the episodes.
+        shot: Supports per episode (K); a class needs K + 1 pictures.
+        min_pixels: Minimum number of pixels for a class to count as present in a picture (2048 as published).
         exclude: Pictures with any pixel of these classes are dropped (`exclude_novel`).
         names: Class names for messages.
         query_classes: What a query may be asked for: "any" of the classes that it shows, of any size, as
@@ -122,7 +126,7 @@ def build_pool(
             those of at least `min_pixels`.
 
     Raises:
-        ValueError: When no class has K + 1 pictures, or for another `query_classes`.
+        ValueError: If no class has K + 1 pictures, or `query_classes` is unknown.
     """
     if query_classes not in get_args(QueryClasses):
         raise ValueError(f"dataset.query_classes={query_classes!r}: must be 'any' or 'eligible'")
@@ -137,12 +141,12 @@ def build_pool(
     if len(left_out) == len(wanted):
         raise ValueError(
             f"no class has the {shot + 1} pictures with at least {min_pixels} pixels of it that {shot}-shot "
-            f"episodes need; there are: {listed(wanted)}. Lower shot or dataset.min_pixels, take another fold or "
+            f"episodes need; found: {listed(wanted)}. Reduce shot or dataset.min_pixels, use another fold or "
             "image set, or add pictures"
         )
     if left_out:
         logger.warning(
-            "left out, fewer than %d pictures with at least %d pixels: %s", shot + 1, min_pixels, listed(left_out)
+            "left out (fewer than %d pictures with at least %d pixels): %s", shot + 1, min_pixels, listed(left_out)
         )
     images_of = {c: images for c, images in images_of.items() if c not in left_out}
     queries = np.unique(np.concatenate(list(images_of.values())))

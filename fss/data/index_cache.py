@@ -1,6 +1,6 @@
-"""Indices kept in `.fss-cache` beside the data; deleting the folder costs another scan and nothing else.
+"""Indices cached in `.fss-cache` beside the data; deleting the folder only costs another scan.
 
-An index is good as long as the same files are there, none of them of another size or time than when it was made.
+A cached index is valid as long as the set of files and each file's size and modification time are unchanged.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from fss.files import whole
 logger = logging.getLogger(__name__)
 
 FOLDER = ".fss-cache"
-_FORMAT = 1  # another number makes all earlier files stale
+_FORMAT = 1  # changing this invalidates all existing files
 
 
 def fingerprint(classes: Sequence[str], files: Iterable[str | Path]) -> str:
-    """What changes whenever the index may: class names, and each file's path, size and time."""
+    """Hash of all that an index depends on: class names, and each file's path, size and modification time."""
     found = hashlib.sha256(repr((_FORMAT, tuple(classes))).encode())
     for file in files:
         try:
             info = os.stat(file)
             state = f"{info.st_size}\0{info.st_mtime_ns}"
-        except OSError:  # the scan will name the file
+        except OSError:  # the scan will report the file
             state = "absent"
         found.update(f"{file}\0{state}\n".encode(errors="surrogateescape"))
     return found.hexdigest()
 
 
 def load(path: Path, key: str, names: Sequence[str]) -> dict[str, np.ndarray] | None:
-    """Columns of equal length that were saved with this key; None where there are none."""
+    """Loads the columns (of equal length) saved with this key; None if there are none."""
     if not path.is_file():
         return None
     try:
@@ -45,15 +45,15 @@ def load(path: Path, key: str, names: Sequence[str]) -> dict[str, np.ndarray] | 
                 return None
             columns = {name: saved[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        logger.warning("%s is damaged and made anew", path)
+        logger.warning("%s is damaged and will be rebuilt", path)
         return None
     return columns if len({column.shape for column in columns.values()}) == 1 else None
 
 
 def save(path: Path, key: str, columns: Mapping[str, np.ndarray]) -> None:
-    """Keeps columns; where the folder cannot be written, says so and goes on."""
+    """Saves columns; if the folder is not writable, logs a message and continues."""
     try:
         with whole(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, key=np.array(key), **columns)  # type: ignore[arg-type]
     except OSError as error:
-        logger.info("the index is not kept, %s cannot be written: %s", path, error)
+        logger.info("the index is not cached, because %s cannot be written: %s", path, error)

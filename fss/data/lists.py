@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,16 +10,7 @@ import numpy as np
 
 from fss.data.index import Index
 from fss.data.readers.reader import Reader
-
-
-def digest(lines: Iterable[str]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of lines joined by newlines."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def stem(name: str) -> str:
-    """A picture's file name without folder and ending: how lists call it."""
-    return Path(name).stem
+from fss.files import digest, stem
 
 
 class ListFacts(NamedTuple):

@@ -1,4 +1,4 @@
-"""How ids are shared out to processes and loaded, for all data modules."""
+"""Distributes ids over processes and builds the loaders of all data modules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fss.data.sampler import EpisodeSampler
 
 
 class Loop(Protocol):
-    """What of Lightning's fit loop tells how far a run is."""
+    """The part of Lightning's fit loop that says how far training has progressed."""
 
     @property
     def total_batch_idx(self) -> int: ...
 
 
 class Progress(Protocol):
-    """What of Lightning's Trainer decides which ids come next."""
+    """The part of Lightning's Trainer that determines which ids come next."""
 
     @property
     def world_size(self) -> int: ...
@@ -34,20 +34,21 @@ class Progress(Protocol):
 
 
 def training_batches(trainer: Progress | None, ids: int, batch_size: int) -> tuple[EpisodeSampler, int]:
-    """This process's training ids, and how many of them make a batch.
+    """Returns this process's sampler of training ids and its batch size.
 
-    They begin where the run stands: at an epoch's first batch or, in a resumed run, at the next one.
+    The ids start at the run's current position: at the first batch of an epoch or, in a resumed run, at the
+    first batch not yet trained on.
 
     Args:
-        trainer: None for one process and its first epoch.
-        ids: Of an epoch, over all processes; at least a batch.
-        batch_size: Of a step, over all processes.
+        trainer: The trainer, or None for a single process in its first epoch.
+        ids: Ids per epoch, over all processes; at least one batch.
+        batch_size: Batch size of a step, over all processes.
 
     Raises:
-        ValueError: The processes cannot share a batch equally.
+        ValueError: If a batch cannot be divided equally among the processes.
     """
     share = batch_size_of_each(batch_size, trainer.world_size if trainer else 1)
-    # Whole batches only, so that every process takes as many steps; the rest comes in the next epoch.
+    # Full batches only, so that all processes take the same number of steps; the rest moves to the next epoch.
     whole = ids - ids % batch_size
     if trainer is None:
         return EpisodeSampler(whole), share
@@ -59,21 +60,21 @@ def training_batches(trainer: Progress | None, ids: int, batch_size: int) -> tup
 
 
 def batch_size_of_each(batch_size: int, processes: int) -> int:
-    """What each process takes of a batch.
+    """Returns each process's share of a batch.
 
     Raises:
-        ValueError: They cannot share it equally.
+        ValueError: If the batch cannot be divided equally.
     """
     if batch_size % processes:
         raise ValueError(
-            f"batch_size={batch_size} is for all {processes} processes, which cannot share it equally: make it a "
-            f"multiple of {processes}, or change trainer.devices"
+            f"batch_size={batch_size} cannot be divided equally among {processes} processes: make it a multiple "
+            f"of {processes}, or change trainer.devices"
         )
     return batch_size // processes
 
 
 def evaluation_ids(trainer: Progress | None, ids: int) -> EpisodeSampler:
-    """This process's ids of an evaluation; each id comes once over all processes."""
+    """Returns this process's sampler for an evaluation; over all processes, each id occurs exactly once."""
     return EpisodeSampler(ids, trainer.global_rank, trainer.world_size) if trainer else EpisodeSampler(ids)
 
 
@@ -84,7 +85,7 @@ def training_loader(
     num_workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader whose worker processes live as long as the run."""
+    """Builds a loader whose worker processes live until the run ends."""
     return _LateLoader(
         dataset, persistent_workers=num_workers > 0, **_settings(sampler, batch_size, num_workers, collate)
     )
@@ -97,14 +98,14 @@ def build_loader(
     num_workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader for an evaluation, after which its worker processes end."""
+    """Builds a loader for an evaluation, whose worker processes end with it."""
     return DataLoader(dataset, **_settings(sampler, batch_size, num_workers, collate))
 
 
 class _LateLoader(DataLoader[Any]):
-    """Begins to read ahead when the first batch is asked for.
+    """A loader that starts prefetching when the first batch is requested.
 
-    Lightning makes a loader's iterator before it knows where in the epoch a resumed run stands.
+    Lightning creates a loader's iterator before it knows the position of a resumed run within the epoch.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -125,7 +126,7 @@ def _settings(
 
 
 def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # OpenCV's own threads would fight the workers beside it
-    # A cluster tells all processes of a job to end; the main one still needs its batches to finish a step.
+    cv2.setNumThreads(0)  # OpenCV's own threads would compete with the other workers
+    # A cluster signals all processes of a job to end, but the main process still needs batches to finish a step.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

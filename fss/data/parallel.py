@@ -1,4 +1,4 @@
-"""One function for many things, by all cores, under a progress bar."""
+"""Applies a function to many items on several cores, with a progress bar."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ R = TypeVar("R")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def progress(count: bool = False) -> Progress:
-    """A bar; silent where nobody looks, as in a log file."""
+    """A progress bar, disabled if the output is not a terminal (for example, a log file)."""
     columns = [TextColumn("{task.description}"), BarColumn(), *([MofNCompleteColumn()] if count else [])]
     silent = not get_console().is_terminal
     return Progress(*columns, TimeRemainingColumn(), transient=True, disable=silent)
 
 
 def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, description: str) -> list[R]:
-    """Results of the function for every task, in their order; the first error ends it.
+    """Returns the function's result for every task, in order; stops at the first error.
 
     Args:
-        function: Goes to each process once; not a lambda or a local function.
-        tasks: What it is called with.
-        workers: Processes; 1 works in this one.
-        description: Beside the bar.
+        function: Sent to each process once, so it must not be a lambda or a local function.
+        tasks: The arguments with which it is called.
+        workers: Number of processes; 1 runs in the calling process.
+        description: Text shown beside the progress bar.
     """
     with progress(count=True) as bar:
         if workers <= 1 or len(tasks) <= 1:
@@ -46,7 +46,7 @@ def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, descr
             try:
                 return list(bar.track(results, total=len(tasks), description=description))
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # otherwise it would finish all tasks first
+                pool.shutdown(cancel_futures=True)  # otherwise the pool would finish all tasks first
                 raise
 
 
@@ -56,7 +56,7 @@ _kept: Callable[[Any], Any]
 def _keep(function: Callable[[Any], Any]) -> None:
     global _kept
     _kept = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits here to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
 
 
 def _call(task: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Decoded pictures and masks kept in memory, one copy for all loader processes."""
+"""In-memory cache of decoded pictures and masks, shared by all loader processes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fss.data.shared_memory import shared_zeros
 
 
 class PictureCache:
-    """Room for arrays, taken in the order of first use until it is full; what then comes is not kept.
+    """Stores arrays in the order of first use until it is full; later arrays are not stored.
 
-    Nothing is ever thrown out: over epochs every picture comes equally often, so keeping the first ones saves as
-    much as keeping the latest.
+    Nothing is ever evicted: over epochs all pictures are used equally often, so keeping the first ones saves as
+    much as keeping the most recent ones.
 
     Args:
-        limit: Bytes, of shared memory.
+        limit: Capacity in bytes of shared memory.
 
     Raises:
-        ValueError: There is not so much shared memory.
+        ValueError: If there is not enough shared memory.
     """
 
     def __init__(self, limit: int) -> None:
@@ -31,19 +31,19 @@ class PictureCache:
             self._room = shared_zeros((limit,))
         except MemoryError as error:
             raise ValueError(
-                f"cache_gb={limit / 2**30:g}: {error}; lower it or, in a container, raise the limit, as with "
-                "docker run --shm-size"
+                f"cache_gb={limit / 2**30:g}: {error}; reduce it or, in a container, raise the limit, for example "
+                "with docker run --shm-size"
             ) from error
         self._used = shared_zeros((1,), torch.int64)
         self._lock = multiprocessing.Lock()
 
     def shelf(self, things: int) -> Shelf:
-        """A place for so many arrays, by number."""
+        """Reserves places for `things` arrays, which are addressed by number."""
         return Shelf(self, shared_zeros((things, 5), torch.int64))
 
     def fetch(self, place: torch.Tensor) -> np.ndarray | None:
-        """A copy of the array that was kept at a place of a shelf; None where there is none."""
-        with self._lock:  # so that a place is never seen before its bytes
+        """Returns a copy of the array stored at a place of a shelf; None if there is none."""
+        with self._lock:  # so that a place never becomes visible before its bytes
             end, *shape, width = place.tolist()
         if not end:
             return None
@@ -53,32 +53,32 @@ class PictureCache:
         return kept.reshape(shape if shape[2] > 1 else shape[:2]).copy()
 
     def keep(self, place: torch.Tensor, array: np.ndarray) -> None:
-        """Keeps a (h, w) or (h, w, C) array of unsigned numbers, if there is room and nobody has."""
+        """Stores a (h, w) or (h, w, C) array of unsigned integers if there is room and it is not yet stored."""
         with self._lock:
             start = int(self._used)
             end = start + array.nbytes
             if place[0] or end > len(self._room):
                 return
             self._room.numpy()[start:end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            # the next array begins where numbers of any width can
+            # align the next array to 8 bytes, which suits integers of any width
             self._used.fill_(-(-end // 8) * 8)
             height, width, *channels = array.shape
             place.copy_(torch.tensor([end, height, width, *(channels or [1]), array.itemsize]))
 
 
 class Shelf:
-    """Arrays of a cache by number; of each its end in the cache, its shape and the bytes of a number.
+    """Arrays of a cache, addressed by number.
 
     Args:
-        cache: Where the bytes are.
-        places: (n, 5) int64, zeros.
+        cache: The cache that stores the bytes.
+        places: (n, 5) int64, initially zero: end offset in the cache, height, width, channels, bytes per value.
     """
 
     def __init__(self, cache: PictureCache, places: torch.Tensor) -> None:
         self._cache, self._places = cache, places
 
     def get(self, number: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
-        """The array of a number, the caller's own copy; made where it is not kept."""
+        """Returns the caller's own copy of the array `number`, calling `make` if it is not stored."""
         place = self._places[number]
         array = self._cache.fetch(place)
         if array is None:
@@ -88,11 +88,11 @@ class Shelf:
 
 
 class CachedReader:
-    """A reader whose pictures and masks are decoded once, as far as the cache has room.
+    """A reader whose pictures and masks are decoded only once, as long as the cache has room.
 
     Args:
-        reader: Where they come from.
-        cache: May serve several readers.
+        reader: The reader to cache.
+        cache: The cache, which several readers may share.
     """
 
     def __init__(self, reader: Reader, cache: PictureCache) -> None:
@@ -117,13 +117,13 @@ class CachedReader:
 
 
 def keeper(gigabytes: float) -> Callable[[Reader], Reader]:
-    """What gives readers a cache that they share, or leaves them as they are.
+    """Returns a function that wraps readers with a common cache, or returns them unchanged.
 
     Args:
-        gigabytes: GiB; 0 for none.
+        gigabytes: Size of the cache in GiB; 0 for no cache.
 
     Raises:
-        ValueError: It is negative, or more than the shared memory that there is.
+        ValueError: If the size is negative or exceeds the available shared memory.
     """
     if gigabytes < 0:
         raise ValueError(f"cache_gb={gigabytes}: must be 0 or more")

@@ -1,4 +1,4 @@
-"""Which episodes come in an epoch, on one process or shared among several."""
+"""Selects the episodes of an epoch, for one process or divided among several."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.utils.data import Sampler
 
 
 class EpisodeSampler(Sampler[int]):
-    """Successive global episode ids, of which each process takes every world-th.
+    """Consecutive global episode ids; process `rank` of `world` takes ids start + rank, + rank + world, ...
 
-    Nothing is padded and nothing comes twice, so sums over all processes count every episode once.
+    There is no padding and no repetition, so sums over all processes count every episode exactly once.
 
     Args:
-        episodes: Ids of an epoch, over all processes.
-        rank: Number of this process.
+        episodes: Ids per epoch, over all processes.
+        rank: Rank of this process.
         world: Number of processes.
-        start: The first id over all processes, asked for anew whenever an epoch begins; by default always 0.
+        start: Returns the first id (over all processes); called at the start of each epoch. Default: always 0.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Memory that all processes of a loader see."""
+"""Memory that all processes of a loader share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def shared_zeros(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
-    """Zeros that forked workers inherit and spawned ones are handed, where what one writes all can read.
+    """Creates a tensor of zeros in shared memory, visible to forked and spawned workers.
 
     Raises:
-        MemoryError: There is not so much shared memory (containers allow little).
+        MemoryError: If there is not enough shared memory (containers often allow little).
     """
     try:
         return torch.zeros(shape, dtype=dtype).share_memory_()

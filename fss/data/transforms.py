@@ -1,7 +1,7 @@
-"""From a picture of any size to S x S: the published training augmentation and evaluation preprocessing.
+"""Transforms pictures of any size to S x S: the published training augmentation and evaluation preprocessing.
 
 Shapes: h w height and width of the picture, S side of the result, in pixels. Images are RGB in 0..255 (normalised
-on the device later), masks hold 1 object, 0 background, 255 ignored.
+later, on the device); masks contain 1 for the object, 0 for background, and 255 for ignored pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-# albumentations otherwise asks its web site for a newer release at import
+# otherwise albumentations checks its web site for a newer release when imported
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
@@ -21,11 +21,11 @@ from albumentations.core.type_definitions import Targets
 
 from fss.labels import IGNORE
 
-MEAN_COLOR = (124, 116, 104)  # the ImageNet mean, in RGB, as whole numbers
+MEAN_COLOR = (124, 116, 104)  # ImageNet mean in RGB, rounded to integers
 
 
 class GaussianBlur5(A.ImageOnlyTransform):
-    """OpenCV's own 5 x 5 kernel, as published; albumentations' blur computes another one."""
+    """Blur with OpenCV's own 5 x 5 kernel, as published; albumentations computes a different one."""
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
         return cv2.GaussianBlur(img, (5, 5), 0)
@@ -34,13 +34,13 @@ class GaussianBlur5(A.ImageOnlyTransform):
 class ObjectCrop(A.DualTransform):
     """Random crop that keeps most of the object.
 
-    Redrawn until it holds at least `keep` of the object's pixels, at most `tries` times; then the last draw
-    stays, as in the published programs.
+    The crop is redrawn at most `tries` times until it contains at least a fraction `keep` of the object's pixels;
+    if that fails, the last one is used, as in the published programs.
 
     Args:
-        size: Side of the crop; the image must be at least as large.
-        keep: Fraction of the object's pixels.
-        tries: Number of redraws.
+        size: Side of the crop in pixels; the image must be at least as large.
+        keep: Fraction of the object's pixels to keep.
+        tries: Maximum number of redraws.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
@@ -73,21 +73,22 @@ class ObjectCrop(A.DualTransform):
 class TrainingTransform:
     """The published augmentation; images stay uint8.
 
-    Scale, rotation (half of the time; uncovered pixels get the mean colour, label 255), 5 x 5 Gaussian blur and
-    horizontal flip (half of the time each), padding to S, a crop that keeps the object.
+    Scaling; rotation with probability 1/2, where uncovered pixels get the mean colour and label 255; 5 x 5
+    Gaussian blur and horizontal flip, each with probability 1/2; padding to S; and a crop that keeps the object.
 
     Args:
-        size: S.
-        scale: Smallest and largest factor (0.9, 1.1 for PASCAL-5i; 0.8, 1.25 for COCO-20i; 0.5, 2 for the
+        size: Side of the result in pixels (S).
+        scale: Smallest and largest scale factor (0.9, 1.1 for PASCAL-5i; 0.8, 1.25 for COCO-20i; 0.5, 2 for the
             base learner).
         rotation: Largest angle in degrees, to both sides.
-        keep: Fraction of the object that the crop keeps; 0 crops anywhere.
+        keep: Fraction of the object's pixels (mask == 1) that the crop keeps; 0 crops anywhere. In a base
+            learner's labels these are the pixels of the first base class, as published.
     """
 
     def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0, keep: float = 0.85) -> None:
         _check_size(size)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"dataset.scale={list(scale)}: give the smallest and the largest factor, above 0")
+            raise ValueError(f"dataset.scale={list(scale)}: give the smallest and largest factor, both above 0")
         smallest, largest = scale
         fill = {"border_mode": cv2.BORDER_CONSTANT, "fill": MEAN_COLOR, "fill_mask": IGNORE}
         self._compose = A.Compose(
@@ -105,15 +106,15 @@ class TrainingTransform:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, ...]:
-        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) uint8 and (S, S); the same for the same seed.
+        """Augments a picture and its mask: returns (S, S, 3) uint8 and (S, S).
 
         Args:
-            image: RGB.
-            mask: The crop keeps where it is 1.
-            seed: Of all chance.
-            base_mask: A second mask, which goes the same way; then the third of the results.
+            image: (h, w, 3) uint8 RGB.
+            mask: (h, w); the crop keeps the object, where the mask is 1.
+            seed: Seed of all random choices.
+            base_mask: A second mask (h, w), transformed likewise and returned third.
         """
-        # one stream for all steps; set_random_seed would start each of them from the same number
+        # one random stream for all steps; set_random_seed would start each step from the same number
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         given = {"image": image, "mask": mask} | ({} if base_mask is None else {"base_mask": base_mask})
         result = self._compose(**given)
@@ -121,12 +122,12 @@ class TrainingTransform:
 
 
 class EvaluationTransform:
-    """The published preprocessing: resized to fit, placed top-left in black, labels padded with 255.
+    """The published preprocessing: resized to fit, placed top-left on black; labels are padded with 255.
 
-    The longer side becomes S, then both sides are floored to a multiple of 8 (8 at least).
+    The longer side is scaled to S, then both sides are rounded down to a multiple of 8 (at least 8).
 
     Args:
-        size: S.
+        size: Side of the result in pixels (S).
     """
 
     def __init__(self, size: int) -> None:
@@ -136,17 +137,17 @@ class EvaluationTransform:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int = 0, base_mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, ...]:
-        """image (h, w, 3) uint8 and mask (h, w) -> (S, S, 3) float32 in 0..255 and (S, S); nothing is random.
+        """Preprocesses a picture and its mask: returns (S, S, 3) float32 in 0..255 and (S, S); nothing is random.
 
         Args:
-            image: RGB.
-            mask: Labels.
-            seed: Not used; transforms are called alike.
-            base_mask: A second mask, which goes the same way; then the third of the results.
+            image: (h, w, 3) uint8 RGB.
+            mask: (h, w) labels.
+            seed: Unused; present so that all transforms have the same signature.
+            base_mask: A second mask (h, w), transformed likewise and returned third.
         """
         longer = max(mask.shape)
         height, width = (max(8, side * self.size // longer // 8 * 8) for side in mask.shape)
-        # in float32, since the published program resizes floats and rounding would show in the third digit
+        # in float32, since the published program resizes floats; rounding would show in the third digit
         resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         square = np.zeros((self.size, self.size, 3), np.float32)
         square[:height, :width] = resized

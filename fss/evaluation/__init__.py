@@ -1,1 +1,1 @@
-"""Evaluation: which episodes, how they are answered, what is kept of them."""
+"""Evaluation: planning episodes, predicting them, and storing and printing the results."""

@@ -1,7 +1,7 @@
-"""Evaluation of a segmenter on planned episodes: shared among processes, resumable, exact.
+"""Evaluates a segmenter on planned episodes: distributed over processes, resumable, exact.
 
-Every episode gives four integers. They are written down as soon as they are known, and summed over the processes
-at the end, so that neither their number nor an interruption changes any.
+Every episode yields four integers, which are recorded immediately and summed over the processes at the end.
+Results therefore depend neither on the number of processes nor on interruptions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reuse(NamedTuple):
-    """How pictures are encoded; see `ReusingEvaluator`."""
+    """Settings for encoding pictures; see `ReusingEvaluator`."""
 
     limit_gb: float
     batch: int = 1
@@ -55,9 +55,9 @@ class Evaluated(NamedTuple):
     """The outcome of an evaluation.
 
     Attributes:
-        episodes: By seed and id.
-        seconds: Spent on them in all attempts, by each process on average.
-        segmenter: What was evaluated, SVF merged.
+        episodes: Results of all episodes, sorted by seed and id.
+        seconds: Time spent on them over all attempts, averaged over processes.
+        segmenter: The evaluated segmenter, with SVF layers merged.
     """
 
     episodes: list[EpisodeResult]
@@ -66,19 +66,19 @@ class Evaluated(NamedTuple):
 
 
 class Evaluation(lightning.LightningModule):
-    """Answers a process's share of the episodes.
+    """Evaluates a process's share of the episodes.
 
     Args:
-        segmenter: SVF merged.
-        episodes: Where pictures come from.
+        segmenter: The segmenter, with SVF layers merged.
+        episodes: Data set from which pictures are read.
         planned: All episodes, in the order of evaluation.
-        journal: Finished episodes, and where to note others.
-        reuse: See there.
-        num_workers: Loader processes.
+        journal: Record of finished episodes.
+        reuse: Settings for encoding pictures.
+        num_workers: Loader processes; 0 loads in the main process.
 
     Attributes:
-        numbers: (episodes, 5) int64 in the order of `planned`: an entry's numbers, 0 where another process, or
-            nobody yet, finished the episode.
+        numbers: (episodes, 5) int64 in the order of `planned`: the integers and microseconds of an `Entry`, or 0
+            if the episode is unfinished or belongs to another process.
     """
 
     def __init__(
@@ -99,16 +99,16 @@ class Evaluation(lightning.LightningModule):
         self._evaluator: ReusingEvaluator | None = None
 
     def setup(self, stage: str) -> None:
-        """Finds what is left to do, and this process's share of it."""
+        """Finds the remaining episodes and this process's share of them."""
         trainer = self.trainer
-        # all processes go by what the first one reads
+        # all processes use what the first one reads
         finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished}
-        if trainer.is_global_zero:  # once over all processes
+        if trainer.is_global_zero:  # count them in one process only
             for entry in done.values():
                 self._note(entry)
             if done:
-                logger.info("%d of %d episodes were finished before", len(done), len(self.planned))
+                logger.info("%d of %d episodes were already finished", len(done), len(self.planned))
         left = [episode for episode in self.planned if (episode.seed, episode.id) not in done]
         steps = plan_steps(left, trainer.global_rank, trainer.world_size)
         n = self.reuse.batch  # queries are encoded together too
@@ -120,7 +120,7 @@ class Evaluation(lightning.LightningModule):
         return build_loader(self.pictures, EpisodeSampler(len(self.blocks)), 1, self.num_workers, _only)
 
     def transfer_batch_to_device(self, batch: list[Picture], device: torch.device, index: int) -> list[Picture]:
-        """Pictures go there when they are encoded."""
+        """Keeps pictures on the host; they are moved to the device when they are encoded."""
         return [own_copy(picture) for picture in batch]
 
     def on_test_start(self) -> None:
@@ -143,15 +143,15 @@ class Evaluation(lightning.LightningModule):
         self._evaluator = None  # frees its memory
 
     def _note(self, entry: Entry) -> None:
-        self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry[2:])
+        self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry.numbers)
 
 
 def _only(blocks: list[list[Picture]]) -> list[Picture]:
-    """The loader's batches hold one block each."""
+    """Unpacks a batch of the loader, which contains a single block."""
     return blocks[0]
 
 
-def evaluate(
+def answer_episodes(
     trainer: lightning.Trainer,
     segmenter: FewShotSegmenter,
     episodes: EpisodeDataset,
@@ -161,21 +161,21 @@ def evaluate(
     reuse: Reuse,
     num_workers: int = 0,
 ) -> Evaluated:
-    """Evaluates a segmenter, going on from what `folder` holds of the same evaluation.
+    """Evaluates a segmenter, resuming the same evaluation if `folder` contains an unfinished one.
 
     Args:
-        trainer: Decides device, precision and processes.
-        segmenter: Left as it is; SVF is merged in a copy.
-        episodes: Where pictures and draws come from; its own seed does not matter.
-        seeds: Of the episodes.
-        count: Episodes for each seed.
-        folder: Where finished episodes are kept until the results are written; then `finish` removes them.
-        reuse: How pictures are encoded.
-        num_workers: Loader processes.
+        trainer: Provides device, precision and processes.
+        segmenter: The segmenter; it is not modified, since SVF layers are merged in a copy.
+        episodes: Data set from which episodes are drawn and pictures read; its own seed is not used.
+        seeds: Seeds of the episodes.
+        count: Number of episodes for each seed.
+        folder: Folder that records finished episodes until the results are written; `finish` then removes them.
+        reuse: Settings for encoding pictures.
+        num_workers: Loader processes; 0 loads in the main process.
 
     Raises:
-        ValueError: The method does not answer this many supports, or a setting makes no sense.
-        RuntimeError: It was stopped before its end.
+        ValueError: If the method does not accept this number of supports, or if a setting is out of range.
+        RuntimeError: If the evaluation is stopped before its end.
     """
     check_reuse(*reuse)
     segmenter.head.check_shot(episodes.shot)
@@ -194,7 +194,7 @@ def evaluate(
     microseconds = numbers[:, 4]
     if (microseconds == 0).any():
         done = int((microseconds > 0).sum())
-        raise RuntimeError(f"stopped after {done} of {len(planned)} episodes: the same command goes on")
+        raise RuntimeError(f"stopped after {done} of {len(planned)} episodes: run the same command to continue")
     names, files = episodes.reader.classes, episodes.reader.name
     results = [
         EpisodeResult(
@@ -208,7 +208,7 @@ def evaluate(
         )
         for episode, integers in zip(planned, numbers[:, :4].tolist(), strict=True)
     ]
-    return Evaluated(sorted(results, key=lambda r: r[:2]), float(microseconds.sum()) / 1e6, merged)
+    return Evaluated(sorted(results, key=lambda r: (r.eval_seed, r.id)), float(microseconds.sum()) / 1e6, merged)
 
 
 @torch.inference_mode()
@@ -219,14 +219,14 @@ def pictures_of(
     seed: int,
     ids: Iterable[int],
 ) -> list[EpisodePicture]:
-    """Pictures of some episodes of a seed, answered anew.
+    """Predicts selected episodes again to draw them.
 
     Args:
-        trainer: Decides device and precision.
-        segmenter: What was evaluated.
-        episodes: As evaluated.
-        seed: Of the episodes.
-        ids: Which of them.
+        trainer: Provides device and precision.
+        segmenter: The evaluated segmenter.
+        episodes: The evaluated data set.
+        seed: Seed of the episodes.
+        ids: Ids of the episodes to draw.
     """
     device = trainer.strategy.root_device
     segmenter = segmenter.to(device)
@@ -245,7 +245,7 @@ def pictures_of(
 
 
 def finish(folder: Path) -> None:
-    """Removes the notes of an evaluation whose results are written."""
+    """Removes the journal of an evaluation whose results have been written."""
     Journal(folder, "").remove()
 
 
@@ -255,7 +255,7 @@ def _fingerprint(
     planned: Sequence[PlannedEpisode],
     settings: dict[str, Any],
 ) -> str:
-    """What the integers of an evaluation depend on."""
+    """Hash of everything that the integers of an evaluation depend on."""
     digest = hashlib.sha256()
     for name, value in (*segmenter.named_parameters(), *segmenter.named_buffers()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -1,4 +1,4 @@
-"""What is shown of episodes, from batches and the answers to them."""
+"""Converts batches of episodes and their predictions to drawable episodes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fss.visualize import EpisodePicture
 
 
 def draw(batch: Episode, prediction: Prediction, names: Sequence[str], limit: int) -> list[EpisodePicture]:
-    """What is shown of the first episodes of a batch.
+    """Prepares the first episodes of a batch for drawing.
 
     Args:
         batch: The episodes.
-        prediction: The answer to them.
-        names: Of all classes; class id c is at c - 1.
-        limit: At most so many.
+        prediction: Their prediction.
+        names: Names of all classes; class id c has index c - 1.
+        limit: Maximum number of episodes.
     """
     pictures = []
     for i in range(min(len(batch.query), limit)):

@@ -1,4 +1,4 @@
-"""Generalised few-shot segmentation: base classes and the novel class in one label map, and how well it fits.
+"""Generalised few-shot segmentation: merges base classes and the novel class into one label map and scores it.
 
 Lang et al., BAM (CVPR 2022, stage 4 of the published program).
 
@@ -12,10 +12,15 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
 
+from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import Episode
+from fss.evaluation.record import Record
+from fss.evaluation.results import write_json
 from fss.labels import IGNORE
 from fss.metrics import at_original_size
 from fss.models.segmenter import FewShotSegmenter
@@ -25,15 +30,15 @@ RULES: tuple[Rule, ...] = ("final", "base")
 
 
 def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float) -> Tensor:
-    """One label map of what BAM and its base learner say.
+    """Merges the predictions of BAM and its base learner into one label map.
 
     Args:
         final: BAM's maps (B, 2, H, W), background and novel class.
         base: The base learner's logits (B, N + 1, H, W), background first.
-        rule: Who is heard first: "final", the novel class where it is likely, else the base class; or
-            "base", the base class where there is one, else the novel class where it is likely.
-        threshold: Probability above which the novel class is likely (0.9 as published). BAM's maps are no
-            logits: they begin in 0..1, where no probability exceeds 0.74, and grow in long training only.
+        rule: Which prediction has priority: "final", the novel class where it is likely, otherwise the base class;
+            or "base", the base class where there is one, otherwise the novel class where it is likely.
+        threshold: Probability above which the novel class counts as likely (0.9 as published). BAM's maps are not
+            logits: they start in 0..1, where no probability exceeds 0.74, and grow only in long training.
 
     Returns:
         (B, H, W): 0 background, 1..N base classes, N + 1 the novel class.
@@ -45,17 +50,17 @@ def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float) -> Ten
 
 
 class GeneralizedIoU(Metric):
-    """IoU of base classes, of novel classes, and the means over each and over all.
+    """IoU of each base and novel class, and the means over base, novel and all classes.
 
     Sums are int64, exact and independent of order.
 
     Args:
-        base_classes: N.
-        novel_classes: Class ids of the novel classes, in the order of the results.
+        base_classes: Number of base classes N.
+        novel_classes: Ids of the novel classes, in the order of the results.
         rule: See `merge_maps`.
         threshold: See `merge_maps`.
-        count_absent: Whether a class that is neither shown nor predicted in any episode counts as 0, as published,
-            or in no mean.
+        count_absent: A class that is neither shown nor predicted in any episode counts as 0, as published; if
+            False, it is left out of the means.
     """
 
     full_state_update = False
@@ -85,8 +90,8 @@ class GeneralizedIoU(Metric):
         Args:
             final: BAM's maps (2, S, S).
             base: The base learner's logits (N + 1, S, S).
-            label: (h, w) at original size: base classes from 1, N + 1 the novel class, 255 ignored.
-            class_id: The novel class.
+            label: (h, w) at original size: base classes from 1, the novel class N + 1, ignored pixels 255.
+            class_id: Id of the novel class.
         """
         n = self.base_classes
         final, base = (at_original_size(logits, *label.shape)[None] for logits in (final, base))
@@ -96,18 +101,18 @@ class GeneralizedIoU(Metric):
         table = torch.bincount(pairs, minlength=(n + 2) ** 2).reshape(n + 2, n + 2)  # truth x prediction
         intersection = table.diagonal()
         union = table.sum(0) + table.sum(1) - intersection
-        # label 1..N are the first N rows, N + 1 is this episode's novel class
+        # labels 1..N are the first N rows; N + 1 is this episode's novel class
         rows = torch.cat([torch.arange(n), torch.tensor([n + self.novel_classes.index(class_id)])])
         self.intersection[rows] += intersection[1:]
         self.union[rows] += union[1:]
 
     def compute(self) -> dict[str, Tensor]:
-        """`class_iou` (N + M,), and the means `novel`, `base` and `all`, as fractions, in float64."""
+        """Returns `class_iou` (N + M,) and the means `novel`, `base` and `all`, as fractions in float64."""
         class_iou = self.intersection / self.union.double().clamp(min=1)
         seen = (self.union > 0) | self.count_absent
         novel = torch.arange(len(class_iou), device=seen.device) >= self.base_classes
         parts = {"novel": novel, "base": ~novel, "all": torch.ones_like(novel)}
-        # no class of a part seen: 0
+        # 0 if no class of a part has been seen
         means = {
             name: class_iou[part & seen].sum() / (part & seen).sum().clamp(min=1) for name, part in parts.items()
         }
@@ -118,11 +123,11 @@ class GeneralizedEvaluation(lightning.LightningModule):
     """Measures both fusion rules on the same episodes.
 
     Args:
-        segmenter: Its head has a base learner.
+        segmenter: A segmenter whose head has a base learner.
         threshold: See `merge_maps`.
 
     Raises:
-        ValueError: It has none.
+        ValueError: If it has none, or if the threshold is outside 0..1.
     """
 
     def __init__(self, segmenter: FewShotSegmenter, threshold: float) -> None:
@@ -130,7 +135,7 @@ class GeneralizedEvaluation(lightning.LightningModule):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold={threshold}: must be in 0..1")
         if not segmenter.head.has_base_learner:
-            raise ValueError("setting=generalized needs a method that knows the base classes: method=bam")
+            raise ValueError("setting=generalized needs a method with a base learner: use method=bam")
         self.segmenter = segmenter.eval()
         self.threshold = threshold
         self.metrics: dict[str, GeneralizedIoU] = {}
@@ -147,9 +152,10 @@ class GeneralizedEvaluation(lightning.LightningModule):
         normalize = self.segmenter.backbone.normalize
         prediction = self.segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask)
         assert prediction.base is not None
-        for episode in zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True):
+        episodes = zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True)
+        for final, base, label, class_id in episodes:
             for metric in self.metrics.values():
-                metric.update(*episode[:3], int(episode[3]))
+                metric.update(final, base, label, int(class_id))
 
     def on_test_epoch_end(self) -> None:
         for rule, metric in self.metrics.items():
@@ -157,11 +163,11 @@ class GeneralizedEvaluation(lightning.LightningModule):
             self.log_dict({f"test/{rule}/{part}": scores[part].float() for part in ("novel", "base", "all")})
 
     def results(self, names: Sequence[str], base_classes: Sequence[int]) -> dict[str, dict[str, Any]]:
-        """For each rule the means over novel, base and all classes, and every class's numbers.
+        """Returns, for each rule, the means over novel, base and all classes, and the numbers of every class.
 
         Args:
-            names: Of all classes.
-            base_classes: Ids.
+            names: Names of all classes; class id c has index c - 1.
+            base_classes: Ids of the base classes in ascending order.
         """
         rules: dict[str, dict[str, Any]] = {}
         for rule, metric in self.metrics.items():
@@ -180,3 +186,47 @@ class GeneralizedEvaluation(lightning.LightningModule):
                 },
             }
         return rules
+
+
+def evaluate_generalized(
+    trainer: lightning.Trainer,
+    segmenter: FewShotSegmenter,
+    datamodule: FewShotDataModule,
+    record: Record,
+    threshold: float,
+) -> None:
+    """Evaluates in the generalised setting, writes `metrics-generalized.json` and prints a table.
+
+    Args:
+        trainer: Provides device, precision and processes.
+        segmenter: A segmenter whose head has a base learner.
+        datamodule: The data module, set up for the generalised setting.
+        record: Description of the evaluation, with a single seed of episodes.
+        threshold: See `merge_maps`.
+
+    Raises:
+        ValueError: If there are several seeds, the threshold is outside 0..1, or the head has no base learner.
+    """
+    if len(record.eval_seeds) > 1:
+        raise ValueError(f"setting=generalized takes one seed of episodes, not seeds={list(record.eval_seeds)}")
+    learner = GeneralizedEvaluation(segmenter, threshold)
+    trainer.test(learner, datamodule=datamodule, verbose=False)
+    if not trainer.is_global_zero:
+        return
+    rules = learner.results(datamodule.class_names, datamodule.base_classes)
+    path = record.folder / "metrics-generalized.json"
+    told: dict[str, Any] = {
+        "protocol": record.protocol,
+        "episodes": record.episodes,
+        "eval_seeds": list(record.eval_seeds),
+    }
+    told["drawing"] = {**record.drawing, **datamodule.list_facts()}
+    write_json(path, {**record.identity, **told, "threshold": threshold, "rules": rules, **record.provenance})
+    table = Table("", title=f"Generalised, {record.episodes} episodes: mIoU", title_justify="left")
+    for part in ("novel", "base", "all"):
+        table.add_column(part, justify="right")
+    for rule, result in rules.items():
+        table.add_row(f"{rule} first", *(f"{result[part]:.3f}" for part in ("novel", "base", "all")))
+    console = Console()
+    console.print(table)
+    console.print(f"Results: {path}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The finished episodes of an evaluation that is not finished, so that it can go on where it was stopped."""
+"""Records the finished episodes of an unfinished evaluation, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Entry(NamedTuple):
     """One finished episode.
 
     Attributes:
-        seed, id: Which episode.
-        intersection, union, background_intersection, background_union: What it gave.
-        microseconds: Its part of the time that the evaluation took, at least 1.
+        seed, id: Seed and id of the episode.
+        intersection, union, background_intersection, background_union: Its result, in pixels.
+        microseconds: Its share of the evaluation time, at least 1.
     """
 
     seed: int
@@ -23,13 +23,19 @@ class Entry(NamedTuple):
     background_union: int
     microseconds: int
 
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int]:
+        """The result in pixels, and the time in microseconds."""
+        background = self.background_intersection, self.background_union
+        return self.intersection, self.union, *background, self.microseconds
+
 
 class Journal:
-    """Files of entries in a results folder, one a process.
+    """Files of entries in a results folder, one per process.
 
     Args:
         folder: The results folder.
-        key: Of the evaluation: entries of another are not read.
+        key: Fingerprint of the evaluation; entries of other evaluations are ignored.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -37,33 +43,33 @@ class Journal:
         self._file: TextIO | None = None
 
     def read(self) -> list[Entry]:
-        """The entries of all processes; a last line that was cut short is left out."""
+        """Reads the entries of all processes, leaving out a truncated last line."""
         lines = [line for path in self._paths() for line in self._whole_lines(path)[1:]]
         return [Entry(*map(int, line.split())) for line in lines]
 
     def open(self, process: int) -> Self:
-        """Prepares for new entries of a process, behind those that it already made."""
+        """Opens a process's file to append entries to those already there."""
         path = self.folder / f".unfinished-{process}"
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = self._whole_lines(path) or [self.key]
-        path.write_text("".join(f"{line}\n" for line in lines))  # without a line cut short
+        path.write_text("".join(f"{line}\n" for line in lines))  # drops a truncated line
         self._file = path.open("a")
         return self
 
     def add(self, entry: Entry) -> None:
-        """Writes an entry; it stays when the process ends any moment later."""
+        """Writes an entry, which is kept even if the process is killed right afterwards."""
         assert self._file is not None, "call open first"
         self._file.write(" ".join(map(str, entry)) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Writes no more."""
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def remove(self) -> None:
-        """Deletes the entries of all processes: the evaluation is finished."""
+        """Deletes the entries of all processes, once the evaluation is finished."""
         for path in self._paths():
             path.unlink()
 
@@ -71,8 +77,8 @@ class Journal:
         return sorted(self.folder.glob(".unfinished-*"))
 
     def _whole_lines(self, path: Path) -> list[str]:
-        """Lines of a file of this evaluation, the key first; none of another's."""
+        """Complete lines of a file, starting with the key; none if it belongs to another evaluation."""
         if not path.is_file():
             return []
-        lines = path.read_text().split("\n")[:-1]  # what follows the last line break was cut short
+        lines = path.read_text().split("\n")[:-1]  # anything after the last line break is truncated
         return lines if lines and lines[0] == self.key else []

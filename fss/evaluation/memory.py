@@ -1,4 +1,4 @@
-"""What an evaluation keeps of pictures, within limits and for as long as it is of use."""
+"""Keeps encoded pictures for as long as an evaluation needs them, within a memory limit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.utils import _pytree as pytree
 
 
 class Part(NamedTuple):
-    """What can be kept of a picture.
+    """Identifies data that can be kept for a picture.
 
     Attributes:
-        kind: "picture", or what a segmenter makes of it: "lower", "query" or "support".
-        number: Of the picture.
-        class_id: Of a support.
+        kind: "picture" itself, or the segmenter's "lower" features, "query" or "support" encoding.
+        number: Number of the picture in its reader.
+        class_id: Class of a support; 0 otherwise.
     """
 
     kind: str
@@ -27,15 +27,15 @@ class Part(NamedTuple):
 
 
 class Memory:
-    """Parts by name, up to a number of bytes on the device and as many beside it.
+    """Stores parts, up to a number of bytes on the device and the same number on the host.
 
-    When either is full, what is next used latest has to go: from the device to the host, from there for good.
-    Parts without further use go at once.
+    When either memory is full, the part whose next use is furthest in the future is evicted: from the device to
+    the host, and from the host for good. Parts that will not be used again are removed immediately.
 
     Args:
         uses: When each part is used: ascending numbers of episodes.
-        limit: Bytes.
-        device: Where parts are made; a CPU has one memory.
+        limit: Limit in bytes for each of the two memories.
+        device: Device on which parts are computed; on a CPU, only the host memory is used.
     """
 
     def __init__(self, uses: Mapping[Part, Sequence[int]], limit: int, device: torch.device) -> None:
@@ -54,14 +54,14 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        """What is held, both places together."""
+        """Number of bytes in both memories together."""
         return sum(self._bytes)
 
     def get(self, part: Part) -> Any:
-        """The part, on the device unless it is a picture.
+        """Returns a part, on the device unless it is a picture.
 
         Raises:
-            KeyError: It is not held.
+            KeyError: If it is not stored.
         """
         for place in self._places:
             if part in place:
@@ -70,13 +70,13 @@ class Memory:
         raise KeyError(part)
 
     def put(self, part: Part, value: Any) -> None:
-        """Holds a part for its next use; something else, or this, may have to go."""
+        """Stores a part for its next use, which may evict another part or the part itself."""
         if part not in self and self._next_use(part) < math.inf:
             on_host = part.kind == "picture" or self._device.type == "cpu"
             self._add(int(on_host), part, value)
 
     def advance(self) -> None:
-        """Ends the present episode: what was used in it for the last time is forgotten."""
+        """Ends the current episode and removes the parts that were used for the last time."""
         for part in self._used_at.pop(self._now, ()):
             self._uses[part].popleft()
             if not self._uses[part] and part in self:
@@ -84,7 +84,7 @@ class Memory:
         self._now += 1
 
     def _next_use(self, part: Part) -> float:
-        """The first after the present episode, which has in hand what it uses."""
+        """First use after the current episode, which already has its parts; infinity if there is none."""
         return next((time for time in self._uses.get(part, ()) if time > self._now), math.inf)
 
     def _add(self, level: int, part: Part, value: Any) -> None:
@@ -104,7 +104,7 @@ class Memory:
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """The same on another device, whatever a head made it of; the tensors' memory format stays."""
+    """Moves the tensors in a head's nested output to another device, keeping their memory format."""
     return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
 
 

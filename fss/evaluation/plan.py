@@ -1,4 +1,4 @@
-"""The episodes of an evaluation: in an order in which pictures are used again soon, and read picture by picture.
+"""Plans the episodes of an evaluation in an order that reuses pictures soon, and reads each picture once.
 
 Shapes: S image side, h w original height and width.
 """
@@ -18,10 +18,10 @@ from fss.data.episodes import EpisodeDataset, annotate, read, select
 
 
 class PlannedEpisode(NamedTuple):
-    """An episode that is known but not read: picture numbers and a class.
+    """An episode whose class and picture numbers are known but whose pictures have not been read.
 
-    The fields' order is the order of evaluation: a class's pictures come again and again, and a query's episodes
-    one after another.
+    The order of the fields defines the order of evaluation: by class, whose pictures are reused often, and then by
+    query, whose episodes follow one another.
     """
 
     class_id: int
@@ -35,13 +35,13 @@ Step = list[PlannedEpisode]  # the episodes of one query and class
 
 
 class Picture(NamedTuple):
-    """One picture with all that the episodes of an evaluation ask of it.
+    """One picture with everything that the episodes of an evaluation need from it.
 
     Attributes:
-        number: Of the picture in its reader.
+        number: Number of the picture in its reader.
         image: (3, S, S) float32 RGB in 0..255, channels last in memory.
-        masks: (S, S) uint8 for each class that it is a support of: 1 object, 0 background, 255 ignored.
-        labels: (h, w) uint8, likewise, for each class that it is a query of.
+        masks: (S, S) uint8 for each class for which it is a support: 1 object, 0 background, 255 ignored.
+        labels: (h, w) uint8 for each class for which it is a query, with the same values.
     """
 
     number: int
@@ -51,23 +51,23 @@ class Picture(NamedTuple):
 
 
 def own_copy(picture: Picture) -> Picture:
-    """The same in memory of this process alone.
+    """Copies a picture into this process's own memory.
 
-    Of what a loader's process hands over each tensor is an open file in shared memory, and both are few.
+    Each tensor received from a loader process is an open file in shared memory, and both are limited.
     """
     masks, labels = ({c: t.clone() for c, t in tensors.items()} for tensors in (picture.masks, picture.labels))
     return Picture(picture.number, picture.image.clone(), masks, labels)
 
 
 def with_seed(episodes: EpisodeDataset, seed: int) -> EpisodeDataset:
-    """The same pictures, other episodes."""
+    """Returns a copy of the data set that draws episodes with another seed."""
     other = copy.copy(episodes)
     other.seed = seed
     return other
 
 
 def plan_episodes(episodes: EpisodeDataset, seeds: Iterable[int], count: int) -> list[PlannedEpisode]:
-    """The first `count` episodes of each seed, in the order of evaluation."""
+    """Returns the first `count` episodes of each seed, in the order of evaluation."""
     planned = []
     for seed in seeds:
         drawn = with_seed(episodes, seed)
@@ -78,7 +78,7 @@ def plan_episodes(episodes: EpisodeDataset, seeds: Iterable[int], count: int) ->
 
 
 def plan_steps(planned: Sequence[PlannedEpisode], rank: int = 0, world: int = 1) -> list[Step]:
-    """The steps of one of several processes: a stretch of the order, with about as many episodes for each."""
+    """Returns the steps of process `rank` of `world`: a contiguous part with about the same number of episodes."""
     steps = [list(group) for _, group in groupby(planned, key=lambda e: (e.class_id, e.query))]
     mine, before = [], 0
     for step in steps:
@@ -90,21 +90,21 @@ def plan_steps(planned: Sequence[PlannedEpisode], rank: int = 0, world: int = 1)
 
 
 class PictureSteps(Dataset[list[Picture]]):
-    """For each block of steps the pictures that no block before it used, each once.
+    """For each block of steps, the pictures that no earlier block has used, each once.
 
     Args:
-        episodes: Where pictures come from.
-        blocks: Steps, some at a time.
+        episodes: Data set from which pictures are read.
+        blocks: Steps, grouped into blocks.
     """
 
     def __init__(self, episodes: EpisodeDataset, blocks: Sequence[Sequence[Step]]) -> None:
         self.episodes = episodes
-        self._supports: dict[int, set[int]] = {}  # the classes that a picture is a support of
+        self._supports: dict[int, set[int]] = {}  # classes for which a picture is a support
         self._queries: dict[int, set[int]] = {}
         self._new: list[list[int]] = []
         seen: set[int] = set()
         for block in blocks:
-            new: dict[int, None] = {}  # in order
+            new: dict[int, None] = {}  # an ordered set
             for episode in (episode for step in block for episode in step):
                 self._queries.setdefault(episode.query, set()).add(episode.class_id)
                 for number in episode.supports:
@@ -120,7 +120,7 @@ class PictureSteps(Dataset[list[Picture]]):
         return [self.picture(number) for number in self._new[block]]
 
     def picture(self, number: int) -> Picture:
-        """Reads one picture, and prepares it as `EpisodeDataset` does."""
+        """Reads one picture and transforms it as `EpisodeDataset` does."""
         pixels, labels = read(self.episodes.reader, number)
         image, masks = None, {}
         for class_id in sorted(self._supports.get(number, ())):

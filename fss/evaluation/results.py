@@ -1,15 +1,15 @@
-"""Runs and results of evaluations: which files there are, how integers become numbers, writing and reading.
+"""Files of runs and evaluations: their names, how scores are computed from integers, writing and reading.
 
-A run's folder holds `checkpoints/`, `config.yaml` (all settings), `training.json` (when training has ended) and
-`results/`. Each results folder, `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/`, holds one evaluation of some weights:
+A run's folder contains `checkpoints/`, `config.yaml` (all settings), `training.json` (once training has ended) and
+`results/`. Each results folder, `RUN/results/CHECKPOINT-PROTOCOL[-SUFFIX]/`, contains one evaluation:
 
-    metrics.json    what was evaluated on what, the numbers and the integers that they come from
-    metrics.csv     a row a class and seed
-    episodes.csv    a row an episode
-    episodes.png    contact sheet of the first episodes; worst.png and best.png of those by IoU
+    metrics.json    what was evaluated, the scores, and the integers from which they are computed
+    metrics.csv     one row per class and seed
+    episodes.csv    one row per episode
+    episodes.png    contact sheet of the first episodes; worst.png and best.png for the lowest and highest IoU
 
-Numbers are functions of the episodes' integers alone (`summarize`), so they depend neither on the order of the
-episodes nor on how many processes worked on them.
+Scores are computed only from the episodes' integers (`summarize`), so they depend neither on the order of the
+episodes nor on the number of processes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
+from fss.files import digest, stem, whole
 
-from fss.data.lists import digest, stem
-from fss.files import whole
-
-FORMAT = 2  # of metrics.json
+FORMAT = 2  # version of metrics.json
 CHECKPOINTS = "checkpoints"
 SETTINGS = "config.yaml"
 TRAINING = "training.json"
@@ -42,7 +39,7 @@ CONFIDENCE = 0.95
 INTEGERS = ("intersection", "union", "background_intersection", "background_union")
 EPISODE_COLUMNS = ("eval_seed", "id", "class_id", "class", "query", "supports", *INTEGERS)
 CLASS_COLUMNS = ("eval_seed", "class_id", "class", "iou", *INTEGERS, "episodes")
-# What every metrics.json has.
+# Keys that every metrics.json contains.
 REQUIRED = (
     *("dataset", "train_dataset", "method", "tuning", "backbone", "fold", "shot", "train_shot", "seed"),
     *("checkpoint", "selection", "protocol", "eval_classes", "support_annotation", "episodes", "eval_seeds"),
@@ -53,17 +50,17 @@ REQUIRED = (
 
 
 class EpisodeResult(NamedTuple):
-    """What one episode gave: pixels in common and in either, at the query's original size.
+    """Result of one episode, in pixels at the query's original size.
 
     Attributes:
-        eval_seed: Of the episodes.
-        id: Of the episode among those of its seed.
-        class_id: The class asked for.
-        class_name: Its name.
-        query: The query's file.
-        supports: The supports' files.
-        intersection, union: Of the foreground.
-        background_intersection, background_union: Of the background.
+        eval_seed: Seed of the episodes.
+        id: Id of the episode among those of its seed.
+        class_id: Id of the episode's class.
+        class_name: Name of the episode's class.
+        query: Path of the query.
+        supports: Paths of the supports.
+        intersection, union: Intersection and union of the foreground.
+        background_intersection, background_union: Intersection and union of the background.
     """
 
     eval_seed: int
@@ -78,18 +75,23 @@ class EpisodeResult(NamedTuple):
     background_union: int
 
     @property
+    def asked(self) -> tuple[Any, ...]:
+        """The fields that identify the episode, without its result."""
+        return self.eval_seed, self.id, self.class_id, self.class_name, self.query, self.supports
+
+    @property
     def iou(self) -> float:
-        """Of the foreground; a fraction."""
+        """IoU of the foreground, in 0..1."""
         return self.intersection / max(self.union, 1)
 
 
 def results_folder(run: Path, checkpoint: str, protocol: str, suffix: str = "") -> Path:
-    """Where the results of a run's checkpoint ("last" or "best") under a protocol are."""
+    """Folder with the results of a run's checkpoint ("last" or "best") under a protocol."""
     return run / RESULTS / "-".join(filter(None, (checkpoint, protocol, suffix)))
 
 
 class Spread(NamedTuple):
-    """Mean of some values; of two and more also their standard deviation and the mean's 95 % interval."""
+    """Mean of some values and, for two or more, their standard deviation and the mean's 95 % interval."""
 
     mean: float
     std: float | None
@@ -97,26 +99,28 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean, standard deviation of the sample, and interval of the mean by Student's t distribution."""
+    """Computes mean, sample standard deviation, and the mean's interval by Student's t distribution."""
     mean, n = fmean(values), len(values)
     if n < 2:
         return Spread(mean, None, None)
+    from scipy.special import stdtrit  # slow to import, and only several seeds need it
+
     std = stdev(values)
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
     return Spread(mean, std, (mean - half, mean + half))
 
 
 def summarize(episodes: Iterable[EpisodeResult], always: Mapping[int, str] | None = None) -> dict[str, Any]:
-    """The numbers of metrics.json that come from episodes, which may have any order.
+    """Computes the scores in metrics.json from episodes in any order.
 
-    A class's IoU is its summed intersection by its summed union. mIoU is the mean over the classes that have
-    episodes, and those that always count. FB-IoU is the mean of the IoUs of foreground and background, each summed
-    over all episodes. Each seed's `episodes_sha256` tells whether two evaluations had the same episodes: it is the
-    digest of lines "class query support ...", by id, of class ids and the pictures' stems.
+    A class's IoU is its summed intersection divided by its summed union. mIoU is the mean over the classes that
+    have episodes or always count. FB-IoU is the mean of the IoUs of foreground and background, each summed over
+    all episodes. Each seed's `episodes_sha256` identifies its episodes: it is the digest of the lines
+    "class query support ..." in order of id, with class ids and the stems of the pictures.
 
     Args:
-        episodes: One at least.
-        always: Ids and names of classes that count even without an episode, with an IoU of 0.
+        episodes: At least one.
+        always: Ids and names of classes that count even without episodes, with an IoU of 0.
     """
     ordered = sorted(episodes, key=lambda e: (e.eval_seed, e.id))
     seeds = [
@@ -129,7 +133,7 @@ def summarize(episodes: Iterable[EpisodeResult], always: Mapping[int, str] | Non
         numbers |= {key: mean, f"{key}_std": std, f"{key}_interval": list(interval) if interval else None}
     ids = dict(sorted((c["id"], name) for seed in seeds for name, c in seed["classes"].items()))
     classes = {}
-    for class_id, name in ids.items():  # a class can miss in some seeds
+    for class_id, name in ids.items():  # a class can be missing for some seeds
         mean, std, _ = spread([seed["classes"][name]["iou"] for seed in seeds if name in seed["classes"]])
         classes[name] = {"id": class_id, "iou": mean, "iou_std": std}
     return {**numbers, "classes": classes, "seeds": seeds}
@@ -161,13 +165,16 @@ def _summarize_seed(seed: int, episodes: list[EpisodeResult], always: Mapping[in
 
 
 def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[int]]:
-    """Ids of the episodes to be drawn, by the file to draw them in: the first, and those of least and most IoU.
+    """Selects the episodes to draw in each file: the first ones and those with the lowest and highest IoU.
 
-    Of equal IoU the one with more pixels comes first.
+    If IoUs are equal, the episode with the larger union comes first.
 
     Args:
-        episodes: Of one seed, any order.
-        count: How many of each kind, at most.
+        episodes: Episodes of one seed, in any order.
+        count: Maximum number of episodes per file.
+
+    Returns:
+        Episode ids by file name.
     """
     ordered = sorted(episodes, key=lambda e: e.id)
     orders: dict[str, Callable[[EpisodeResult], Any]] = {
@@ -179,20 +186,22 @@ def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file atomically."""
     with whole(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[EpisodeResult]) -> None:
-    """Writes metrics.json, metrics.csv and episodes.csv, each whole or not at all, metrics.json last.
+    """Writes metrics.json, metrics.csv and episodes.csv, each atomically, metrics.json last.
 
     Args:
         folder: The results folder.
-        metrics: What metrics.json is to hold, besides its format.
-        episodes: Written by seed and id.
+        metrics: Content of metrics.json, without its format.
+        episodes: The episodes, which are written sorted by seed and id.
     """
-    _write_csv(folder / EPISODES, EPISODE_COLUMNS, map(episode_row, sorted(episodes, key=lambda e: e[:2])))
+    _write_csv(
+        folder / EPISODES, EPISODE_COLUMNS, map(episode_row, sorted(episodes, key=lambda e: (e.eval_seed, e.id)))
+    )
     classes = (
         (seed["eval_seed"], c["id"], name, c["iou"], *(c[key] for key in INTEGERS), c["episodes"])
         for seed in metrics["seeds"]
@@ -210,38 +219,38 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def episode_row(episode: EpisodeResult) -> list[Any]:
-    """An episode's values in the order of `EPISODE_COLUMNS`."""
+    """Returns an episode's values in the order of `EPISODE_COLUMNS`."""
     return [";".join(value) if isinstance(value, tuple) else value for value in episode]
 
 
 def parse_episode(row: Sequence[str]) -> EpisodeResult:
-    """The episode of a row of episodes.csv.
+    """Parses a row of episodes.csv.
 
     Raises:
-        ValueError: It is none.
+        ValueError: If it is not an episode.
     """
     if len(row) != len(EPISODE_COLUMNS):
-        raise ValueError(f"{len(row)} columns in place of {len(EPISODE_COLUMNS)}")
+        raise ValueError(f"{len(row)} columns instead of {len(EPISODE_COLUMNS)}")
     seed, number, class_id, name, query, supports, *integers = row
     counts = [int(value) for value in integers]
     return EpisodeResult(int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts)
 
 
 def read_metrics(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The metrics of every evaluation below a folder, by the path of its metrics.json, in order of the paths.
+    """Reads the metrics of every evaluation below a folder, keyed by the path of metrics.json and sorted by it.
 
     Raises:
-        ValueError: A file is not a metrics file of this version.
+        ValueError: If a file is not a metrics file of this version.
     """
     return {path: read_metrics_file(path) for path in sorted(folder.rglob(METRICS))}
 
 
 def read_metrics_file(path: Path) -> dict[str, Any]:
-    """One evaluation's metrics.
+    """Reads the metrics of one evaluation.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a metrics file of this version.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a metrics file of this version.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: evaluate first (python evaluate.py)")
@@ -253,7 +262,7 @@ def read_metrics_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a metrics file of this program ({error!r}): delete it") from error
     if found != FORMAT:
         raise ValueError(
-            f"{path} has the format {found}, this version reads {FORMAT}: delete it and run evaluate.py again"
+            f"{path} has format {found}, but this version reads {FORMAT}: delete it and run evaluate.py again"
         )
     if absent:
         raise ValueError(f"{path} is not a metrics file of this program (no {', '.join(absent)}): delete it")
@@ -261,14 +270,14 @@ def read_metrics_file(path: Path) -> dict[str, Any]:
 
 
 def read_episodes(folder: Path) -> list[EpisodeResult]:
-    """The episodes of one evaluation, by seed and id.
+    """Reads the episodes of one evaluation, sorted by seed and id.
 
     Args:
         folder: The results folder.
 
     Raises:
-        FileNotFoundError: There is no episodes.csv.
-        ValueError: A line is not an episode; it is named.
+        FileNotFoundError: If there is no episodes.csv.
+        ValueError: If a line is not an episode; the message names it.
     """
     path = folder / EPISODES
     if not path.is_file():
@@ -277,7 +286,7 @@ def read_episodes(folder: Path) -> list[EpisodeResult]:
     with path.open(newline="") as file:
         reader = csv.reader(file)
         if tuple(next(reader, ())) != EPISODE_COLUMNS:
-            raise ValueError(f"{path} is no episodes file of this version: delete it and run evaluate.py again")
+            raise ValueError(f"{path} is not from this version: delete it and run evaluate.py again")
         for row in reader:
             try:
                 episodes.append(parse_episode(row))

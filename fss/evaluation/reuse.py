@@ -1,9 +1,9 @@
-"""Evaluation that encodes each picture once and decodes it often, with the same results.
+"""Evaluation that encodes each picture once and decodes it many times, with the same results.
 
-What a segmenter says of a query depends on its picture alone, of a support on its picture and the class. Both rest
-on the picture's lower features. These parts are kept for as long as episodes to come will use them and memory
-allows; what was dropped is made again. So memory decides how long an evaluation takes, never what it finds:
-pictures are encoded one by one, and no kernel sees how many others there are (unless `batch` is raised).
+The encoding of a query depends only on its picture, that of a support on its picture and class. Both are computed
+from the picture's lower features. These parts are kept as long as later episodes need them and memory allows;
+a part that was dropped is computed again. Memory therefore affects the duration of an evaluation but never its
+results: pictures are encoded one at a time, so no kernel depends on the others (unless `batch` is raised).
 
 Shapes: K shots, S image side, h w original height and width.
 """
@@ -26,7 +26,7 @@ from fss.models.segmenter import FewShotSegmenter
 
 
 class Outcome(NamedTuple):
-    """An episode, its answer (B = 1), and its truth (h, w) at original size."""
+    """An episode, its prediction (B = 1), and its ground truth (h, w) at original size."""
 
     episode: PlannedEpisode
     prediction: Prediction
@@ -34,19 +34,19 @@ class Outcome(NamedTuple):
 
 
 class ReusingEvaluator:
-    """Answers episodes in blocks of steps, each block in its turn.
+    """Predicts episodes in blocks of steps, one block after another.
 
     Args:
-        segmenter: In eval mode, on its device.
-        pictures: Of the blocks.
-        blocks: Steps, some at a time.
-        own_class: For each class where it stands among the base classes; others are novel.
-        limit_gb: How much to keep, in GB (1e9 bytes) of the device's memory, and again of the host's.
-        batch: Pictures that are encoded in one go. 1 is exact; more are faster on some devices and move results by
-            rounding.
+        segmenter: The segmenter, in eval mode and on its device.
+        pictures: Reader of the blocks' pictures.
+        blocks: Steps, grouped into blocks.
+        own_class: Position of each base class among the base classes; classes not listed are novel.
+        limit_gb: How much to keep, in GB (1e9 bytes) of device memory and, separately, of host memory.
+        batch: Number of pictures encoded at once. 1 is exact; larger values are faster on some devices and change
+            results by rounding.
 
     Raises:
-        ValueError: A limit below 0 or a batch below 1.
+        ValueError: If the limit is below 0 or the batch below 1.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class ReusingEvaluator:
         check_reuse(limit_gb, batch)
         self.segmenter, self.pictures, self.blocks, self.own_class = segmenter, pictures, blocks, own_class
         self.batch = batch
-        self.encoded: dict[str, int] = {"lower": 0, "query": 0, "support": 0}  # how often each kind was made
+        self.encoded: dict[str, int] = {"lower": 0, "query": 0, "support": 0}  # how often each kind was computed
         self._device = segmenter.backbone.mean.device
         self._memory = Memory(_uses(blocks), int(limit_gb * 1e9), self._device)
         self._arrived: dict[int, Picture] = {}
 
     def answer(self, block: int, arrived: Sequence[Picture]) -> Iterator[Outcome]:
-        """The outcomes of one block of steps; blocks come in order.
+        """Predicts the episodes of one block; blocks must be processed in order.
 
         Args:
-            block: Its number.
-            arrived: The pictures that no block before it used.
+            block: Number of the block.
+            arrived: The pictures that no earlier block has used.
         """
         self._arrived = {picture.number: picture for picture in arrived}
         for picture in arrived:
@@ -96,7 +96,7 @@ class ReusingEvaluator:
         return Outcome(episode, prediction, picture.labels[episode.class_id])
 
     def _parts(self, wanted: Sequence[Part], ahead: Iterable[Part] = ()) -> list[Any]:
-        """Parts of one kind, held or made; to fill a batch also some of those that come next."""
+        """Returns parts of one kind, stored or computed; upcoming parts are computed too, to fill a batch."""
         found = {part: self._memory.get(part) for part in wanted if part in self._memory}
         missing = [part for part in dict.fromkeys(wanted) if part not in found]
         more = dict.fromkeys(part for part in ahead if part not in wanted and part not in self._memory)
@@ -134,7 +134,7 @@ class ReusingEvaluator:
 
 
 def check_reuse(limit_gb: float, batch: int) -> None:
-    """Raises ValueError for settings that make no sense."""
+    """Raises ValueError for settings out of range."""
     if limit_gb < 0:
         raise ValueError(f"reuse.limit_gb={limit_gb}: must be at least 0, which keeps nothing")
     if batch < 1:
@@ -146,9 +146,9 @@ def _supports(episode: PlannedEpisode) -> list[Part]:
 
 
 def _uses(blocks: Sequence[Sequence[Step]]) -> dict[Part, list[int]]:
-    """When each part is used, in numbers of episodes.
+    """When each part is used, as episode numbers.
 
-    A query's when its step begins, lower features when another part is first made of them.
+    A query is used when its step begins, lower features when another part is first computed from them.
     """
     uses: dict[Part, list[int]] = {}
 
@@ -172,7 +172,7 @@ def _uses(blocks: Sequence[Sequence[Step]]) -> dict[Part, list[int]]:
 
 
 def _joined(values: Sequence[Any], dim: int) -> Any:
-    """Values alike in structure as one, their tensors side by side; of anything else the first stands for all."""
+    """Concatenates the tensors of equally structured values; anything else is taken from the first value."""
     if len(values) == 1:
         return values[0]
     return pytree.tree_map(
@@ -181,7 +181,11 @@ def _joined(values: Sequence[Any], dim: int) -> Any:
 
 
 def _split(value: Any, n: int) -> list[Any]:
-    """What `_joined` joined along the first dimension; with memory of its own, so that each can be freed."""
+    """Reverses `_joined` along the first dimension; the results own their memory, so that each can be freed."""
     if n == 1:
         return [value]
-    return [pytree.tree_map_only(Tensor, lambda tensor, i=i: tensor[i : i + 1].clone(), value) for i in range(n)]
+
+    def part(i: int) -> Any:
+        return pytree.tree_map_only(Tensor, lambda tensor: tensor[i : i + 1].clone(), value)
+
+    return [part(i) for i in range(n)]

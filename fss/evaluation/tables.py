@@ -1,4 +1,4 @@
-"""What an evaluation prints."""
+"""Tables printed by an evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEYS = ("miou", "fb_iou")
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> Group:
-    """The numbers of one evaluation, a row a class."""
+    """The scores of one evaluation, one row per class."""
     seeds = metrics["seeds"]
     where = f"{metrics['dataset']}, fold {metrics['fold']}"
     if metrics["train_dataset"] != metrics["dataset"]:
@@ -30,7 +30,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
     for name in metrics["classes"]:
         own = [seed["classes"][name] for seed in seeds if name in seed["classes"]]
         cells = _cells(spread([scores["iou"] for scores in own]), len(seeds) > 1)
-        table.add_row(Text(name), *cells, str(sum(scores["episodes"] for scores in own)))  # a name is no markup
+        table.add_row(Text(name), *cells, str(sum(scores["episodes"] for scores in own)))  # not parsed as markup
     table.add_section()
     for label, key in (("mIoU", "miou"), ("FB-IoU", "fb_iou")):
         value = Spread(metrics[key], metrics[f"{key}_std"], metrics[f"{key}_interval"])
@@ -43,7 +43,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
 
 
 def folds_table(folds: Sequence[Mapping[str, Any]]) -> Group:
-    """mIoU and FB-IoU of evaluations that differ by their fold, and the mean of the folds."""
+    """mIoU and FB-IoU of evaluations that differ only in their fold, and the mean over the folds."""
     first = folds[0]
     several = len(first["eval_seeds"]) > 1
     table = Table("fold")
@@ -72,7 +72,7 @@ def _which(metrics: Mapping[str, Any]) -> str:
 
 
 def mean_of_folds(folds: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """The mean of the folds' "miou" or "fb_iou", for each seed."""
+    """Mean of "miou" or "fb_iou" over the folds, for each seed."""
     return [sum(seeds) / len(folds) for seeds in zip(*([s[key] for s in f["seeds"]] for f in folds), strict=True)]
 
 

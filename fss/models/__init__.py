@@ -1,1 +1,1 @@
-"""Networks: backbones, heads, and the two put together; pure torch."""
+"""Networks: backbones, heads, and the segmenters that combine them; pure torch."""

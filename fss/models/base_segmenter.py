@@ -12,12 +12,12 @@ from fss.models.heads import PSPHead
 from fss.resize import resize
 
 
-class BaseSegmenter(nn.Module):
+class BaseLearnerSegmenter(nn.Module):
     """PSPNet on any backbone.
 
     Args:
-        backbone: Where features come from; the head sees the high ones.
-        head: Made for the backbone's high channels.
+        backbone: The feature extractor; the head receives its high features.
+        head: The classifier, built for the backbone's number of high channels.
     """
 
     def __init__(self, backbone: Backbone, head: PSPHead) -> None:
@@ -25,6 +25,6 @@ class BaseSegmenter(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, S, S) to logits (B, N + 1, S, S), background first."""
+        """Maps normalised images (B, 3, S, S) to logits (B, N + 1, S, S), background first."""
         features = self.backbone.upper(self.backbone.lower(images))
         return resize(self.head(features), images.shape[-2:])

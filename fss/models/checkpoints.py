@@ -1,10 +1,11 @@
-"""Checkpoints: ours and the published programs' read into segmenters, and segmenters written as they would.
+"""Reading checkpoints of this program and of the published ones, and writing them in the published format.
 
-A published file holds `{"state_dict": {...}}`. Of a PFENet, BAM or baseline its backbone parts are `layer0` to
-`layer4` and all other names belong to the head; of a base learner (BAM, stage 1) `ppm` and `cls` are the head, and
-`encoder` repeats the backbone. A convolution that the SVF program factored is `conv_U`, `vector_S`, `conv_V`. Ours
-carry the same names behind `segmenter.backbone.` and `segmenter.head.`. The published BAM knows one backbone; that
-of a base learner which differs from the tuned one is written as `base_layer0` to `base_layer4`.
+A published file holds `{"state_dict": {...}}`. For PFENet, BAM and the baseline, `layer0` to `layer4` are the
+backbone and all other names belong to the head; for a base learner (BAM, stage 1), `ppm` and `cls` are the head,
+and `encoder` repeats the backbone. A convolution factored by the SVF program is stored as `conv_U`, `vector_S`,
+`conv_V`. Checkpoints of this program use the same names with the prefixes `segmenter.backbone.` and
+`segmenter.head.`. The published BAM has a single backbone; if the base learner's differs from the tuned one, it is
+written as `base_layer0` to `base_layer4`.
 """
 
 from __future__ import annotations
@@ -16,27 +17,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fss.files import whole
 from fss.models.backbones import LayeredBackbone
 from fss.models.backbones.weights import load_strictly, read_state_dict
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import compose, plain_state_dict
 
-_OURS = "segmenter."  # where a training checkpoint keeps the model
+_OURS = "segmenter."  # prefix of the model in a training checkpoint
 _PSP_HEAD = {"ppm.": "head.0.", "cls.": "head.1."}  # published -> ours
 _BASE = "base_backbone."
 
 
 def load_checkpoint(segmenter: FewShotSegmenter, file: str | Path) -> None:
-    """Loads a checkpoint of this program (SVF layers merged) or of a published one.
+    """Loads a checkpoint of this program (merging SVF layers) or of a published one.
 
     Args:
-        segmenter: Of the checkpoint's method and backbone, not decomposed.
+        segmenter: A segmenter with the checkpoint's method and backbone, not decomposed.
         file: The checkpoint.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no checkpoint, or entries do not fit; they are listed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint, or if entries do not fit; they are listed.
     """
     _load(segmenter, _ours(read_state_dict(file)), str(file))
 
@@ -47,52 +49,62 @@ def load_published(
     """Loads a published checkpoint's state dict into a segmenter of the same method and backbone.
 
     Args:
-        segmenter: Not yet decomposed, or decomposed: plain weights are then decomposed on the way in.
-        state: Names with or without `module.`.
-        source: What to call it in messages.
+        segmenter: May be decomposed, in which case plain weights are decomposed while loading.
+        state: The state dict, with or without `module.` prefixes.
+        source: How error messages refer to it.
 
     Raises:
-        ValueError: Entries do not fit; they are listed.
+        ValueError: If entries do not fit; they are listed.
     """
     _load(segmenter, _ours({name.removeprefix("module."): value for name, value in state.items()}), source)
 
 
-def load_base_learner(segmenter: FewShotSegmenter | BaseSegmenter, file: str | Path) -> None:
-    """Loads a base learner, ours or published: for stage 2 its backbone and its head, before any tuning.
+def load_base_learner(segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: str | Path) -> None:
+    """Loads the backbone and head of a base learner, saved by this program or a published one.
+
+    For stage 2 (a `FewShotSegmenter`), call it before the backbone is tuned.
+
+    Args:
+        segmenter: The segmenter to fill.
+        file: The base learner's checkpoint.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no checkpoint of a base learner, or entries do not fit; they are listed.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a base learner's checkpoint, or if entries do not fit; they are listed.
     """
     ours = _ours(read_state_dict(file))
     if not any(name.startswith("head.0.features.") for name in ours):
-        raise ValueError(f"{file} is no checkpoint of a base learner: make one with python train.py method=base")
-    if isinstance(segmenter, BaseSegmenter):
+        raise ValueError(f"{file} is not a base learner's checkpoint: train one with python train.py method=base")
+    if isinstance(segmenter, BaseLearnerSegmenter):
         load_strictly(segmenter, ours, str(file))
         return
-    base = BaseSegmenter(segmenter.backbone, segmenter.head.get_submodule("learner_base"))  # type: ignore[arg-type]
-    load_strictly(base, ours, str(file))
+    (part,) = segmenter.head.base_learner_parts
+    head = segmenter.head.get_submodule(part)
+    load_strictly(BaseLearnerSegmenter(segmenter.backbone, head), ours, str(file))  # type: ignore[arg-type]
 
 
-def published_state_dict(segmenter: FewShotSegmenter | BaseSegmenter, factored: bool = False) -> dict[str, Tensor]:
-    """A segmenter's state dict under the published names.
+def published_state_dict(
+    segmenter: FewShotSegmenter | BaseLearnerSegmenter, factored: bool = False
+) -> dict[str, Tensor]:
+    """Returns a segmenter's state dict under the published names.
 
     Args:
-        segmenter: On a ResNet or VGG.
-        factored: Writes SVF layers as the published SVF program does, else merged into plain weights.
+        segmenter: A segmenter with a ResNet or VGG backbone.
+        factored: Keep SVF layers factored, as the published SVF program does; otherwise they are merged into
+            plain weights.
 
     Raises:
-        ValueError: The backbone has no counterpart in the published programs.
+        ValueError: If the published programs have no such backbone.
     """
     if not isinstance(segmenter.backbone, LayeredBackbone):
         raise ValueError(
-            f"a {type(segmenter.backbone).__name__} cannot be written for the published programs, which know "
-            "ResNet and VGG alone"
+            f"a {type(segmenter.backbone).__name__} cannot be written for the published programs, which only "
+            "know ResNet and VGG"
         )
     state: dict[str, Tensor] = segmenter.state_dict()
     state = _published_factors(state) if factored else plain_state_dict(state)
     published: dict[str, Tensor] = {}
-    is_base_learner = isinstance(segmenter, BaseSegmenter)
+    is_base_learner = isinstance(segmenter, BaseLearnerSegmenter)
     for name, value in state.items():
         if name.startswith(_BASE):
             published[f"base_{name.removeprefix(_BASE)}"] = value
@@ -106,20 +118,21 @@ def published_state_dict(segmenter: FewShotSegmenter | BaseSegmenter, factored: 
     return published
 
 
-def save_published(segmenter: FewShotSegmenter | BaseSegmenter, file: str | Path, factored: bool = False) -> None:
-    """Writes a checkpoint for the published programs, whole or not at all; see `published_state_dict`."""
-    path = Path(file)
+def save_published(
+    segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: str | Path, factored: bool = False
+) -> None:
+    """Atomically writes a checkpoint for the published programs; see `published_state_dict`."""
     state = published_state_dict(segmenter, factored)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    torch.save({"epoch": 0, "state_dict": state}, unfinished)
-    unfinished.replace(path)
+    with whole(Path(file)) as unfinished:
+        torch.save({"epoch": 0, "state_dict": state}, unfinished)
 
 
 def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) -> None:
+    unused = tuple(f"head.{part}." for part in segmenter.head.unused_parts)
+    ours = {name: value for name, value in ours.items() if not name.startswith(unused)}
     own_backbone = any(name.startswith(_BASE) for name in ours)
     before = segmenter.base_backbone
-    # apart while they are filled: what two places share cannot take two values
+    # separate while loading: a parameter shared by both cannot take two values
     segmenter.base_backbone = copy.deepcopy(segmenter.backbone) if own_backbone else None
     try:
         load_strictly(segmenter, ours, source)
@@ -127,12 +140,12 @@ def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) 
         segmenter.base_backbone = before
         raise
     if segmenter.base_backbone is not None:
-        segmenter.backbone.requires_grad_(False)  # a tuning decides anew; until then equal parts can be one
+        segmenter.backbone.requires_grad_(False)  # until a tuning decides, so that equal parts are stored once
         segmenter.keep_for_base_learner(segmenter.base_backbone)
 
 
 def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of either kind under our names, SVF layers merged."""
+    """Renames a state dict of either program to this program's names and merges SVF layers."""
     if any(name.startswith(_OURS) for name in state):
         mine = {name.removeprefix(_OURS): value for name, value in state.items() if name.startswith(_OURS)}
         return plain_state_dict(mine)
@@ -152,7 +165,7 @@ def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _compose_published_factors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every conv_U, vector_S, conv_V as one weight; the published program's ranks may be less than full."""
+    """Composes each conv_U, vector_S, conv_V into one weight; published ranks may be less than full."""
     stems = {name.removesuffix("vector_S") for name in state if name.endswith(".vector_S")}
     plain: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -169,7 +182,7 @@ def _compose_published_factors(state: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _published_factors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """SVF layers' U, S, V as conv_U, vector_S, conv_V with the shapes of convolutions."""
+    """Renames U, S, V of SVF layers to conv_U, vector_S, conv_V and gives them the shapes of convolutions."""
     factored: dict[str, Tensor] = {}
     for name, value in state.items():
         stem, _, leaf = name.rpartition(".")

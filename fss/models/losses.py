@@ -1,4 +1,4 @@
-"""Losses that few-shot heads and the base learner share.
+"""Losses shared by the few-shot heads and the base learner.
 
 Shapes: B batch, C classes, S image side.
 """
@@ -14,11 +14,16 @@ from fss.labels import IGNORE
 
 
 def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Mean cross-entropy over the pixels of (B, C, S, S) that are not ignored, in float32 at least.
+    """Mean cross-entropy over all pixels that are not ignored, in float32 or higher precision.
 
-    In training on several processes the mean is over the pixels of all of them, whose numbers differ: each process
-    gets its part, scaled so that the mean of the parts, which is what their gradients are averaged to, is the
-    loss of the whole batch.
+    When several processes train together, the mean is taken over the pixels of all of them, whose number differs
+    between processes. Each process returns its share, scaled so that averaging over the processes (as is done with
+    their gradients) gives the loss of the whole batch.
+
+    Args:
+        logits: (B, C, S, S).
+        mask: (B, S, S) class labels; 255 is ignored.
+        class_weights: (C,) weights of the classes, or None for equal weights.
     """
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
     labels = mask.long()

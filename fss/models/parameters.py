@@ -1,4 +1,4 @@
-"""How many parameters each part of a model has, and how many of them are trained."""
+"""Counts the parameters of each part of a model, and how many of them are trained."""
 
 from __future__ import annotations
 
@@ -6,34 +6,41 @@ from typing import NamedTuple
 
 from torch import nn
 
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.segmenter import FewShotSegmenter
 
 
 class PartCount(NamedTuple):
-    """Parameters of one part of a segmenter."""
+    """Number of parameters of one part of a segmenter."""
 
     part: str
     trained: int
     all: int
 
 
-def count_parameters(segmenter: FewShotSegmenter | BaseSegmenter) -> list[PartCount]:
-    """Trained and all parameters of each backbone stage that has any, of a base learner, and of the head."""
+def count_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> list[PartCount]:
+    """Counts trained and all parameters of each backbone stage that has any, the base learner, and the head."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in segmenter.backbone.named_parameters():
         parts.setdefault(f"backbone stage {segmenter.backbone.stage_of(name)}", []).append(parameter)
     parts = dict(sorted(parts.items()))
-    head = dict(segmenter.head.named_parameters())
-    learner = [head.pop(name) for name in list(head) if name.startswith("learner_base.")]
-    base_backbone = getattr(segmenter, "base_backbone", None)
-    if base_backbone is not None:  # what it does not share with the tuned one
-        shared = {id(p) for p in segmenter.backbone.parameters()}
-        learner += [p for p in base_backbone.parameters() if id(p) not in shared]
-    if learner:
-        parts["base learner"] = learner
-    parts["head"] = list(head.values())
+    head = list(segmenter.head.parameters())
+    if isinstance(segmenter, FewShotSegmenter):
+        learner = _base_learner(segmenter)
+        if learner:
+            parts["base learner"] = learner
+        theirs = {id(p) for p in learner}
+        head = [p for p in head if id(p) not in theirs]
+    parts["head"] = head
     return [
         PartCount(part, sum(p.numel() for p in ps if p.requires_grad), sum(p.numel() for p in ps))
         for part, ps in parts.items()
     ]
+
+
+def _base_learner(segmenter: FewShotSegmenter) -> list[nn.Parameter]:
+    """Parameters of a base learner that it does not share with the tuned backbone."""
+    modules = [segmenter.head.get_submodule(part) for part in segmenter.head.base_learner_parts]
+    modules += [segmenter.base_backbone] if segmenter.base_backbone is not None else []
+    shared = {id(p) for p in segmenter.backbone.parameters()}
+    return [p for module in modules for p in module.parameters() if id(p) not in shared]

@@ -1,4 +1,4 @@
-"""A backbone and a head put together: the torch model that training, evaluation and prediction use.
+"""A backbone combined with a head: the torch model for training, evaluation and prediction.
 
 Shapes: B batch, K shots, S image side, C channels, h w feature height and width.
 """
@@ -7,77 +7,93 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.models.backbones import Backbone, Lower
 from fss.models.heads import Features, Head, Prediction
 
 
 class FewShotSegmenter(nn.Module):
-    """Finds in a query what the supports show.
+    """Segments in a query the class that the supports show.
 
-    Images come normalised (`backbone.normalize`). The backbone stays in eval mode also while training: its
-    norms keep the statistics that they were pretrained with.
+    Images must be normalised (`backbone.normalize`). The backbone stays in eval mode even during training, except
+    for its norms if `norms` is "batch".
 
     Args:
-        backbone: Where features come from.
-        head: The method.
+        backbone: The feature extractor.
+        head: The few-shot method.
+        norms: Statistics used by the backbone's batch norms in training: "eval" for the pretrained ones, which are
+            kept fixed; or "batch" for those of the queries and of the supports of each shot, whose running mean is
+            used in evaluation (dvlab's PFENet).
 
     Attributes:
-        base_backbone: The backbone as it was before tuning, for a head with a base learner; None where it
-            is the same.
+        base_backbone: For a head with a base learner, the backbone before tuning; None if `backbone` is unchanged.
+
+    Raises:
+        ValueError: If `norms` is neither, or is "batch" for a backbone without batch norms.
     """
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head, norms: Literal["eval", "batch"] = "eval") -> None:
         super().__init__()
+        if norms not in ("eval", "batch"):
+            raise ValueError(f"backbone.norms is {norms!r}, must be 'eval' or 'batch'")
+        if norms == "batch" and not _batch_norms(backbone):
+            raise ValueError("backbone.norms=batch: this backbone has no batch norms, leave it at eval")
         self.backbone = backbone
         self.head = head
+        self.norms = norms
         self.base_backbone: Backbone | None = None
-        self.to(memory_format=torch.channels_last)  # a quarter less time on CPUs
+        self.to(memory_format=torch.channels_last)  # saves a quarter of the time on CPUs
         self.train(self.training)
 
     def tune(self, tuning: Callable[[Backbone], None]) -> None:
-        """Applies a tuning to the backbone; for a base learner it is kept as it was, too.
+        """Applies a tuning to the backbone; a base learner keeps a copy of the untuned backbone.
 
         Args:
-            tuning: Of `fss.models.tuning`.
+            tuning: A function of `fss.models.tuning`.
         """
         untuned = self.base_backbone or self.backbone
         before = copy.deepcopy(untuned) if self.head.has_base_learner else None
         tuning(self.backbone)
-        if before is not None and any(p.requires_grad for p in self.backbone.parameters()):
+        changes = self.norms == "batch" or any(p.requires_grad for p in self.backbone.parameters())
+        if before is not None and changes:
             self.keep_for_base_learner(before)
 
     def keep_for_base_learner(self, backbone: Backbone) -> None:
-        """Gives the base learner a backbone of its own, frozen.
+        """Gives the base learner its own frozen backbone.
 
-        Parts in which the two are equal and nothing is trained are stored once: `backbone` gets those of the tuned
-        one. Where that holds for the stem, the stem also runs once.
+        Parts that are equal in both backbones and stay equal are stored once: `backbone` takes those of the tuned
+        one. If the stem is such a part, it also runs only once.
         """
         self.base_backbone = backbone.requires_grad_(False).eval()
-        _share_equal_parts(self.base_backbone, self.backbone)
+        if self.norms == "eval":  # otherwise all norms are about to change
+            _share_equal_parts(self.base_backbone, self.backbone)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.backbone.eval()
+        if self.norms == "batch":
+            for module in _batch_norms(self.backbone):
+                module.train(mode)
         if self.base_backbone is not None:
             self.base_backbone.eval()
         return self
 
     def lower(self, images: Tensor) -> Lower:
-        """Low and mid features of images (B, 3, S, S), normalised: the part that queries and supports share."""
+        """Low and mid features of normalised images (B, 3, S, S); the same for queries and supports."""
         return self.backbone.lower(_channels_last(images))
 
     def encode_support(self, images: Tensor, masks: Tensor, lower: Lower | None = None) -> Any:
-        """What the supports say; it can be kept and used for any number of queries.
+        """Encodes the supports; the result can be reused for any number of queries.
 
         Args:
             images: (B, K, 3, S, S), normalised.
-            masks: (B, K, S, S); 1 is the object, anything else is not.
-            lower: Of the B * K images, where known.
+            masks: (B, K, S, S); 1 is the object, any other value is not.
+            lower: Low and mid features of the B * K images, if they are already known.
         """
         lower = lower or self.lower(images.flatten(0, 1))
         foreground = (masks == 1).to(images.dtype)
@@ -85,7 +101,12 @@ class FewShotSegmenter(nn.Module):
         return self._encode_support((*lower, high), foreground)
 
     def encode_query(self, images: Tensor, lower: Lower | None = None) -> Any:
-        """What the queries (B, 3, S, S), normalised, offer; `lower` of them may be known."""
+        """Encodes the queries.
+
+        Args:
+            images: (B, 3, S, S), normalised.
+            lower: Low and mid features of the images, if they are already known.
+        """
         images, stem = _channels_last(images), None
         if lower is None:
             stem = self.backbone.stem(images)
@@ -96,22 +117,31 @@ class FewShotSegmenter(nn.Module):
     def decode(
         self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
     ) -> Prediction:
-        """The answer; see `Head.decode`."""
+        """Predicts the queries' masks; see `Head.decode`."""
         return self.head.decode(query, support, size, own_class)
 
     def forward(
         self, query: Tensor, support: Tensor, support_masks: Tensor, own_class: Tensor | None = None
     ) -> Prediction:
-        """The three functions in one go, with one pass of the backbone over all images.
+        """Runs all three functions, with a single pass of the backbone over all images.
+
+        If norms use batch statistics, the queries and the supports of each shot are instead passed through the
+        backbone one after another, as in the published program.
 
         Args:
             query: (B, 3, S, S), normalised.
             support: (B, K, 3, S, S), normalised.
             support_masks: (B, K, S, S); 1 is the object.
-            own_class: (B,), see `Head.decode`.
+            own_class: (B,); see `Head.decode`.
         """
         b, s = query.shape[0], query.shape[-2:]
         foreground = (support_masks == 1).to(query.dtype)
+        if self.training and self.norms == "batch":
+            encoded_query = self.encode_query(query)
+            shots = [self._maps(*shot) for shot in zip(support.unbind(1), foreground.unbind(1), strict=True)]
+            features = Features(*(torch.stack(maps, 1) for maps in zip(*shots, strict=True)))
+            encoded_support = self.head.encode_support(features, foreground)
+            return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
         masks = torch.cat(
             [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
         )  # (B + B * K, 1, S, S)
@@ -124,16 +154,21 @@ class FewShotSegmenter(nn.Module):
         return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
 
     def _base_features(self, images: Tensor, stem: Tensor | None, high: Tensor) -> Tensor | None:
-        """What the base learner sees of queries (B, 3, S, S): high features of the backbone before tuning."""
+        """The base learner's input for queries (B, 3, S, S): high features of the backbone before tuning."""
         base = self.base_backbone
         if not self.head.has_base_learner:
             return None
-        if base is None:  # the backbone is as it was
+        if base is None:  # the backbone is unchanged
             return high
         pairs = zip(base.stem_modules, self.backbone.stem_modules, strict=True)
         shared = all(mine is theirs for mine, theirs in pairs)
         lower = base.after_stem(stem) if shared and stem is not None else base.lower(images)
         return base.upper(lower)
+
+    def _maps(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Low, mid and high features of supports (B, 3, S, S) with their foreground (B, S, S)."""
+        lower = self.lower(images)
+        return lower.low, lower.mid, self.backbone.upper(lower, foreground[:, None])
 
     def _encode_support(self, maps: Sequence[Tensor], foreground: Tensor) -> Any:
         # low, mid and high (B * K, C, h, w) -> (B, K, C, h, w)
@@ -141,12 +176,16 @@ class FewShotSegmenter(nn.Module):
         return self.head.encode_support(shots, foreground)
 
 
+def _batch_norms(backbone: nn.Module) -> list[nn.Module]:
+    return [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+
+
 def _channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def _share_equal_parts(copied: nn.Module, tuned: nn.Module) -> None:
-    """Puts parts of `tuned` that are frozen and equal in `copied`'s, from the largest down."""
+    """Replaces parts of `copied` by those of `tuned` that are frozen and equal, starting with the largest."""
     for name, part in copied.named_children():
         other = getattr(tuned, name)
         if _equal_and_frozen(part, other):

@@ -1,7 +1,7 @@
-"""What of a backbone is trained: declared by stage, applied to any backbone.
+"""Tunings: which parameters of a backbone are trained, chosen by stage, for any backbone.
 
-Each function freezes the whole backbone first. Norms keep their statistics in all of them; `bias` and `norm`
-train their parameters, the others leave these too, as in the published programs.
+Each function first freezes the whole backbone. Norms always keep their statistics; their parameters are trained
+only by `bias` and `norm`, as in the published programs.
 """
 
 from __future__ import annotations
@@ -15,40 +15,47 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fss.models.backbones import Backbone
-from fss.svf import SVFConv2d, SVFLinear, decompose
+from fss.svf import SVD, SVFConv2d, SVFLinear, decompose, exact_svd
 
 Tuning = Callable[[Backbone], None]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def frozen(backbone: Backbone) -> None:
-    """Trains nothing of the backbone."""
+    """Freezes the backbone."""
     backbone.requires_grad_(False)
 
 
-def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4), train: Collection[str] = ("S",)) -> None:
-    """Singular value fine-tuning: factors the layers of some stages and trains their S.
+def svf(
+    backbone: Backbone,
+    stages: Collection[int] = (2, 3, 4),
+    train: Collection[str] = ("S",),
+    svd: SVD = exact_svd,
+) -> None:
+    """Singular value fine-tuning: decomposes the layers of the given stages and trains their S.
 
     Args:
-        backbone: Changed in place.
-        stages: Of 0 to 4.
-        train: The factors to train, S alone or the ablation of the paper with U and V.
+        backbone: The backbone, changed in place.
+        stages: Stages to tune, from 0 to 4.
+        train: Factors to train: S alone, or with U and V for the paper's ablation.
+        svd: See `decompose`.
 
     Raises:
-        ValueError: The stages hold no layer that can be decomposed, or an unknown factor.
+        ValueError: If the stages contain no layer that can be decomposed, or if a factor is unknown.
     """
     frozen(backbone)
     _check(stages)
     if not train or not set(train) <= set("SUV"):
-        raise ValueError(f"tuning.train={list(train)}: name factors of S, U and V, at least one")
+        raise ValueError(f"tuning.train={list(train)}: give one or more of the factors S, U and V")
     try:
         decompose(
             backbone,
             only=lambda name, _: backbone.stage_of(name) in stages,
-            # seconds for a large network; a bar in a log file is noise
+            # takes seconds for a large network; a progress bar would clutter a log file
             progress=partial(
                 track, description="Factoring weights", transient=True, disable=not get_console().is_terminal
             ),
+            svd=svd,
         )
     except ValueError as error:
         raise ValueError(f"tuning.stages={sorted(stages)} of this backbone: {error}") from error
@@ -59,32 +66,32 @@ def svf(backbone: Backbone, stages: Collection[int] = (2, 3, 4), train: Collecti
 
 
 def bias(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
-    """Trains the biases of some stages: of layers that have one, and the shifts of norms.
+    """Trains the biases of the given stages, including the shifts of norms.
 
     Raises:
-        ValueError: The stages hold no bias.
+        ValueError: If the stages contain no bias.
     """
     _train(backbone, stages, "bias", lambda _, name: name == "bias")
 
 
 def norm(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
-    """Trains scale and shift of the norms of some stages; their statistics stay.
+    """Trains the scale and shift of the norms of the given stages; their statistics stay fixed.
 
     Raises:
-        ValueError: The stages hold no norm.
+        ValueError: If the stages contain no norm.
     """
     _train(backbone, stages, "norm", lambda module, _: isinstance(module, NORMS))
 
 
 def full(backbone: Backbone, stages: Collection[int] = (2, 3, 4)) -> None:
-    """Trains every weight and bias of some stages, norms excepted."""
+    """Trains all weights and biases of the given stages, except norms."""
     _train(backbone, stages, "full", lambda module, _: not isinstance(module, NORMS))
 
 
 def _train(
     backbone: Backbone, stages: Collection[int], tuning: str, chosen: Callable[[nn.Module, str], bool]
 ) -> None:
-    """Trains those parameters of some stages that are chosen by their module and their name in it."""
+    """Trains the parameters of the given stages for which `chosen(module, name in the module)` holds."""
     frozen(backbone)
     _check(stages)
     found = False
@@ -95,10 +102,10 @@ def _train(
                 found = True
     if not found:
         raise ValueError(
-            f"tuning.stages={sorted(stages)} of this backbone hold nothing that tuning={tuning} trains"
+            f"tuning.stages={sorted(stages)} of this backbone contain nothing that tuning={tuning} trains"
         )
 
 
 def _check(stages: Collection[int]) -> None:
     if not stages or not set(stages) <= set(range(5)):
-        raise ValueError(f"tuning.stages={sorted(stages)}: name stages of 0 to 4, at least one")
+        raise ValueError(f"tuning.stages={sorted(stages)}: give one or more stages from 0 to 4")

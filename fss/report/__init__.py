@@ -1,1 +1,1 @@
-"""Reports of runs: the published claims beside what was measured, comparisons, statistics, pages to read."""
+"""Reports on runs: published claims compared with measurements, comparisons of runs, statistics and pages."""

@@ -1,7 +1,7 @@
-"""Reports of runs.
+"""Reports on runs.
 
-python -m fss.report outputs               # tables here, and report.md and report.html in outputs
-python -m fss.report compare RUN_A RUN_B   # B less A on the same episodes, with its interval
+python -m fss.report outputs               # prints tables; writes report.md and report.html to outputs
+python -m fss.report compare RUN_A RUN_B   # B minus A on the same episodes, with its interval
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from fss.evaluation.results import PICTURES
-from fss.report.compare import RESAMPLES, Result, compare, find_pairs
-from fss.report.document import write_report
-from fss.report.found import Found
-from fss.report.tables import comparisons, print_comparison
+if TYPE_CHECKING:
+    from fss.report.compare import Result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that is typed; what is wrong with the input is said in one line."""
+    """Runs the given command; problems with the input are reported in one line."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     command = _COMMANDS.get(typed[0] if typed else "")
     try:
@@ -37,10 +35,15 @@ def _report(typed: list[str]) -> int:
         prog="python -m fss.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("outputs"), help="of runs; default: %(default)s"
+        "folder", nargs="?", type=Path, default=Path("outputs"), help="folder of runs; default: %(default)s"
     )
-    parser.add_argument("--out", type=Path, help="folder of the pages; default: that of the runs")
+    parser.add_argument("--out", type=Path, help="folder for the pages; default: that of the runs")
     parsed = parser.parse_args(typed)
+    from fss.evaluation.results import PICTURES  # these bring matplotlib, which --help need not wait for
+    from fss.report.document import write_report
+    from fss.report.found import Found
+    from fss.report.tables import comparisons, print_comparison
+
     found = Found(parsed.folder)
     console = Console()
     for comparison in comparisons(found.evaluations):
@@ -58,14 +61,16 @@ def _report(typed: list[str]) -> int:
 
 
 def _compare(typed: list[str]) -> int:
+    from fss.report.compare import RESAMPLES, compare, find_pairs
+
     parser = argparse.ArgumentParser(
         prog="python -m fss.report compare",
-        description="B less A on the same episodes, paired, with a 95 % interval over episodes. Folders above "
-        "several runs are compared fold by fold and seed by seed where both have them.",
+        description="B minus A on the same episodes, paired, with a 95 % interval over episodes. Folders that "
+        "contain several runs are compared fold by fold and seed by seed, where both have them.",
     )
-    parser.add_argument("a", type=Path, metavar="RUN_A", help="a results folder, a run, or a folder above runs")
-    parser.add_argument("b", type=Path, metavar="RUN_B", help="the same of the other")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap; default: %(default)s")
+    parser.add_argument("a", type=Path, metavar="RUN_A", help="a results folder, a run, or a folder of runs")
+    parser.add_argument("b", type=Path, metavar="RUN_B", help="the same for B")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="resamples; default: %(default)s")
     parsed = parser.parse_args(typed)
     if parsed.resamples < 100:
         raise ValueError(f"--resamples {parsed.resamples}: an interval needs at least 100")
@@ -75,7 +80,7 @@ def _compare(typed: list[str]) -> int:
     for pairs in groups:
         _print(console, compare(pairs, parsed.resamples))
     for path in alone:
-        console.print(f"only one has {path}: left out", soft_wrap=True, highlight=False)
+        console.print(f"left out, because only one has it: {path}", soft_wrap=True, highlight=False)
     return 0
 
 
@@ -106,7 +111,7 @@ def _print(console: Console, result: Result) -> None:
         console.print(f"mIoU, B - A, by training seed: {told}", highlight=False)
     else:
         console.print(
-            "One training seed: the interval is of other episodes, not of other training.", highlight=False
+            "One training seed: the interval covers other episodes, not other training runs.", highlight=False
         )
 
 

@@ -1,4 +1,4 @@
-"""The published numbers, and what stands behind them. They are in claims.yaml."""
+"""Reads the published numbers and their sources from claims.yaml."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ METHODS = {"baseline": "baseline", "pfenet": "PFENet", "bam": "BAM"}
 
 
 class Source(NamedTuple):
-    """Where numbers were published.
+    """Source of published numbers.
 
     Attributes:
         paper: Authors and title.
-        venue: Where it appeared.
-        year: When.
-        arxiv: Its number there.
-        table: Which table of it.
-        protocols: What a measurement has to follow (`protocol=`): the paper's own, then stricter ones.
-        train_shot: Supports of a training episode: "same" as in evaluation, or a number.
-        selection: How the checkpoint was chosen.
+        venue: Conference or journal.
+        year: Year of publication.
+        arxiv: arXiv identifier.
+        table: The table in the paper.
+        protocols: Protocols that a measurement may follow (`protocol=`): the paper's own, then stricter ones.
+        train_shot: Supports per training episode: "same" as in evaluation, or a number.
+        selection: How the checkpoint was selected.
     """
 
     paper: str
@@ -39,15 +39,15 @@ class Source(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One published row at one number of shots; mIoU in percent.
+    """One published row for one number of shots; mIoU in percent.
 
     Attributes:
         dataset, backbone, method, tuning, shot: As in the configuration.
-        exclude_novel: Whether training pictures with novel pixels are left out.
+        exclude_novel: True if training pictures with novel pixels are left out.
         source: Where it was published.
-        first: Whether it is one to verify first.
-        folds: Of folds 0 to 3.
-        mean: As printed; the printed folds' mean may round otherwise.
+        first: True if it is one of the claims to verify first.
+        folds: mIoU of folds 0 to 3.
+        mean: Mean as printed, which may be rounded differently from the mean of the printed folds.
     """
 
     dataset: str
@@ -63,18 +63,18 @@ class Claim(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the paper's tables have it."""
+        """The method's name in the paper's tables."""
         name = METHODS[self.method] + (" + SVF" if self.tuning == "svf" else "")
         return name if self.exclude_novel else f"{name} (original data)"
 
     @property
     def train_shot(self) -> int:
-        """Supports of a training episode."""
+        """Supports per training episode."""
         return self.shot if self.source.train_shot == "same" else int(self.source.train_shot)
 
 
 def load_claims(file: Path = FILE) -> list[Claim]:
-    """All claims, by data set and shot, in the order of the paper."""
+    """Loads all claims, sorted by data set and shot, then in the order of the paper."""
     content = yaml.safe_load(file.read_text())
     sources = {name: Source(**source) for name, source in content["sources"].items()}
     claims = []

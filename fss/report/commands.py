@@ -1,4 +1,4 @@
-"""The commands that fill an empty cell of the claims table."""
+"""The commands that fill the empty cells of the claims table."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fss.report.claims import FOLDS, Claim
 from fss.report.found import Found
 from fss.report.verify import Verdict
 
-NOVEL_KEPT = "novel-kept"  # runs on the original data would overwrite those without novel pictures
+NOVEL_KEPT = "novel-kept"  # otherwise runs on the original data would overwrite those without novel pictures
 
 
 def commands(verdict: Verdict, found: Found) -> list[str]:
-    """What to type, in this order, for the folds that miss of one training seed; nothing where all are there.
+    """Commands to type, in order, for the missing folds of one training seed; empty if none is missing.
 
-    The seed is that which has most already. What was begun goes on; training evaluates at its end, and what has
-    trained needs `evaluate.py`.
+    The seed with the most results so far is used. Unfinished training is resumed; training evaluates at its end,
+    and runs that are already trained need only `evaluate.py`.
     """
     claim = verdict.claim
     if verdict.judge is not None and verdict.judge.mean is not None:
@@ -33,7 +33,7 @@ def commands(verdict: Verdict, found: Found) -> list[str]:
     method = f"method={claim.method} tuning={claim.tuning}"
     goes_on = " resume=true" if any((fold, seed) in began for fold in to_train) else ""
     lines += _line("train.py", to_train, claim, found, f"{method} shot={claim.train_shot}{goes_on}", seed)
-    # evaluation with other shots than training is for what has trained by now
+    # evaluation with another number of shots comes after training
     other_shot = claim.train_shot != claim.shot
     shot = f"shot={claim.shot}" + (f" train_shot={claim.train_shot}" if other_shot else "")
     lines += _line(
@@ -43,7 +43,7 @@ def commands(verdict: Verdict, found: Found) -> list[str]:
 
 
 def _without_base(claim: Claim, found: Found, folds: Iterable[int], seed: int) -> set[int]:
-    """Folds whose base learner has not been trained."""
+    """Folds whose base learner has not been trained yet."""
     there = {
         run.config["fold"]
         for run in found.runs.values()

@@ -1,10 +1,10 @@
-"""Two runs on the same episodes: the difference of their mIoU, and how sure it is.
+"""Compares two runs on the same episodes: the difference of their mIoU and its uncertainty.
 
-The episodes are a sample, and both runs answered the same ones, so their difference is known better than either
-mIoU. A stratified paired bootstrap says how well: within each class the episodes are drawn again with replacement,
-the same for both runs, and intersections and unions summed anew. The interval is of other episodes of these
-classes, a little short where a class has only a dozen. It is not of other training seeds: compare several and look
-at how the difference spreads over them.
+The episodes are a sample, and both runs predict the same ones, so their difference is known more precisely than
+either mIoU. A stratified paired bootstrap measures how precisely: within each class, episodes are resampled with
+replacement, the same ones for both runs, and intersections and unions are summed again. The interval covers other
+episodes of these classes; it is slightly too short if a class has only a dozen. It does not cover other training
+seeds: compare several and see how the difference varies between them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from fss.evaluation.results import CONFIDENCE, METRICS, EpisodeResult, read_episodes, read_metrics
 
 RESAMPLES = 9999
-_AT_ONCE = 4_000_000  # numbers gathered at a time
+_AT_ONCE = 4_000_000  # values processed at a time
 _SAME = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "protocol", "episodes", "eval_seeds")
 
 
@@ -29,9 +28,9 @@ class Pair(NamedTuple):
     """Two evaluations of the same episodes.
 
     Attributes:
-        name: Where both are, below the folders compared.
-        metrics: Of A and B.
-        episodes: Of A and B, in the same order.
+        name: Path of both, relative to the compared folders.
+        metrics: Metrics of A and B.
+        episodes: Episodes of A and B, in the same order.
     """
 
     name: str
@@ -40,14 +39,14 @@ class Pair(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """B less A, as fractions.
+    """B minus A, as fractions.
 
     Attributes:
-        label: A class, or "mIoU".
-        a, b: The values compared.
+        label: Name of a class, or "mIoU".
+        a, b: The compared values.
         difference: b - a.
-        interval: Its 95 % interval over episodes.
-        better: Share of resamples in which B has the higher value; ties count a half.
+        interval: 95 % interval of the difference over episodes.
+        better: Fraction of resamples in which B has the higher value; ties count half.
     """
 
     label: str
@@ -62,11 +61,11 @@ class Result(NamedTuple):
     """The comparison of one or several pairs.
 
     Attributes:
-        miou: Mean over folds, over evaluation seeds, over classes; over training seeds at each.
-        classes: Class by class.
-        of_seed: B less A of each training seed, as far as it has all folds.
-        episodes: How many different episodes.
-        pairs: What was compared.
+        miou: Difference in mIoU, averaged over folds, evaluation seeds, classes and training seeds.
+        classes: Difference in IoU for each class.
+        of_seed: B minus A for each training seed that has all folds.
+        episodes: Number of different episodes.
+        pairs: The compared pairs.
     """
 
     miou: Difference
@@ -77,19 +76,19 @@ class Result(NamedTuple):
 
 
 def find_pairs(a: Path, b: Path) -> tuple[list[list[Pair]], list[str]]:
-    """Evaluations that lie in the same place below two folders.
+    """Finds evaluations with the same relative path below two folders.
 
     Args:
-        a: A results folder, a run, or any folder above.
-        b: Of the same kind.
+        a: A results folder, a run, or any folder above them.
+        b: A folder of the same kind.
 
     Returns:
-        Pairs, a list for each set that can be averaged (same data set, shot, protocol and choice of weights); and
-        what only one folder has.
+        One list of pairs for each set that can be averaged (same data set, shot, protocol and selection of
+        weights), and the paths that only one folder has.
 
     Raises:
-        FileNotFoundError: A folder has no evaluation, or there is no pair.
-        ValueError: A pair has different episodes.
+        FileNotFoundError: If a folder has no evaluation, or if there is no pair.
+        ValueError: If the evaluations of a pair have different episodes.
     """
     found = []
     for folder in (a, b):
@@ -101,7 +100,7 @@ def find_pairs(a: Path, b: Path) -> tuple[list[list[Pair]], list[str]]:
     if not common:
         shown = [", ".join(sorted(map(str, metrics))[:4]) for metrics in found]
         raise FileNotFoundError(
-            f"nothing lies in the same place below {a} ({shown[0]}) and {b} ({shown[1]}): name two results folders"
+            f"no evaluation has the same path in {a} ({shown[0]}) and {b} ({shown[1]}): give two results folders"
         )
     groups: dict[Any, list[Pair]] = defaultdict(list)
     for place in common:
@@ -126,29 +125,31 @@ def _pair(place: Path, a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str
     if not differ and len(episodes[0]) != len(episodes[1]):
         differ = [f"{len(episodes[0])} and {len(episodes[1])} episodes"]
     if not differ:
-        differ = [f"{x[:6]} and {y[:6]}" for x, y in zip(*episodes, strict=True) if x[:6] != y[:6]][:1]
+        pairs = (tuple(episode.asked for episode in pair) for pair in zip(*episodes, strict=True))
+        differ = [f"{x} and {y}" for x, y in pairs if x != y][:1]
     if differ:
         raise ValueError(
-            f"{a / place} and {b / place} are not of the same episodes ({'; '.join(differ)}): evaluate both by "
+            f"{a / place} and {b / place} do not have the same episodes ({'; '.join(differ)}): evaluate both with "
             "the same protocol on the same data"
         )
     return Pair(str(place), metrics, episodes)
 
 
 def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) -> Result:
-    """B less A over pairs of the same data set, shot and protocol.
+    """Computes B minus A over pairs with the same data set, shot and protocol.
 
     Args:
-        pairs: Folds and training seeds. Training seeds of a fold have the same episodes, which are drawn together.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        pairs: Pairs of several folds and training seeds. All training seeds of a fold have the same episodes,
+            which are resampled together.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: Pairs of one fold have different episodes.
+        ValueError: If pairs of one fold have different episodes.
     """
     strata = _strata(pairs)
     labels = list(dict.fromkeys(stratum.label for stratum in strata))  # by class id
-    weights = np.zeros((1 + len(labels), len(strata)))  # mIoU and class by class, as means of strata
+    weights = np.zeros((1 + len(labels), len(strata)))  # of the strata in mIoU and in each class
     for column, stratum in enumerate(strata):
         weights[0, column] = stratum.weight
         weights[1 + labels.index(stratum.label), column] = 1
@@ -156,13 +157,15 @@ def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) ->
     weights[1:] /= weights[1:].sum(1, keepdims=True)
 
     def both(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        """IoU (2, 1 + classes, ...) of A and B from the episodes drawn (..., n) of each stratum."""
+        """IoU (2, 1 + classes, ...) of A and B, from the episode indices (..., n) drawn in each stratum."""
         sums = [stratum.counts[..., index].sum(-1) for stratum, index in zip(strata, drawn, strict=True)]
         iou = np.stack([(s[0] / np.maximum(s[1], 1)).mean(1) for s in sums], axis=1)  # (2, strata, ...)
         return np.einsum("cs,as...->ac...", weights, iou)
 
     everything = [np.arange(stratum.counts.shape[-1]) for stratum in strata]
     gathered = sum(stratum.counts.size for stratum in strata)
+    from scipy.stats import bootstrap  # slow to import
+
     done = bootstrap(
         everything,
         lambda *drawn, axis: np.diff(both(*drawn), axis=0)[0],
@@ -193,12 +196,12 @@ def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) ->
 
 
 class _Stratum(NamedTuple):
-    """Episodes of one class and evaluation seed of a fold.
+    """Episodes of one fold, class and evaluation seed.
 
     Attributes:
-        label: The class.
-        weight: Its share of its fold's mIoU.
-        counts: (2, 2, P, n) int64: intersection and union, of A and B, of P training seeds, of n episodes.
+        label: Name of the class.
+        weight: Weight in the mIoU of its fold.
+        counts: (2, 2, P, n) int64: intersection and union; A and B; P training seeds; n episodes.
     """
 
     label: str
@@ -214,9 +217,9 @@ def _strata(pairs: Sequence[Pair]) -> list[_Stratum]:
     for fold, members in sorted(of_fold.items()):
         shown = members[0].episodes[0]
         for pair in members[1:]:
-            if [e[:6] for e in pair.episodes[0]] != [e[:6] for e in shown]:
+            if [e.asked for e in pair.episodes[0]] != [e.asked for e in shown]:
                 raise ValueError(
-                    f"{members[0].name} and {pair.name} are both of fold {fold}, but of other episodes"
+                    f"{members[0].name} and {pair.name} are both of fold {fold}, but have different episodes"
                 )
         counts = np.array(
             [
@@ -227,10 +230,10 @@ def _strata(pairs: Sequence[Pair]) -> list[_Stratum]:
         places: dict[tuple[int, str, int], list[int]] = defaultdict(list)
         for i, episode in enumerate(shown):
             places[episode.class_id, episode.class_name, episode.eval_seed].append(i)
-        # classes of the mean, of which some may have no episode and count as 0
+        # number of classes in each seed's mean; classes that count as 0 have no episode and thus no stratum
         counted = {of["eval_seed"]: len(of["classes"]) for of in members[0].metrics[0]["seeds"]}
         for (_, name, eval_seed), indices in sorted(places.items()):
-            weight = 1 / (counted[eval_seed] * len(counted))  # each fold has 1 in all, but for classes without any
+            weight = 1 / (counted[eval_seed] * len(counted))
             strata.append(_Stratum(name, weight, counts[..., indices]))
     return strata
 

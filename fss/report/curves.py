@@ -1,4 +1,4 @@
-"""Learning curves: training loss and validation mIoU of runs, as SVG for a page of any colour."""
+"""Draws learning curves (training loss and validation mIoU) as SVG for light and dark pages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from matplotlib.lines import Line2D
 
 from fss.report.found import Run
 
-LOGS = "csv"  # of conf/logger/csv.yaml: version_0/metrics.csv, and one more each time that a run was resumed
+LOGS = "csv"  # see conf/logger/csv.yaml: version_0/metrics.csv, and one more for each time a run was resumed
 _PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))
-_POINTS = 150  # of a curve: the mean of each stretch of steps
+_POINTS = 150  # per curve, each the mean over consecutive steps
 _COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
-_INK = "#010203"  # stands for the colour of the page's text
+_INK = "#010203"  # placeholder for the colour of the page's text
 
 
 class Curves(NamedTuple):
     """One drawing: runs of one data set, fold and shot.
 
     Attributes:
-        title: Which.
-        svg: The drawing, to be put into a page.
+        title: Data set, fold and shot.
+        svg: The drawing, to be embedded in a page.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Curves(NamedTuple):
 
 
 def learning_curves(runs: Sequence[Run]) -> list[Curves]:
-    """A drawing for each data set, fold and shot that has a log."""
+    """Draws the runs of each data set, fold and shot that has logs."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.config["method"]["name"] != "base" and (run.folder / LOGS).is_dir():
@@ -49,15 +49,15 @@ def learning_curves(runs: Sequence[Run]) -> list[Curves]:
 
 
 def read_logs(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of each column of a CSV logger's files; what was not logged at a step misses.
+    """Reads steps and values of each column of a CSV logger's files, leaving out steps without a value.
 
-    Each file goes on from its first step: what an earlier one holds from there on was lost when the run stopped.
+    Each file replaces the earlier ones from its first step on, since those steps were lost when the run stopped.
 
     Args:
-        folder: Of the logger, with a folder for each version.
+        folder: Folder of the logger, with one folder per version.
 
     Raises:
-        ValueError: A file is no such log.
+        ValueError: If a file is not such a log.
     """
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for file in sorted(folder.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
@@ -79,7 +79,7 @@ def _read_log(file: Path) -> dict[str, list[tuple[float, float]]]:
                     if text and name != "step":
                         points[name].append((step, float(text)))
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{file} is not a log of training ({error!r}): delete it") from error
+                raise ValueError(f"{file} is not a training log ({error!r}): delete it") from error
     return points
 
 
@@ -113,7 +113,7 @@ def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
 
 
 def _for_a_page(figure: Figure) -> str:
-    """The figure's SVG without its head, in the page's own ink."""
+    """The figure's SVG without its header, in the colour of the page's text."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()

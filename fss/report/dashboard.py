@@ -1,4 +1,4 @@
-"""Makes the dashboard of sweeps in Weights & Biases: results, classes, episodes, singular values, training.
+"""Creates a dashboard for sweeps in Weights & Biases: results, classes, episodes, singular values, training.
 
 python -m fss.report.dashboard                        needs an account and `pip install wandb-workspaces`
 """
@@ -11,23 +11,24 @@ from typing import Any
 
 import wandb
 
-PROJECT = "few-shot-segmentation"  # as conf/logger/wandb.yaml has it
+PROJECT = "few-shot-segmentation"  # as in conf/logger/wandb.yaml
 
 
 def build_dashboard(entity: str, project: str = PROJECT) -> Any:
-    """A workspace that is not yet saved, of the keys that training logs.
+    """Builds an unsaved workspace for the keys that training logs.
 
-    Runs are grouped by their settings: a group is the folds and seeds of one thing, as in a paper's table.
+    Runs are grouped by their settings: a group contains all folds and seeds of one configuration, like a row in a
+    paper's table.
 
     Args:
         entity: W&B user or team.
         project: W&B project.
 
     Returns:
-        A `wandb_workspaces.workspaces.Workspace`; its `save` puts it online and needs an account.
+        A `wandb_workspaces.workspaces.Workspace`; its `save` uploads it and needs an account.
 
     Raises:
-        ModuleNotFoundError: `wandb-workspaces` is not installed.
+        ModuleNotFoundError: If `wandb-workspaces` is not installed.
     """
     from wandb_workspaces import workspaces as ws  # optional, and slow to import
     from wandb_workspaces.reports import v2 as panels
@@ -64,11 +65,11 @@ def build_dashboard(entity: str, project: str = PROJECT) -> Any:
             for i in range(4)
         ],
         "Singular values": [
-            line("Mean |S / S0 - 1| of a stage", *(f"svf/stage{stage}/mean_change" for stage in range(5)))
+            line("Mean |S / S0 - 1| of each stage", *(f"svf/stage{stage}/mean_change" for stage in range(5)))
         ],
         "Training": [
             line("Loss", "train/loss"),
-            line("Episodes a second", "train/episodes_per_second"),
+            line("Episodes per second", "train/episodes_per_second"),
             line("Learning rates", metric_regex="lr-.*"),
         ],
     }
@@ -85,21 +86,21 @@ def build_dashboard(entity: str, project: str = PROJECT) -> Any:
 def main() -> int:
     """Saves the dashboard and prints its address."""
     parser = argparse.ArgumentParser(
-        prog="python -m fss.report.dashboard", description="Makes the dashboard of sweeps in Weights & Biases."
+        prog="python -m fss.report.dashboard", description="Creates a dashboard for sweeps in Weights & Biases."
     )
     parser.add_argument("--entity", help="W&B user or team; default: the account's own")
     parser.add_argument("--project", default=PROJECT, help="default: %(default)s")
     given = parser.parse_args()
     try:
         if not wandb.login(prompt=False):
-            raise ValueError("not logged in to W&B: call `wandb login` once or set WANDB_API_KEY")
+            raise ValueError("not logged in to W&B: run `wandb login` once or set WANDB_API_KEY")
         workspace = build_dashboard(given.entity or str(wandb.Api().default_entity), given.project)
         workspace.save()
     except ModuleNotFoundError as error:
         print(f"{error}: pip install wandb-workspaces", file=sys.stderr)
         return 1
     except (ValueError, wandb.Error, OSError) as error:
-        print(f"No dashboard was made: {error}", file=sys.stderr)
+        print(f"No dashboard was created: {error}", file=sys.stderr)
         return 1
     print(f"Dashboard: {workspace.url}")
     return 0

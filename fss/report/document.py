@@ -1,4 +1,4 @@
-"""The report as pages: report.md and report.html, each one file that needs no other."""
+"""Writes the report as report.md and report.html, each a self-contained file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fss.report.verify import Measured, Status, Verdict, verify
 
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))
-_MOST_SHEETS = 6  # evaluations whose pictures are put into the page: three sheets of some 150 kB each
-_WIDTH = 900  # pixels of a sheet in the page
+_MOST_SHEETS = 6  # evaluations whose pictures are embedded: three sheets of about 150 kB each
+_WIDTH = 900  # pixels; width of an embedded sheet
 
 
 class Line(NamedTuple):
-    """A claim in a table: what is known, and what to type for what is not."""
+    """A claim in a table: what is known about it, and the commands for what is missing."""
 
     verdict: Verdict
     commands: list[str]
@@ -42,23 +42,23 @@ class Section(NamedTuple):
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything of it was run."""
+        """Whether any of its claims has been run."""
         return any(line.verdict.status != "not run" or line.verdict.measured for line in self.lines)
 
 
 class Sheets(NamedTuple):
-    """Pictures of one evaluation: which episodes, and a data URI."""
+    """Pictures of one evaluation, each a description of its episodes and a data URI."""
 
     title: str
     pictures: list[tuple[str, str]]
 
 
 def write_report(found: Found, out: Path) -> list[Path]:
-    """Writes report.md and report.html, each whole or not at all.
+    """Writes report.md and report.html, each atomically.
 
     Args:
-        found: What to report.
-        out: Folder of the pages; is made.
+        found: The runs and evaluations to report.
+        out: Folder for the pages, created if missing.
 
     Returns:
         The two files.
@@ -106,25 +106,25 @@ def write_report(found: Found, out: Path) -> list[Path]:
 
 
 def points(value: Spread | None) -> str:
-    """Percent with its standard deviation over training seeds."""
+    """Formats a percentage with its standard deviation over training seeds."""
     if value is None:
         return "-"
     return f"{value.mean:.2f}" + (f" ± {value.std:.2f}" if value.std is not None else "")
 
 
 def signed(value: float | None) -> str:
-    """A difference in points."""
+    """Formats a difference in percentage points."""
     return "-" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
 def published(claim: Claim, value: float) -> str:
-    """A published number with as many digits as were printed: all of a row have the same."""
+    """Formats a published number with the number of decimals printed in its row."""
     digits = max(len(str(v).partition(".")[2]) for v in (*claim.folds, claim.mean))
     return f"{value:.{digits}f}"
 
 
 def way(measured: Measured) -> str:
-    """In words how something was measured."""
+    """Describes how something was measured."""
     weights = "checkpoint files" if measured.weights == "file" else f"{measured.weights} weights"
     selected = "" if measured.selection == "none" else f" (selected on {measured.selection})"
     seeds = "1 training seed" if measured.seeds == 1 else f"{measured.seeds} training seeds"
@@ -139,7 +139,7 @@ def way(measured: Measured) -> str:
 
 
 def _in_markdown(value: Any) -> str:
-    """A value that is no mark-up and no end of a cell."""
+    """Escapes a value so that it is not read as markup or as the end of a cell."""
     return str(value).replace("<", "&lt;").replace("|", "\\|")
 
 
@@ -152,7 +152,7 @@ def _sections(lines: Sequence[Line]) -> list[Section]:
 
 
 def _sheets(evaluations: Sequence[Evaluation]) -> list[Sheets]:
-    """Of those with most kinds of pictures first, in their order."""
+    """Pictures of up to six evaluations, those with the most kinds of pictures first."""
     there = [(e, [(f, w) for f, w in _SHEETS if e.path.with_name(f).is_file()]) for e in evaluations]
     chosen = sorted((pair for pair in there if pair[1]), key=lambda pair: -len(pair[1]))[:_MOST_SHEETS]
     return [
@@ -169,7 +169,7 @@ def _title(m: dict[str, Any], evaluation: Evaluation) -> str:
 
 
 def _data_uri(picture: Path) -> str:
-    """As WebP of the page's width."""
+    """Encodes a picture as WebP, scaled to the page's width."""
     with Image.open(picture) as opened:
         image = opened.convert("RGB")
     image.thumbnail((_WIDTH, 100_000))

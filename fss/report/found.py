@@ -1,4 +1,4 @@
-"""What there is below a folder: training runs, and evaluations of them."""
+"""Finds the training runs below a folder and their evaluations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 
 from fss.evaluation.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
 
-# What tells which run this is, where it reads and writes, how fast it is and how it is evaluated: any other
-# setting that was typed may make another recipe.
+# Settings that identify a run, or affect only where it reads and writes, its speed and its evaluation. Any other
+# setting on the command line may change the recipe.
 _NOT_OWN = re.compile(
     r"(fold|shot|seed|dataset|method|backbone|tuning|logger|trainer|protocol|episodes|seeds|outputs|pictures|run_dir)="
     r"|(cache_gb|precision|tf32|compile|resume|keep_best|save_minutes|tags)="
@@ -28,7 +28,7 @@ class Run(NamedTuple):
     Attributes:
         folder: `OUTPUTS/DATASET/METHOD-TUNING-BACKBONE/Kshot/foldF/seedS`.
         config: All settings.
-        overrides: What was typed.
+        overrides: Settings given on the command line.
     """
 
     folder: Path
@@ -37,18 +37,18 @@ class Run(NamedTuple):
 
     @property
     def outputs(self) -> Path:
-        """The folder that holds the data set's folder."""
+        """The folder that contains the data set's folder."""
         return Path(*self.folder.resolve().parts[:-5])
 
     @property
     def has_trained(self) -> bool:
-        """Whether training came to its end; not so of one that has begun anew."""
+        """Whether training has ended; False for a run that has been started again."""
         is_anew = (self.folder / f"{CHECKPOINTS}.before").exists()
         return (self.folder / TRAINING).is_file() and not is_anew
 
     @property
     def own_settings(self) -> tuple[str, ...]:
-        """What was typed beyond saying which run this is: it may make another recipe."""
+        """Settings on the command line that do more than identify the run and may change the recipe."""
         return tuple(sorted(o for o in self.overrides if not _NOT_OWN.match(o.lstrip("+~"))))
 
 
@@ -56,9 +56,9 @@ class Evaluation(NamedTuple):
     """One metrics.json.
 
     Attributes:
-        path: Of the file.
-        metrics: What it holds.
-        run: The training run that it belongs to; None for that of a checkpoint file and of an untrained method.
+        path: Path of the file.
+        metrics: Content of the file.
+        run: The training run it belongs to; None for a checkpoint file or an untrained method.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Evaluation(NamedTuple):
 
     @property
     def weights(self) -> str:
-        """Which weights: "last" or "best" of a run, or "file"."""
+        """The evaluated weights: "last" or "best" of a run, or "file"."""
         checkpoint = self.metrics["checkpoint"]
         return checkpoint if checkpoint in ("last", "best") else "file"
 
@@ -76,22 +76,22 @@ class Found:
     """Everything below a folder.
 
     Args:
-        folder: For instance `outputs`.
+        folder: The folder to search, such as `outputs`.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: A metrics file is not one of this version.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a metrics file is not of this version.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}: train first (python train.py), or name another")
+            raise FileNotFoundError(f"no folder {folder}: train first (python train.py), or give another folder")
         self.folder = folder
         self._metrics = read_metrics(folder)
 
     @cached_property
     def runs(self) -> dict[Path, Run]:
-        """Training runs, by folder: whatever has checkpoints and the configuration that they came from."""
+        """Training runs by folder: all folders with checkpoints and the configuration of their run."""
         runs = {}
         for checkpoints in sorted(self.folder.rglob(CHECKPOINTS)):
             folder = checkpoints.parent
@@ -103,7 +103,7 @@ class Found:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """All evaluations, in the order of their paths."""
+        """All evaluations, sorted by path."""
         return [Evaluation(path, metrics, self._run_of(path)) for path, metrics in self._metrics.items()]
 
     def _run_of(self, path: Path) -> Run | None:

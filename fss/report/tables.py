@@ -1,4 +1,4 @@
-"""Comparisons of runs on the same episodes: a column a method, tuning, backbone and choice of weights."""
+"""Tables that compare runs on the same episodes: a column for each method, tuning, backbone and set of weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.table import Table
 from fss.evaluation.results import Spread, spread
 from fss.report.found import Evaluation
 
-# Runs whose numbers can stand in one table: the same episodes of the same classes.
+# Runs can share a table if they agree in these: the same episodes of the same classes.
 _EPISODES = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "protocol", "episodes", "eval_seeds")
 Unit = Literal["fraction", "seconds", "count"]
 Cell = Spread | None
 
 
 class Row(NamedTuple):
-    """One line of a table: a value a column; None where it is not known."""
+    """One row of a table, with one value per column; None if it is unknown."""
 
     label: str
     unit: Unit
@@ -29,11 +29,11 @@ class Row(NamedTuple):
 
 
 class Column(NamedTuple):
-    """Runs that differ in their training seed alone.
+    """Runs that differ only in their training seed.
 
     Attributes:
-        heading: Lines: what tells this column from the others.
-        evaluations: One a training seed.
+        heading: Lines that distinguish this column from the others.
+        evaluations: One evaluation per training seed.
     """
 
     heading: tuple[str, ...]
@@ -41,14 +41,14 @@ class Column(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One table; the best mIoU stands last.
+    """One table, whose last column has the best mIoU.
 
     Attributes:
-        title: What all its runs share.
-        note: What was evaluated.
-        columns: Of the table.
-        classes: Class-wise IoU.
-        summary: mIoU first, then FB-IoU and what it cost.
+        title: Description of what all its runs share.
+        note: Description of the evaluation.
+        columns: Columns of the table.
+        classes: Rows with the IoU of each class.
+        summary: Rows with mIoU, FB-IoU, times and number of trained parameters.
     """
 
     title: str
@@ -59,12 +59,12 @@ class Comparison(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """Methods by tunings: mIoU, the mean over folds.
+    """mIoU (mean over folds) for each method and tuning.
 
     Attributes:
-        title: What all its runs share.
-        tunings: Heads of the columns.
-        methods: Rows, a cell a tuning, each with what it covers where that differs ("folds 0, 1").
+        title: Description of what all its runs share.
+        tunings: Column headings.
+        methods: Rows with one cell per tuning; a cell also names its folds ("folds 0, 1") if these differ.
     """
 
     title: str
@@ -82,13 +82,13 @@ _SUMMARY: tuple[tuple[str, str, Unit], ...] = (
 
 
 def comparisons(evaluations: Iterable[Evaluation]) -> list[Comparison]:
-    """One table for each set of evaluations that share data, classes and episodes."""
+    """Builds one table for each set of evaluations with the same data, classes and episodes."""
     groups = _grouped(evaluations, lambda e: tuple(str(e.metrics[key]) for key in _EPISODES))
     return [_comparison(members) for _, members in sorted(groups.items())]
 
 
 def matrices(evaluations: Iterable[Evaluation]) -> list[Matrix]:
-    """Methods by tunings wherever there are two of either; what trains nothing stands in each."""
+    """Builds a matrix wherever there are two methods or tunings; untrained methods are included in each."""
     shared = [key for key in _EPISODES if key != "fold"]
     by_episodes = _grouped(evaluations, lambda e: tuple(str(e.metrics[key]) for key in (*shared, "backbone")))
     made = []
@@ -100,12 +100,12 @@ def matrices(evaluations: Iterable[Evaluation]) -> list[Matrix]:
 
 
 def show(cell: Cell, unit: Unit, percent: bool = False) -> str:
-    """A cell's text: a value, of several their mean and standard deviation.
+    """Formats a cell: a single value, or the mean and standard deviation of several.
 
     Args:
-        cell: None gives "-".
-        unit: Of its values.
-        percent: Whether to show fractions as percent.
+        cell: The values; None gives "-".
+        unit: Unit of the values.
+        percent: Show fractions in percent.
     """
     if cell is None:
         return "-"
@@ -116,7 +116,7 @@ def show(cell: Cell, unit: Unit, percent: bool = False) -> str:
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """A comparison on the terminal, in as many tables as its width asks for."""
+    """Prints a comparison, split into as many tables as the terminal's width requires."""
     console.print(comparison.title, comparison.note, sep="\n", highlight=False, style="italic")
     for table in _tables_within(console, comparison, range(len(comparison.columns))):
         console.print(table)
@@ -146,12 +146,12 @@ def _terminal_table(comparison: Comparison, columns: range) -> Table:
 
 
 def is_trained(metrics: dict[str, Any]) -> bool:
-    """Whether anything was trained; not so of the prior mask."""
+    """Whether anything was trained; False for the prior mask."""
     return metrics["trained_parameters"] != 0
 
 
 def tuning_name(metrics: dict[str, Any]) -> str:
-    """What was tuned; "training-free" where nothing was trained at all."""
+    """Name of the tuning, or "training-free" if nothing was trained at all."""
     return metrics["tuning"] if is_trained(metrics) else "training-free"
 
 
@@ -163,7 +163,7 @@ def _grouped(evaluations: Iterable[Evaluation], key: Any) -> dict[Any, list[Eval
 
 
 def _circumstances(evaluation: Evaluation) -> tuple[str, ...]:
-    """What can tell apart runs of the same method, tuning and backbone; mostly the choice of weights alone."""
+    """Facts that distinguish runs with the same method, tuning and backbone; often just the selected weights."""
     m = evaluation.metrics
     told = [_weights(evaluation)]
     if m["train_dataset"] != m["dataset"]:
@@ -184,13 +184,13 @@ def _comparison(evaluations: list[Evaluation]) -> Comparison:
         ),
     )
     ordered = sorted(groups.items(), key=lambda item: fmean(e.metrics["miou"] for e in item[1]))
-    # what all columns share stands in the title, so that eighty columns of text hold several
+    # what all columns share goes into the title, so that several columns fit into 80 characters
     general = [[backbone, _seeds(members)] for (_, _, backbone, _), members in ordered]
-    of_training = [list(key[3]) for key, _ in ordered]
+    of_training = [list(circumstances) for (_, _, _, circumstances), _ in ordered]
     shared = [*_common(general), *_common([facts for facts in of_training if facts])]
     columns = [
-        Column((*key[:2], *(fact for fact in (*facts, *more) if fact not in shared)), members)
-        for (key, members), facts, more in zip(ordered, general, of_training, strict=True)
+        Column((method, tuning, *(fact for fact in (*facts, *more) if fact not in shared)), members)
+        for ((method, tuning, *_), members), facts, more in zip(ordered, general, of_training, strict=True)
     ]
     metrics = [[e.metrics for e in column.evaluations] for column in columns]
     names = dict.fromkeys(name for column in metrics for m in column for name in m["classes"])
@@ -233,7 +233,7 @@ def _matrix(evaluations: list[Evaluation]) -> Matrix:
 
 
 def _mean_over_folds(evaluations: list[Evaluation]) -> Spread:
-    """Over the training seeds that have all the folds; where none has, of the folds' means."""
+    """Spread over the training seeds that have all folds or, if none has, the mean of the folds' means."""
     folds = {e.metrics["fold"] for e in evaluations}
     of_seed: dict[int, dict[int, float]] = defaultdict(dict)
     of_fold: dict[int, list[float]] = defaultdict(list)
@@ -256,7 +256,7 @@ def _note(metrics: dict[str, Any]) -> str:
 
 
 def _weights(evaluation: Evaluation) -> str:
-    """How the weights were chosen, in words."""
+    """Describes how the weights were selected."""
     chosen = evaluation.metrics["selection"]
     if evaluation.weights == "file":
         return "checkpoint file"

@@ -1,14 +1,14 @@
-"""Claims beside measurements: which evaluations belong to a claim, and what they say of it.
+"""Compares claims with measurements: which evaluations belong to a claim, and whether they confirm it.
 
 A claim's status is
-    not run    nothing of it was found
+    not run    nothing was found for it
     running    there is a checkpoint or an evaluation, but no training seed with all four folds yet
-    verified   four folds, by the claim's protocol and recipe, with a mean within the larger of one point and two
-               standard deviations (over training seeds) of the published one
-    differs    the same with a mean further away
+    verified   four folds, with the claim's protocol and recipe, and a mean within one point or two standard
+               deviations over training seeds (whichever is larger) of the published one
+    differs    the same, but with a mean further away
 
-It is judged by the weights after the last step, where these have four folds; else by "best", which the papers
-report and which is chosen on the classes of the test. Other protocols and recipes are shown, and judge nothing.
+It is judged by the weights after the last step if these have four folds; otherwise by "best", which papers report
+and which is selected on the test classes. Other protocols and recipes are shown but do not count.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from fss.report.claims import FOLDS, Claim
 from fss.report.found import Evaluation, Found, Run
 
 Status = Literal["not run", "running", "verified", "differs"]
-TOLERANCE = 1.0  # points
-_WEIGHTS = ("last", "best", "file")  # in the order in which they judge
+TOLERANCE = 1.0  # percentage points
+_WEIGHTS = ("last", "best", "file")  # in order of precedence
 
 
 class Measured(NamedTuple):
-    """What was measured of a claim in one way; mIoU in percent, over training seeds.
+    """A claim as measured in one way; mIoU in percent, over training seeds.
 
     Attributes:
-        backbone: As in the configuration: that with the published stem ends in `_deep`.
+        backbone: Name in the configuration; the one with the published stem ends in `_deep`.
         weights: "last", "best", or "file" for checkpoint files.
-        selection: What the weights were chosen by: "none" or "novel classes".
-        protocol: Its name.
-        episodes: Of each evaluation seed.
-        eval_seeds: How many evaluation seeds.
-        train_shot: Supports of a training episode.
-        own_settings: What was typed beyond the published recipe.
-        place: The folder of its runs, below that of the report.
-        seeds: How many training seeds the numbers are of: all that have four folds, or else all.
-        folds: Of folds 0 to 3; None where it misses.
-        mean: Over seeds of the mean of the four folds; None as long as no seed has them all.
-        difference: From the published mean, in points.
-        status: Of this measurement alone; None if it does not count.
-        does_not_count: Why it cannot judge the claim; empty if it can.
+        selection: How the weights were selected: "none" or "novel classes".
+        protocol: Name of the evaluation protocol.
+        episodes: Number of episodes for each evaluation seed.
+        eval_seeds: Number of evaluation seeds.
+        train_shot: Supports per training episode.
+        own_settings: Settings on the command line that differ from the published recipe.
+        place: Folder of the runs, relative to that of the report.
+        seeds: Number of training seeds: those with four folds or, if there are none, all.
+        folds: mIoU of folds 0 to 3; None for a missing fold.
+        mean: Spread over seeds of the mean of the four folds; None as long as no seed has all of them.
+        difference: Difference from the published mean, in percentage points.
+        status: Status according to this measurement alone; None if it does not count.
+        does_not_count: Why it does not count; empty if it does.
     """
 
     backbone: str
@@ -66,14 +66,14 @@ class Measured(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A claim and all that is known of it.
+    """A claim and everything known about it.
 
     Attributes:
         claim: The claim.
-        status: See the module.
-        measured: What counts in the order in which it judges, then what does not.
-        runs: Training runs by the published recipe, ended or not.
-        evaluated: Fold and training seed of what `measured[0]` covers, if it counts.
+        status: See the module's docstring.
+        measured: Measurements that count, in order of precedence, followed by those that do not.
+        runs: Training runs with the published recipe, finished or not.
+        evaluated: Folds and training seeds covered by `measured[0]`, if it counts.
     """
 
     claim: Claim
@@ -84,17 +84,17 @@ class Verdict(NamedTuple):
 
     @property
     def judge(self) -> Measured | None:
-        """What the status comes from; None where nothing counts."""
+        """The measurement that determines the status; None if none counts."""
         return self.measured[0] if self.measured and not self.measured[0].does_not_count else None
 
     @property
     def begun(self) -> list[tuple[int, int]]:
-        """Fold and seed of runs that `judge` does not cover: in training, stopped, or not evaluated like it."""
+        """Fold and seed of runs not covered by `judge`: in training, stopped, or not evaluated in the same way."""
         return sorted({(run.config["fold"], run.config["seed"]) for run in self.runs} - self.evaluated)
 
 
 def verify(claims: Sequence[Claim], found: Found) -> list[Verdict]:
-    """What was found beside each claim, in their order."""
+    """Returns the verdict on each claim, in order."""
     evaluations: dict[Any, list[Evaluation]] = defaultdict(list)
     for evaluation in found.evaluations:
         m = evaluation.metrics
@@ -113,7 +113,7 @@ def verify(claims: Sequence[Claim], found: Found) -> list[Verdict]:
 
 
 def _row(config: dict[str, Any]) -> tuple[Any, ...]:
-    """Which row of the published tables a configuration is of."""
+    """Identifies the row of the published tables that a configuration belongs to."""
     dataset, backbone, method, tuning = (
         config[group]["name"] for group in ("dataset", "backbone", "method", "tuning")
     )
@@ -138,7 +138,7 @@ def _verdict(claim: Claim, found: Found, evaluations: list[Evaluation], runs: li
 
 
 def _way(evaluation: Evaluation, found: Found) -> tuple[Any, ...]:
-    """What evaluations must share to be folds and seeds of one measurement."""
+    """Key that evaluations must share to be folds and seeds of the same measurement."""
     m, run = evaluation.metrics, evaluation.run
     home = found.folder.resolve()
     place = run.outputs.relative_to(home) if run and run.outputs.is_relative_to(home) else Path()
@@ -151,7 +151,9 @@ def _way(evaluation: Evaluation, found: Found) -> tuple[Any, ...]:
 def _rank(claim: Claim, measured: Measured) -> tuple[Any, ...]:
     protocols = [*claim.source.protocols, measured.protocol]
     told = _WEIGHTS.index(measured.weights), -measured.seeds, protocols.index(measured.protocol)
-    return *told, *map(str, measured[:9])
+    way = (measured.backbone, measured.weights, measured.selection, measured.protocol, measured.episodes)
+    training = (measured.eval_seeds, measured.train_shot, measured.own_settings, measured.place)
+    return *told, *map(str, (*way, *training))
 
 
 def _measure(claim: Claim, way: tuple[Any, ...], evaluations: list[Evaluation]) -> Measured:
@@ -197,7 +199,7 @@ def _judge(mean: Spread | None, difference: float | None) -> Status:
 
 
 def _fold_and_seed(evaluations: Sequence[Evaluation]) -> dict[tuple[int, int], Evaluation]:
-    """Evaluations by fold and training seed; files, which have no seed, are counted within their fold."""
+    """Evaluations by fold and training seed; checkpoint files, which have no seed, are numbered in each fold."""
     members: dict[tuple[int, int], Evaluation] = {}
     for evaluation in evaluations:
         fold, seed = evaluation.metrics["fold"], evaluation.metrics["seed"]

@@ -1,4 +1,4 @@
-"""Take a network's plain layers into the SVF form and back."""
+"""Converts a network's plain layers to their SVF form and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fss.svf.layers import SVFConv2d, SVFLinear, compose
+from fss.svf.layers import SVD, SVFConv2d, SVFLinear, compose, exact_svd
 
 M = TypeVar("M", bound=nn.Module)
 Slot = tuple[str, nn.Module, str, nn.Module]  # dotted name, parent, attribute, layer
@@ -19,8 +19,8 @@ class SingularValues(NamedTuple):
 
     Attributes:
         name: Dotted name of the layer in the network.
-        S: (R,) values now, without gradient.
-        S0: (R,) values of the weight that was decomposed, descending.
+        S: (R,) current values, detached.
+        S0: (R,) values of the original weight, in descending order.
     """
 
     name: str
@@ -29,13 +29,13 @@ class SingularValues(NamedTuple):
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    # Exact types: a subclass may use its weight in its own way (standardised, "same"-padded, read by
-    # a surrounding attention layer), which a replacement would change.
+    # Exact types only: a subclass may use its weight differently (standardised, "same"-padded, read by
+    # a surrounding attention layer), and replacing it would change the result.
     return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
 
 
 def _slots(module: nn.Module) -> list[Slot]:
-    """Every place a layer stands in, a shared layer with each of its places."""
+    """Every position of every layer in the network; a shared layer is listed once per position."""
     return [
         (f"{path}.{attribute}" if path else attribute, parent, attribute, child)
         for path, parent in module.named_modules(remove_duplicate=False)
@@ -45,7 +45,7 @@ def _slots(module: nn.Module) -> list[Slot]:
 
 
 def _replace(slots: Iterable[Slot], new: Callable[[nn.Module], nn.Module]) -> None:
-    # The map keeps the replaced layers alive, so that no id is given twice.
+    # The map keeps the replaced layers alive, so that no id is reused.
     done: dict[int, tuple[nn.Module, nn.Module]] = {}
     for _, parent, attribute, layer in slots:
         if id(layer) not in done:
@@ -57,27 +57,30 @@ def decompose(
     module: M,
     only: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
     progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
+    svd: SVD = exact_svd,
 ) -> M:
-    """Replaces plain layers by their exact, full-rank SVF form, in place.
+    """Replaces plain layers with their exact, full-rank SVF form, in place.
 
     `nn.Conv2d` with one group and `nn.Linear` are replaced, whatever their kernel, stride, padding,
     dilation and bias. Grouped and depthwise convolutions, subclasses of the two types and layers
-    already decomposed stay as they are. U and V come without gradient, S with; the bias and all
-    other parameters keep their flags.
+    that are already decomposed are left alone. S requires gradients, U and V do not; the bias and
+    all other parameters keep their `requires_grad`.
 
     Args:
         module: Any torch network (not itself a single layer).
-        only: The layers to take: names of submodules ("layer2", "layer3.0.conv1": the submodule and
-            all below it), or a predicate of name and layer. Default all.
-        progress: Wraps the list of layers while it is worked off, for a progress bar
-            (`rich.progress.track` and `tqdm.tqdm` fit as they are).
+        only: Which layers to decompose: names of submodules ("layer2", "layer3.0.conv1"; everything
+            inside them is included), or a predicate on a layer's name and the layer. Default: all.
+        progress: Wraps the list of layers while they are decomposed, to show a progress bar
+            (`rich.progress.track` and `tqdm.tqdm` work as they are).
+        svd: Factors a weight (O, I, ...) into U (O, R), S (R,) and V (R, I, ...). The default is exact and
+            runs in float64 on the weight's device.
 
     Returns:
         The same module.
 
     Raises:
-        ValueError: When `only` names a submodule that does not exist, when no layer fits, or when a
-            weight holds NaN or infinite values.
+        ValueError: If `only` names a submodule that does not exist, if no layer matches, or if a
+            weight contains NaN or infinite values.
     """
     if callable(only):
         chosen = only
@@ -93,7 +96,7 @@ def decompose(
         stems = tuple(only)
         chosen = lambda name, layer: any(name == s or name.startswith(s + ".") for s in stems)  # noqa: E731
     plain = [slot for slot in _slots(module) if _is_plain(slot[3])]
-    # a layer that stands in several places is taken in all of them once one is chosen
+    # a layer used in several places is decomposed in all of them if it is chosen in one
     taken = {id(layer) for name, _, _, layer in plain if chosen(name, layer)}
     slots = [slot for slot in plain if id(slot[3]) in taken]
     if not slots:
@@ -104,27 +107,27 @@ def decompose(
             raise ValueError(f"{name}: the weight holds NaN or infinite values, so it has no singular values")
 
     def factored(layer: nn.Module) -> nn.Module:
-        return SVFConv2d(layer) if isinstance(layer, nn.Conv2d) else SVFLinear(layer)  # type: ignore[arg-type]
+        return SVFConv2d(layer, svd) if isinstance(layer, nn.Conv2d) else SVFLinear(layer, svd)  # type: ignore[arg-type]
 
     _replace(progress(slots), factored)
     return module
 
 
 def merge(module: M) -> M:
-    """Replaces SVF layers by plain layers with the composed weight, in place.
+    """Replaces SVF layers with plain layers that hold the composed weight, in place.
 
-    The result holds no SVF layer and computes the same function up to rounding. A module without SVF
+    The result contains no SVF layers and computes the same function up to rounding. A module without SVF
     layers is returned unchanged, so merging twice is harmless. The merged weights are trainable;
     freeze them if they should not be.
 
     Args:
-        module: Any torch network; copy it first (`copy.deepcopy`) to go on training.
+        module: Any torch network; copy it first (`copy.deepcopy`) if training is to continue.
 
     Returns:
         The same module.
 
     Raises:
-        ValueError: When a composed weight is not finite, naming the layer; the network is then unchanged.
+        ValueError: If a composed weight is not finite; names the layer and leaves the network unchanged.
     """
     slots = [slot for slot in _slots(module) if isinstance(slot[3], SVFConv2d | SVFLinear)]
     for name, _, _, layer in slots:
@@ -135,7 +138,7 @@ def merge(module: M) -> M:
 
 
 def singular_values(module: nn.Module) -> list[SingularValues]:
-    """The singular values of every decomposed layer, in the order of the network's modules."""
+    """Returns the singular values of every decomposed layer, in the order of `named_modules`."""
     return [
         SingularValues(name, layer.S.detach(), layer.S0)
         for name, layer in module.named_modules()
@@ -144,16 +147,16 @@ def singular_values(module: nn.Module) -> list[SingularValues]:
 
 
 def plain_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A decomposed network's state dict as the plain network's: every U, S, V becomes `weight`.
+    """Converts a decomposed network's state dict to the plain network's: every U, S, V becomes `weight`.
 
-    The other direction needs no call: a decomposed network loads a plain state dict as it is and
-    decomposes the weights on the way in.
+    The opposite direction needs no function: a decomposed network accepts a plain state dict and
+    decomposes its weights while loading.
 
     Args:
-        state_dict: From a network decomposed as a whole, in part, or not at all.
+        state_dict: From a network that is fully, partly or not at all decomposed.
 
     Returns:
-        A new dict; entries that belong to no SVF layer are passed on.
+        A new dict; entries that belong to no SVF layer are copied unchanged.
     """
     stems = {key[:-1] for key in state_dict if key.rpartition(".")[2] == "S" and key[:-1] + "U" in state_dict}
     plain: dict[str, Tensor] = {}

@@ -1,29 +1,34 @@
-"""Convolution and linear layer in the form W = U diag(S) V.
+"""Convolutional and linear layers in the form W = U diag(S) V.
 
 Shapes: O outputs, I inputs, R singular values, kh kw kernel, B batch, h w image height and width.
 Source: Sun et al., "Singular Value Fine-tuning: Few-shot Segmentation requires Few-parameters
-Fine-tuning", NeurIPS 2022, equations 1-3. The published program always runs V, S, U one after
-another; here each layer takes the cheaper of that and one convolution with the composed weight.
+Fine-tuning", NeurIPS 2022, equations 1-3. The published program always applies V, S and U one after
+another; here each layer uses whichever is cheaper, that or one convolution with the composed weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# weight (O, I, ...) -> U (O, R), S (R,), V (R, I, ...)
+SVD = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
-def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+
+def exact_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Exact thin SVD of a weight (O, I, ...) -> U (O, R), S (R,) descending, V (R, I, ...).
 
-    Computed in float64 and on a GPU where there is one (a ResNet-50 takes seconds on a CPU), then
-    brought back to the weight's own type and device.
+    Computed in float64 on the weight's device and then converted back to its dtype. A ResNet-50 takes seconds on
+    a CPU: move the network to a GPU first (with several processes, each to its own).
+
+    Raises:
+        ValueError: If the weight contains NaN or infinite values.
     """
-    device = torch.device("cuda") if torch.cuda.is_available() else weight.device
-    if device.type == "mps":  # has no float64
-        device = torch.device("cpu")
+    device = torch.device("cpu") if weight.device.type == "mps" else weight.device  # mps has no float64
     matrix = weight.detach().to(device, torch.float64).flatten(1)  # (O, I * kh * kw)
     if not torch.isfinite(matrix).all():
         raise ValueError("the weight holds NaN or infinite values, so it has no singular values")
@@ -33,27 +38,29 @@ def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def compose(U: Tensor, S: Tensor, V: Tensor) -> Tensor:
-    """The plain weight: U (O, R), S (R,), V (R, I, ...) -> (O, I, ...)."""
+    """Composes the plain weight: U (O, R), S (R,), V (R, I, ...) -> (O, I, ...)."""
     return ((U * S) @ V.flatten(1)).reshape(-1, *V.shape[1:])
 
 
 class _SVF(nn.Module):
-    """What the two layers share: the factors, the composed weight and loading of plain weights.
+    """What both layers share: the factors, the composed weight, and loading of plain weights.
 
     Attributes:
-        U: (O, R), frozen. A parameter and not a buffer, because DistributedDataParallel sends
-            buffers anew at every forward pass.
+        U: (O, R), frozen. A parameter rather than a buffer because DistributedDataParallel
+            broadcasts buffers at every forward pass.
         S: (R,), trained.
         V: (R, I, ...), frozen.
-        S0: (R,), the singular values of the weight that was decomposed.
+        S0: (R,), the singular values of the original weight.
         bias: (O,) or None.
+        svd: Factors a plain weight, both here and when a state dict is loaded.
     """
 
     S0: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, svd: SVD) -> None:
         super().__init__()
-        U, S, V = _svd(weight)
+        self.svd = svd
+        U, S, V = svd(weight)
         self.U = nn.Parameter(U.contiguous(), requires_grad=False)
         self.S = nn.Parameter(S.clone())
         self.V = nn.Parameter(V.contiguous(), requires_grad=False)
@@ -62,20 +69,21 @@ class _SVF(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The composed weight (O, I, ...); differentiable with respect to U, S and V.
+        """The composed weight (O, I, ...), differentiable with respect to U, S and V.
 
-        Composed in the factors' own precision also under autocast, so that it is rounded only once.
+        Composed in the factors' own precision even under autocast, so that it is rounded only once.
         """
         with torch.autocast(self.U.device.type, enabled=False):
             return compose(self.U, self.S, self.V)
 
     def _run_factored(self) -> bool:
-        """Whether V, S, U one after another cost less than one run with the composed weight.
+        """Whether applying V, S and U one after another is cheaper than using the composed weight.
 
-        Per position, a run with the plain weight costs m n multiplications (m = O, n = I kh kw),
-        the factored one R (m + n). The composed form runs three times in training (forward, input
-        gradient, weight gradient); the factored one only twice, as U and V need no gradient. So
-        factored wins while R (m + n) * 2 < m n * 3, R = min(m, n) -> min / max < 1/2.
+        Per position, the composed weight costs m n multiplications (m = O, n = I kh kw), the
+        factors cost R (m + n). Training runs the composed form three times (forward, input
+        gradient, weight gradient) but the factored form only twice, since U and V need no gradient.
+        The factored form is therefore cheaper if R (m + n) * 2 < m n * 3 with R = min(m, n), that
+        is, if min / max < 1/2.
         """
         trains_s_alone = self.S.requires_grad and not (self.U.requires_grad or self.V.requires_grad)
         if not (torch.is_grad_enabled() and trains_s_alone):
@@ -84,7 +92,7 @@ class _SVF(nn.Module):
         return 2 * min(m, n) < max(m, n)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Accepts a plain layer's `weight` too: it is decomposed on the way in."""
+        """Also accepts a plain layer's `weight`, which is decomposed while loading."""
         weight = state_dict.get(prefix + "weight")
         if weight is not None and prefix + "S" not in state_dict:
             if weight.shape != self.weight.shape:
@@ -95,7 +103,7 @@ class _SVF(nn.Module):
                 )
                 return
             del state_dict[prefix + "weight"]
-            U, S, V = _svd(weight)
+            U, S, V = self.svd(weight)
             state_dict.update({prefix + "U": U, prefix + "S": S, prefix + "V": V, prefix + "S0": S.clone()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -104,15 +112,16 @@ class SVFLinear(_SVF):
     """A linear layer whose weight is U diag(S) V; equal to the plain layer up to rounding.
 
     Args:
-        layer: The plain layer; its bias is taken over, not copied.
+        layer: The plain layer; its bias is shared, not copied.
+        svd: See `decompose`.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.weight, layer.bias)
+    def __init__(self, layer: nn.Linear, svd: SVD = exact_svd) -> None:
+        super().__init__(layer.weight, layer.bias, svd)
         self.in_features, self.out_features = layer.in_features, layer.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., I) -> (..., O)."""
+        """Maps x (..., I) to (..., O)."""
         if self._run_factored():
             return F.linear(F.linear(x, self.V) * self.S, self.U, self.bias)
         return F.linear(x, self.weight, self.bias)
@@ -132,25 +141,26 @@ class SVFConv2d(_SVF):
     """A convolution whose weight is U diag(S) V; equal to the plain layer up to rounding.
 
     Args:
-        layer: The plain convolution (`groups` 1, any kernel, stride, padding and dilation); its
-            bias is taken over, not copied.
+        layer: The plain convolution (one group; any kernel, stride, padding and dilation); its
+            bias is shared, not copied.
+        svd: See `decompose`.
 
     Raises:
-        ValueError: For a grouped or depthwise convolution, whose weight is no single matrix.
+        ValueError: For a grouped or depthwise convolution, whose weight is not a single matrix.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, svd: SVD = exact_svd) -> None:
         if layer.groups != 1:
-            raise ValueError(f"a convolution with {layer.groups} groups has no SVF form, leave it plain")
-        super().__init__(layer.weight, layer.bias)
+            raise ValueError(f"a convolution with {layer.groups} groups has no SVF form: leave it plain")
+        super().__init__(layer.weight, layer.bias, svd)
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
         self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
         self.padding, self.padding_mode = layer.padding, layer.padding_mode
-        # torch keeps the sides in F.pad's order, string paddings ("same", "valid") resolved
+        # torch keeps these in the order that F.pad expects, with "same" and "valid" resolved
         self._sides = layer._reversed_padding_repeated_twice
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, I, h, w) -> (B, O, h', w')."""
+        """Maps x (B, I, h, w) to (B, O, h', w')."""
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._sides, mode=self.padding_mode), (0, 0)

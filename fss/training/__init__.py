@@ -1,1 +1,1 @@
-"""Training with Lightning: few-shot and base learner, schedules, the run folder."""
+"""Training with Lightning: few-shot learner, base learner, schedules and run folder."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import lightning
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassJaccardIndex
@@ -14,29 +13,30 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from fss import processes
 from fss.data.base_images import LabelledImages
 from fss.labels import IGNORE
-from fss.models.base_segmenter import BaseSegmenter
+from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.losses import cross_entropy
 from fss.training.schedules import ScheduleName, build_schedule
+from fss.training.shared_norms import share_norms
 
 
 class BaseLearner(lightning.LightningModule):
-    """Trains a segmenter of the base classes, norms included, and measures it on pictures it was not trained on.
+    """Trains a segmenter of the base classes, including its norms, and validates it on other pictures.
 
     Args:
         segmenter: The network.
-        base_classes: N.
-        optimizer: Makes the optimiser from parameter groups (`functools.partial` of a torch optimiser).
+        base_classes: Number of base classes N.
+        optimizer: Creates the optimiser from parameter groups (`functools.partial` of a torch optimiser).
         head_lr: Learning rate of the head.
-        backbone_lr: Learning rate of the backbone; 0 leaves it as it is, its norms too.
+        backbone_lr: Learning rate of the backbone; 0 freezes it, including its norms.
         schedule: See `build_schedule`.
 
     Attributes:
-        class_iou: IoU of each base class, by its id, of the last validation; for callbacks.
+        class_iou: IoU of each base class in the last validation, by class id; for callbacks.
     """
 
     def __init__(
         self,
-        segmenter: BaseSegmenter,
+        segmenter: BaseLearnerSegmenter,
         base_classes: int,
         optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
         head_lr: float,
@@ -52,19 +52,8 @@ class BaseLearner(lightning.LightningModule):
         self.class_iou: dict[int, float] = {}
 
     def configure_model(self) -> None:
-        """Lets norms see the whole batch of a step also where several processes share it.
-
-        Raises:
-            ValueError: They are no GPUs; torch shares norms between GPUs alone.
-        """
-        if self.trainer.world_size == 1:
-            return
-        if self.trainer.strategy.root_device.type != "cuda":
-            raise ValueError(
-                "method=base trains norms over the whole batch, which several processes can only do on GPUs: "
-                "train it with trainer=cpu"
-            )
-        self.segmenter = convert_sync_batchnorm(self.segmenter)  # timm's, whose norms are also activations
+        """See `share_norms`."""
+        self.segmenter = share_norms(self.segmenter, self.trainer, "method=base")
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -73,12 +62,12 @@ class BaseLearner(lightning.LightningModule):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, N + 1, S, S) of pictures not yet normalised."""
+        """Returns logits (B, N + 1, S, S) for images (B, 3, S, S) that are not yet normalised."""
         return self.segmenter(self.segmenter.backbone.normalize(images))
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         loss = cross_entropy(self(batch.images), batch.labels, None)
-        shown = processes.mean(loss.detach())  # a process knows its part alone
+        shown = processes.mean(loss.detach())  # each process only knows its share
         self.log("train/loss", shown, prog_bar=True, batch_size=len(batch.images))
         return loss
 

@@ -1,16 +1,19 @@
-"""What loggers get besides the numbers that a module logs itself: each in its own form, or not at all."""
+"""Sends histograms, tables and pictures to loggers, in the form that each of them supports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import lightning
 import numpy as np
-import wandb
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from fss.visualize import EpisodePicture, as_picture, base_map, contact_sheet, heat_map
+
+if TYPE_CHECKING:
+    import wandb  # optional, and slow to import: at run time only where a run logs to it
 
 
 def shows_pictures(trainer: lightning.Trainer) -> bool:
@@ -19,16 +22,18 @@ def shows_pictures(trainer: lightning.Trainer) -> bool:
 
 
 def log_scalars(trainer: lightning.Trainer, scalars: dict[str, float]) -> None:
-    """Numbers to every logger."""
+    """Sends scalars to every logger."""
     for logger in trainer.loggers:
         logger.log_metrics(scalars, step=trainer.global_step)
-        logger.save()  # what CSVLogger gets after training would stay unwritten
+        logger.save()  # otherwise CSVLogger would not write what it receives after training
 
 
 def log_histograms(trainer: lightning.Trainer, values: Mapping[str, Tensor]) -> None:
-    """Distributions of values (any shape) to W&B and TensorBoard."""
+    """Sends distributions of values (of any shape) to W&B and TensorBoard."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
+            import wandb
+
             histograms = {name: wandb.Histogram(value.flatten().tolist()) for name, value in values.items()}
             logger.experiment.log({**histograms, **_step(trainer)})
         elif isinstance(logger, TensorBoardLogger):
@@ -37,11 +42,13 @@ def log_histograms(trainer: lightning.Trainer, values: Mapping[str, Tensor]) -> 
 
 
 def log_class_iou(trainer: lightning.Trainer, stage: str, class_iou: Mapping[str, float]) -> None:
-    """IoU of classes by name: a number each, for W&B also a table and a bar chart."""
+    """Sends the IoU of each class, by name; W&B also receives a table and a bar chart."""
     log_scalars(trainer, {f"{stage}/iou/{name}": iou for name, iou in class_iou.items()})
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            # a table belongs to one chart: the bars need another
+            import wandb
+
+            # a table can belong to only one chart, so the bar chart needs its own
             table, bars = (wandb.Table(["class", "IoU"], [*map(list, class_iou.items())]) for _ in range(2))
             chart = wandb.plot.bar(bars, "class", "IoU", title=f"{stage}: IoU of each class")
             logger.experiment.log({f"{stage}/classes": table, f"{stage}/class_iou": chart, **_step(trainer)})
@@ -50,11 +57,11 @@ def log_class_iou(trainer: lightning.Trainer, stage: str, class_iou: Mapping[str
 def log_episodes(
     trainer: lightning.Trainer, episodes: Sequence[EpisodePicture], base_names: Sequence[str]
 ) -> None:
-    """Pictures of episodes: W&B gets a panel an episode, with masks that can be switched; TensorBoard a sheet.
+    """Sends pictures of episodes: one panel per episode with toggleable masks to W&B, a sheet to TensorBoard.
 
     Args:
-        trainer: Whose loggers.
-        episodes: At least one.
+        trainer: The trainer whose loggers are used.
+        episodes: One or more episodes.
         base_names: Names of the base classes, in the order of a base map.
     """
     for logger in trainer.loggers:
@@ -67,11 +74,13 @@ def log_episodes(
 
 
 def _step(trainer: lightning.Trainer) -> dict[str, int]:
-    return {"trainer/global_step": trainer.global_step}  # the axis that WandbLogger gives to everything
+    return {"trainer/global_step": trainer.global_step}  # the axis that WandbLogger uses for all values
 
 
 def _panel(episode: EpisodePicture, base_names: Sequence[str]) -> list[wandb.Image]:
-    """Supports, query with truth, prediction and base map, and the prior mask, all of one size."""
+    """Supports, query with truth, prediction and base map, and the prior mask, all of the same size."""
+    import wandb
+
     objects = {0: "background", 1: episode.title, 255: "ignored"}
     query = as_picture(episode.query)
     pictures = [

@@ -1,4 +1,4 @@
-"""Episodic training and evaluation of a few-shot segmenter."""
+"""Episodic training and validation of a few-shot segmenter."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import merge
 from fss.training.schedules import ScheduleName, build_schedule
+from fss.training.shared_norms import share_norms
 
 
 class MetaLearner(lightning.LightningModule):
-    """Trains a segmenter on episodes of base classes and validates it on episodes of novel ones.
+    """Trains a segmenter on episodes of base classes and validates it on episodes of novel classes.
 
-    The optimiser has two groups, head and backbone, of the parameters that require gradients; which those are
-    is the tuning's business. For validation SVF layers are merged, in a copy.
+    The optimiser has two parameter groups, head and backbone, with all parameters that require gradients; the
+    tuning determines which these are. For validation, SVF layers are merged in a copy.
 
     Args:
         segmenter: The model, with its tuning applied.
-        optimizer: Makes the optimiser from parameter groups (`functools.partial` of a torch optimiser).
+        optimizer: Creates the optimiser from parameter groups (`functools.partial` of a torch optimiser).
         head_lr: Learning rate of the head.
-        backbone_lr: Learning rate of what is trained in the backbone.
+        backbone_lr: Learning rate of the trained parameters in the backbone.
         schedule: See `build_schedule`.
         warmup_steps: See `build_schedule`.
-        foreground_weight: Weight of the foreground in the cross-entropy; the background has 1.
+        foreground_weight: Weight of the foreground in the cross-entropy, relative to the background.
 
     Attributes:
-        class_iou: IoU of each class, by its id, of the last evaluation; for callbacks.
+        class_iou: IoU of each class in the last validation, by class id; for callbacks.
     """
 
     def __init__(
@@ -60,8 +61,13 @@ class MetaLearner(lightning.LightningModule):
         self.class_iou: dict[int, float] = {}
         self._evaluated: FewShotSegmenter | None = None
 
+    def configure_model(self) -> None:
+        """See `share_norms`."""
+        if self.segmenter.norms == "batch":
+            self.segmenter.backbone = share_norms(self.segmenter.backbone, self.trainer, "backbone.norms=batch")
+
     def forward(self, batch: Episode) -> Prediction:
-        """The segmenter's answer to a batch of episodes, pictures not yet normalised."""
+        """Predicts a batch of episodes whose images are not yet normalised."""
         segmenter = self._evaluated or self.segmenter
         normalize = segmenter.backbone.normalize
         return segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask, batch.own_class)
@@ -69,7 +75,7 @@ class MetaLearner(lightning.LightningModule):
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         losses = self.segmenter.head.losses(self(batch), batch.query_mask, self.class_weights, batch.base_mask)
         values = torch.stack(list(losses.values()))
-        shown = processes.mean(values.detach())  # a process knows its part alone
+        shown = processes.mean(values.detach())  # each process only knows its share
         self.log("train/loss", shown.sum(), prog_bar=True, batch_size=len(batch.query))
         self.log_dict(
             {f"train/{name}": value for name, value in zip(losses, shown, strict=True)},
@@ -82,7 +88,7 @@ class MetaLearner(lightning.LightningModule):
         self.metric = ClassIoU(self._datamodule.evaluated_classes(self._datamodule.val_episodes)).to(self.device)
 
     def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
-        """Also hands the predictions to callbacks, which draw them."""
+        """Updates the metric and returns the predictions, for callbacks that draw them."""
         assert self.metric is not None
         prediction = self(batch)
         for logits, label, class_id in zip(prediction.logits, batch.label, batch.class_id, strict=True):
@@ -94,7 +100,7 @@ class MetaLearner(lightning.LightningModule):
         scores = self.metric.compute()
         self.class_iou = dict(zip(self.metric.classes, scores["class_iou"].reshape(-1).tolist(), strict=True))
         self.log_dict({f"val/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)
-        self._evaluated = None  # here, before checkpoints are written, which would hold the copy too
+        self._evaluated = None  # dropped before checkpoints are written, which would otherwise include the copy
 
     def configure_optimizers(self) -> Any:
         parts = (

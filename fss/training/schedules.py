@@ -1,4 +1,4 @@
-"""How learning rates move over a run, step by step."""
+"""Learning rate schedules, updated at every step."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ScheduleName = Literal["constant", "cosine", "poly"]
 
 
 def build_schedule(name: ScheduleName, optimizer: Optimizer, steps: int, warmup_steps: int = 0) -> LRScheduler:
-    """A schedule over all groups of an optimiser, to be stepped after every optimiser step.
+    """Builds a schedule for all parameter groups of an optimiser, to be stepped after every optimiser step.
 
     Args:
-        name: "constant" (what the published SVF program does in effect, as it makes its schedule anew at every
-            step), "cosine" (what it means to do) or "poly" (power 0.9, the published programs without SVF).
-        optimizer: Whose learning rates are scaled.
-        steps: Optimiser steps of the whole run.
-        warmup_steps: Steps of a linear rise from a tenth before the schedule begins.
+        name: "constant" (the actual behaviour of the published SVF program, which recreates its schedule at every
+            step), "cosine" (what that program intends) or "poly" (power 0.9, published programs without SVF).
+        optimizer: The optimiser whose learning rates are scaled.
+        steps: Number of optimiser steps in the whole run.
+        warmup_steps: Number of steps in which the rate first rises linearly from a tenth.
 
     Raises:
-        ValueError: Unknown name, or no step left after the warm-up.
+        ValueError: If the name is unknown, or if no step is left after the warm-up.
     """
     rest = steps - warmup_steps
     if rest < 1 or warmup_steps < 0:

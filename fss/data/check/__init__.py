@@ -1,1 +1,1 @@
-"""What a data set offers, beside the published numbers."""
+"""Inspects a data set and compares it with the published numbers."""

@@ -1,4 +1,4 @@
-"""What a data set offers: classes and pictures of every fold, the published numbers, and episodes to look at.
+"""Prints the classes and pictures of every fold, compares them with published numbers, and draws sample episodes.
 
 python -m fss.data.check dataset=pascal5i dataset.root=DIR
 python -m fss.data.check dataset=folder dataset.root=DIR fold=2 shot=5     # the sheet shows episodes of this fold
@@ -17,16 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from fss.cli.errors import run_script
+from fss.configuration import conf_folder
 from fss.data.check.census import FoldCensus, count_classes, count_folds
 from fss.data.check.published import Comparison, Fact, compare
-from fss.data.datamodule import FewShotDataModule
 from fss.data.index import Index, build_index
 from fss.data.lists import in_order
 from fss.data.readers.reader import Reader
-from fss.visualize import EpisodePicture, save_sheet
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[3] / "conf"), config_name="check")
+@hydra.main(version_base="1.3", config_path=conf_folder(), config_name="check")
 def main(cfg: DictConfig) -> None:
     data = cfg.dataset
     readers: list[Reader] = [instantiate(data[part])() for part in ("train_reader", "eval_reader")]
@@ -54,13 +54,13 @@ def main(cfg: DictConfig) -> None:
         console.print(f"Episodes of fold {cfg.fold}: {cfg.sheet}", soft_wrap=True)
     if differing := [comparison for comparison in compared if not comparison.equal]:
         console.print(
-            f"{len(differing)} of {len(compared)} published lists are others here, so results will not be "
-            "comparable: prepare the data anew from the official archives (python -m fss.data.prepare)",
+            f"{len(differing)} of {len(compared)} published lists differ from those of this copy, so results will "
+            "not be comparable: prepare the data again from the official archives (python -m fss.data.prepare)",
             style="bold red",
         )
         sys.exit(1)
     if compared:
-        console.print(f"All {len(compared)} published lists are the same here.")
+        console.print(f"All {len(compared)} published lists agree with this copy.")
 
 
 def _folds(census: Sequence[FoldCensus]) -> Table:
@@ -116,7 +116,10 @@ def _cell(published: Fact, found: Fact) -> str:
 
 
 def _write_sheet(cfg: DictConfig) -> None:
-    """Training episodes as augmented, then evaluation episodes; the first that a run with these settings draws."""
+    """Draws the first training episodes (augmented) and evaluation episodes of a run with these settings."""
+    from fss.data.datamodule import FewShotDataModule  # these bring torch, which --help need not wait for
+    from fss.visualize import EpisodePicture, save_sheet
+
     datamodule: FewShotDataModule = instantiate(cfg.datamodule, _convert_="all")
     datamodule.setup("fit")
     pictures = []
@@ -136,4 +139,4 @@ def _write_sheet(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

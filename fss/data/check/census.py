@@ -1,4 +1,4 @@
-"""How many pictures a data set offers in each fold."""
+"""Counts of the pictures that a data set offers in each fold."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fss.data.index import Index
 
 
 class FoldCensus(NamedTuple):
-    """Pictures of one fold.
+    """Number of pictures in one fold.
 
     Attributes:
-        classes: Its classes.
-        excluded: Training pictures, those with any pixel of a novel class left out.
-        not_excluded: Training pictures, with those.
-        evaluation: Evaluation pictures of novel classes.
+        classes: The fold's classes.
+        excluded: Training pictures without any pixel of a novel class.
+        not_excluded: Training pictures, including those with pixels of novel classes.
+        evaluation: Evaluation pictures that show novel classes.
     """
 
     classes: FoldClasses
@@ -33,11 +33,11 @@ def count_folds(
     """Counts the pictures of every fold.
 
     Args:
-        train: Of the training pictures.
-        evaluation: Of the evaluation pictures.
-        n_classes: Classes of the data set.
+        train: Index of the training pictures.
+        evaluation: Index of the evaluation pictures.
+        n_classes: Number of classes in the data set.
         scheme: See `fold_classes`.
-        min_pixels: A class counts as present in a picture from this many pixels on.
+        min_pixels: Minimum number of pixels for a class to count as present in a picture.
     """
     folds = FOLDS if isinstance(scheme, str) else len(scheme)
     census = []
@@ -57,10 +57,10 @@ def count_folds(
 
 
 def count_classes(index: Index, n_classes: int, min_pixels: int) -> list[int]:
-    """Pictures of each class, class 1 first."""
+    """Counts the pictures of each class, starting with class 1."""
     return np.bincount(index.class_id[index.pixels >= min_pixels], minlength=n_classes + 1)[1:].tolist()
 
 
 def _pictures(index: Index, classes: Iterable[int], min_pixels: int) -> np.ndarray:
-    """Numbers of the pictures that show any of the classes."""
+    """Returns the numbers of the pictures that show any of the classes."""
     return np.unique(index.image[np.isin(index.class_id, list(classes)) & (index.pixels >= min_pixels)])

@@ -1,1 +1,1 @@
-"""From the official archives to the layouts that the readers read: `python -m fss.data.prepare`."""
+"""Converts official archives to the layouts that the readers expect: `python -m fss.data.prepare`."""

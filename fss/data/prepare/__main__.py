@@ -1,4 +1,4 @@
-"""Data sets from their official archives to the layout that the readers read. A second run does what is left.
+"""Converts a data set's official archives to the layout that its reader expects. A second run resumes the work.
 
 python -m fss.data.prepare pascal5i --root DIR --archives DOWNLOADS
 python -m fss.data.prepare coco20i --root DIR --year 2017
@@ -11,27 +11,28 @@ import sys
 from pathlib import Path
 
 from fss.data.parallel import cores
-from fss.data.prepare.coco import prepare_coco
-from fss.data.prepare.pascal import prepare_pascal, summary
 
 
 def main() -> int:
-    """Prepares one data set and says what there is now."""
+    """Prepares one data set and prints a summary."""
     parser = argparse.ArgumentParser(
         prog="python -m fss.data.prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", choices=("pascal5i", "coco20i"))
-    parser.add_argument("--root", type=Path, required=True, help="where the data set is, or goes")
-    parser.add_argument("--archives", type=Path, help="where the downloaded archives are; default: --root")
-    parser.add_argument("--download", action="store_true", help="fetch archives that are not there")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set; created if missing")
+    parser.add_argument("--archives", type=Path, help="folder with the downloaded archives; default: --root")
+    parser.add_argument("--download", action="store_true", help="download missing archives")
     parser.add_argument("--workers", type=int, default=cores(), help="processes; default: %(default)s, all cores")
     coco = parser.add_argument_group("coco20i")
     coco.add_argument("--year", type=int, default=2014, choices=(2014, 2017), help="default: %(default)s")
     coco.add_argument("--crowd", choices=("include", "ignore"), default="include", help="default: %(default)s")
     coco.add_argument("--sets", nargs="+", default=["train", "val"], help="default: train val")
     given = parser.parse_args()
+    from fss.data.prepare.coco import prepare_coco  # these bring SciPy, which --help need not wait for
+    from fss.data.prepare.pascal import prepare_pascal, summary
+
     root, archives = given.root, given.archives or given.root
     try:
         if given.dataset == "pascal5i":
@@ -46,7 +47,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted: the same command goes on from here.", file=sys.stderr)
+        print("Interrupted: run the same command again to continue.", file=sys.stderr)
         return 130
     return 0
 

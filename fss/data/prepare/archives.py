@@ -1,4 +1,4 @@
-"""Official archives: finding, unpacking, and saying which one is wrong."""
+"""Finds, downloads, checks and unpacks official archives."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Archive(NamedTuple):
     """An official archive.
 
     Attributes:
-        url: Where it comes from; ends with its name.
-        md5: Of the file, where its makers or torchvision tell it.
+        url: Download address, which ends with the file name.
+        md5: MD5 checksum of the file, if its authors or torchvision publish one.
     """
 
     url: str
@@ -38,11 +38,16 @@ class Archive(NamedTuple):
 
 
 def find_archive(archive: Archive, folders: Sequence[Path], download: bool = False) -> Path:
-    """The archive in the first folder that holds it; otherwise it is downloaded into the first folder, if allowed.
+    """Returns the path of an archive, downloading it into the first folder if it is missing and that is allowed.
+
+    Args:
+        archive: The archive to find.
+        folders: Folders to search, in order.
+        download: Download the archive if no folder contains it.
 
     Raises:
-        FileNotFoundError: It is not there and not to be downloaded.
-        ValueError: It cannot be downloaded, or came damaged.
+        FileNotFoundError: If the archive is missing and must not be downloaded.
+        ValueError: If it cannot be downloaded or arrives damaged.
     """
     folders = list(dict.fromkeys(folders))
     for folder in folders:
@@ -50,10 +55,10 @@ def find_archive(archive: Archive, folders: Sequence[Path], download: bool = Fal
             return folder / archive.name
     if not download:
         raise FileNotFoundError(
-            f"no {archive.name} in {' or '.join(map(str, folders))}: download it from {archive.url}, name its "
-            "folder by --archives, or let it be downloaded by --download"
+            f"no {archive.name} in {' or '.join(map(str, folders))}: download it from {archive.url} and give its "
+            "folder with --archives, or have it downloaded with --download"
         )
-    # not above: it imports torch, which takes seconds that others need not wait
+    # imported here because it loads torch, which takes seconds
     from torchvision.datasets.utils import download_url
 
     target = folders[0] / archive.name
@@ -68,22 +73,22 @@ def find_archive(archive: Archive, folders: Sequence[Path], download: bool = Fal
 
 
 def unpack(archive: Path, wanted: str, destination: Path) -> int:
-    """Unpacks some files of a tar (of any compression) or zip archive; files already there are left alone.
+    """Unpacks selected files of a tar (with any compression) or zip archive, skipping files that already exist.
 
     Args:
-        archive: The file.
-        wanted: Regular expression for whole names within the archive; its first group is the path below
-            `destination`.
-        destination: A folder, made where missing. Nothing is written outside it.
+        archive: The archive.
+        wanted: Regular expression that must match a file's full name in the archive; its first group is the path
+            below `destination`.
+        destination: Target folder, created if missing. Nothing is written outside it.
 
     Returns:
-        How many files were unpacked.
+        Number of files unpacked.
 
     Raises:
-        ValueError: The archive is damaged, cut short, or holds no wanted file.
+        ValueError: If the archive is damaged, truncated, or contains no matching file.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    staging = destination / ".unpacking"  # beside the files, so that they are moved by renaming
+    staging = destination / ".unpacking"  # on the same file system, so that files can be moved by renaming
     found = new = 0
     try:
         with archive.open("rb") as raw, progress() as bar:
@@ -100,17 +105,17 @@ def unpack(archive: Path, wanted: str, destination: Path) -> int:
                 entry.extract(staging).replace(target)
                 new += 1
     except _DAMAGE as error:
-        what = str(error).partition(":\n")[0]  # tarfile goes on with every compression that it tried
-        raise ValueError(f"{archive} is damaged or cut short ({what}): download it anew") from error
+        what = str(error).partition(":\n")[0]  # tarfile then lists every compression that it tried
+        raise ValueError(f"{archive} is damaged or truncated ({what}): download it again") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     if not found:
-        raise ValueError(f"{archive} is not the official archive, none of its files is like {wanted}: download it")
+        raise ValueError(f"{archive} is not the official archive (no file matches {wanted}): download that one")
     return new
 
 
 class _Entry:
-    """A file within an archive."""
+    """A file in an archive."""
 
     def __init__(self, container: tarfile.TarFile | zipfile.ZipFile, info: tarfile.TarInfo | zipfile.ZipInfo):
         self._container, self._info = container, info

@@ -1,4 +1,4 @@
-"""COCO-20i from the official archives: pictures, annotations, and every label map drawn once."""
+"""Prepares COCO-20i from the official archives: unpacks pictures and annotations, and draws every label map."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ class _Task(NamedTuple):
 def prepare_coco(
     root: Path, archives: Path, image_set: str, year: int, crowd: Crowd, workers: int, download: bool = False
 ) -> list[str]:
-    """Unpacks what is missing of an image set and draws its masks to `masks/` in root.
+    """Unpacks the missing files of an image set and draws its masks into `masks/` below root.
 
-    The masks grow in a folder named after their annotation file's digest, which takes its name when all are there.
+    Masks are drawn into a temporary folder named after the digest of the annotation file; it is renamed when all
+    of them are complete.
 
     Args:
-        root: Where COCO is, or goes.
-        archives: Where the archives are, if not in root.
+        root: Folder of COCO, created if missing.
+        archives: Folder of the archives; root is searched too.
         image_set: "train" or "val".
-        year: 2014 or 2017.
-        crowd: Whether crowd regions belong to their class or are ignored.
-        workers: Processes.
-        download: Whether archives that are not there are downloaded, to `archives`.
+        year: Release year, 2014 or 2017.
+        crowd: "include" crowd regions in their class or "ignore" them.
+        workers: Number of processes.
+        download: Download missing archives to `archives`.
 
     Returns:
-        What was done and what there is now, in lines.
+        Lines that say what was done and what the image set now contains.
 
     Raises:
-        FileNotFoundError: An archive is needed and not there.
-        ValueError: An archive cannot be downloaded; an archive, or the annotations, are damaged or the wrong ones.
+        FileNotFoundError: If a required archive is missing.
+        ValueError: If an archive cannot be downloaded, or if an archive or the annotations are damaged or wrong.
     """
     split, places, done = f"{image_set}{year}", (archives, root), []
     annotations = annotations_path(root, split)
@@ -51,7 +52,7 @@ def prepare_coco(
         archive = find_archive(Archive(f"{URL}/annotations/annotations_trainval{year}.zip"), places, download)
         unpack(archive, rf"(?:.*/)?(annotations/instances_[^/]+{year}\.json)", root)
         if not annotations.is_file():
-            raise ValueError(f"{archive} holds no {annotations.name}: download it anew")
+            raise ValueError(f"{archive} contains no {annotations.name}: download it again")
         done.append(f"{split}: annotations unpacked from {archive.name}.")
 
     folder = folder_of(root, split, crowd)
@@ -69,7 +70,7 @@ def prepare_coco(
         if missing := absent(needed):
             raise ValueError(
                 f"{archive} lacks {len(missing)} pictures of {annotations}, the first is {missing[0].name}: "
-                "download it anew"
+                "download it again"
             )
         done.append(f"{split}: {n} pictures unpacked from {archive.name}.")
 
@@ -77,21 +78,21 @@ def prepare_coco(
     if drawing is None and absent(mask_path(folder, picture) for picture in contents.pictures):
         drawing = Drawing(annotations, crowd)
         if not unfinished.exists():
-            folder.rename(unfinished)  # some masks were lost: the others stay
+            folder.rename(unfinished)  # some masks are missing; keep the others
     if drawing:
         drawn = _draw_all(drawing, contents, unfinished, workers)
         shutil.rmtree(folder, ignore_errors=True)  # drawn from other annotations
         unfinished.rename(folder)
-        done.append(f"{split}: {drawn} masks drawn, {len(contents.pictures) - drawn} were there.")
+        done.append(f"{split}: {drawn} masks drawn, {len(contents.pictures) - drawn} already existed.")
     n = len(contents.pictures)
     return [
-        *(done or [f"{split}: nothing to do, all is there."]),
+        *(done or [f"{split}: nothing to do, everything is in place."]),
         f"coco20i {split}: {n} pictures, {n} masks, {len(contents.classes)} classes",
     ]
 
 
 def _draw_all(drawing: Drawing, contents: Contents, folder: Path, workers: int) -> int:
-    """Draws the masks that the folder lacks and says how many."""
+    """Draws the masks missing from the folder and returns their number."""
     paths = [mask_path(folder, picture) for picture in contents.pictures]
     number = {path: i for i, path in enumerate(paths)}
     tasks = [_Task(drawing.task(number[path]), path) for path in absent(paths)]

@@ -1,4 +1,4 @@
-"""Masks as files."""
+"""Writes masks to files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from fss.files import whole
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Writes class ids (h, w) uint8 as a one-channel PNG, which every use of the picture decodes."""
+    """Writes class ids (h, w) uint8 as a single-channel PNG."""
     with whole(path) as unfinished:
-        Image.fromarray(mask).save(unfinished, "PNG", compress_level=1)  # a third less time to decode
+        Image.fromarray(mask).save(unfinished, "PNG", compress_level=1)  # decodes a third faster at every use

@@ -1,4 +1,4 @@
-"""PASCAL-5i from the archives of VOC 2012 and SBD."""
+"""Prepares PASCAL-5i from the archives of VOC 2012 and SBD."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ class _Task(NamedTuple):
 
 
 def prepare_pascal(root: Path, archives: Path, workers: int, download: bool = False) -> list[str]:
-    """Lays out PASCAL-5i below root: VOC 2012, `SegmentationClassAug/` and the training list.
+    """Creates the layout of PASCAL-5i below root: VOC 2012, `SegmentationClassAug/` and the training list.
 
-    The list is VOC's `train` united with SBD's pictures that are not in VOC's `val`, neither that of segmentation
-    nor that of detection (`ImageSets/Main`); the latter is what `train_noval` of SBD's authors leaves out.
+    The list is the union of VOC's `train` and those of SBD's pictures that are in neither VOC's segmentation `val`
+    nor its detection `val` (`ImageSets/Main`), which the `train_noval` list of SBD's authors excludes.
 
     Args:
-        root: The folder VOC2012, or one that holds or will hold VOCdevkit/VOC2012.
-        archives: Where the archives are, if not in root.
-        workers: Processes.
-        download: Whether archives that are not there are downloaded, to `archives`.
+        root: The folder VOC2012, or a folder that contains or will contain VOCdevkit/VOC2012.
+        archives: Folder of the archives; root is searched too.
+        workers: Number of processes.
+        download: Download missing archives to `archives`.
 
     Returns:
-        What was done, in lines.
+        Lines that say what was done.
 
     Raises:
-        FileNotFoundError: An archive is needed and not there.
-        ValueError: An archive cannot be downloaded; an archive or a file of it is damaged or the wrong one.
+        FileNotFoundError: If a required archive is missing.
+        ValueError: If an archive cannot be downloaded, or if an archive or one of its files is damaged or wrong.
     """
     try:
         voc = find_voc(root)
     except FileNotFoundError:
         voc = root / "VOCdevkit/VOC2012"
     if _is_finished(voc):
-        return ["Nothing to do: all is there."]
+        return ["Nothing to do: everything is in place."]
     places = (archives, root)
     done = []
 
@@ -90,21 +90,21 @@ def prepare_pascal(root: Path, archives: Path, workers: int, download: bool = Fa
         _check_complete(archive, pictures)
 
     sources = {stem: sbd / f"cls/{stem}.mat" for stem in sbd_all}
-    sources |= {stem: voc / f"SegmentationClass/{stem}.png" for stem in train | val}  # VOC's own masks win
+    sources |= {stem: voc / f"SegmentationClass/{stem}.png" for stem in train | val}  # prefer VOC's own masks
     targets = {voc / MASKS / f"{stem}.png": source for stem, source in sorted(sources.items())}
     tasks = [_Task(targets[target], target) for target in absent(targets)]
     for_each(_render, tasks, workers, "Drawing masks")
-    done.append(f"{len(tasks)} masks drawn, {len(targets) - len(tasks)} were there.")
-    # last, since it says that everything else is there
+    done.append(f"{len(tasks)} masks drawn, {len(targets) - len(tasks)} already existed.")
+    # written last, as a sign that everything else is complete
     with whole(voc / LISTS["train"]) as unfinished:
         unfinished.write_text("\n".join(listed) + "\n")
     if len(sbd_all) == PUBLISHED["sbd"] and len(listed) != PUBLISHED["train"]:
-        done.append(f"The training list has {len(listed)} pictures, the published one {PUBLISHED['train']}.")
+        done.append(f"The training list has {len(listed)} pictures; the published one has {PUBLISHED['train']}.")
     return done
 
 
 def summary(root: Path) -> list[str]:
-    """Pictures, masks and classes of both image sets."""
+    """Lines with the number of pictures, masks and classes in both image sets."""
     lines = []
     for image_set in ("train", "val"):
         n = len(Pascal(str(root), image_set))
@@ -124,7 +124,7 @@ def _is_finished(voc: Path) -> bool:
 
 
 def _voc_files(voc: Path) -> list[Path]:
-    """Pictures and masks that VOC's own lists name."""
+    """Pictures and masks named in VOC's own lists."""
     stems = [
         stem
         for name in ("train", "val")
@@ -140,7 +140,7 @@ def _sbd_stems(sbd: Path) -> set[str]:
 
 
 def _sbd_gaps(sbd: Path) -> list[Path]:
-    """What an unpacked SBD lacks."""
+    """Files missing from an unpacked SBD."""
     lists = [sbd / "train.txt", sbd / "val.txt"]
     return absent(lists) or absent(sbd / f"cls/{stem}.mat" for stem in sorted(_sbd_stems(sbd)))
 
@@ -148,8 +148,8 @@ def _sbd_gaps(sbd: Path) -> list[Path]:
 def _check_complete(archive: Path, needed: Iterable[Path]) -> None:
     if missing := absent(needed):
         raise ValueError(
-            f"{archive} lacks {len(missing)} files that its lists name, the first is {missing[0].name}: it is cut "
-            "short or another release, download it anew"
+            f"{archive} lacks {len(missing)} files that its lists name, the first is {missing[0].name}: it is "
+            "truncated or another release, download it again"
         )
 
 
@@ -157,17 +157,17 @@ def _render(task: _Task) -> None:
     mask = read_mask(task.source) if task.source.suffix == ".png" else read_sbd(task.source)
     unknown = sorted(set(np.unique(mask).tolist()) - {0, IGNORE, *range(1, len(CLASSES) + 1)})
     if unknown:
-        raise ValueError(f"{task.source} holds class ids {unknown}, there are 1 to {len(CLASSES)}: get it anew")
+        raise ValueError(f"{task.source} contains class ids {unknown}, not 1 to {len(CLASSES)}: download it again")
     write_mask(task.target, mask)
 
 
 def read_sbd(path: Path) -> np.ndarray:
-    """(h, w) uint8 class ids of one of SBD's files.
+    """Reads class ids (h, w) uint8 from one of SBD's files.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: If it cannot be read.
     """
     try:
         return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], np.uint8)
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise ValueError(f"{path} cannot be read ({error!r}): delete it and run this again") from error
+    except Exception as error:  # scipy raises many types for damaged files
+        raise ValueError(f"{path} cannot be read ({error!r}): delete it and run this command again") from error

@@ -1,1 +1,1 @@
-"""Data sets as they lie on the disk: each a reader of pictures and label maps."""
+"""Readers: each gives access to the pictures and label maps of a data set on disk."""

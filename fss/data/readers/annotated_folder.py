@@ -1,4 +1,4 @@
-"""Your own pictures whose objects are in one file of COCO's format, as annotation tools export it."""
+"""Your own pictures with their objects in a single file in COCO format, as exported by annotation tools."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ANNOTATIONS = "annotations.json"
 class AnnotatedFolder:
     """Pictures in `images/`, their objects in `annotations.json`.
 
-    Categories become classes 1, 2, ... in the order of their ids; where objects overlap, the later one of the file
-    wins. Pictures without an object are left out.
+    Categories become classes 1, 2, ... in the order of their ids. Where objects overlap, the one that comes later
+    in the file takes precedence. Pictures without objects are left out.
 
     Args:
-        root: Folder that holds both.
+        root: Folder that contains both.
 
     Raises:
-        FileNotFoundError: Pictures that the file names are not there.
-        ValueError: The file cannot be read.
+        FileNotFoundError: If pictures named in the file are missing.
+        ValueError: If the file cannot be read.
     """
 
     def __init__(self, root: str) -> None:
@@ -35,7 +35,7 @@ class AnnotatedFolder:
         self.cache = Path(root, index_cache.FOLDER, "folder.npz")
         if missing := absent([self.name(i) for i in range(len(self))]):
             raise FileNotFoundError(
-                f"{len(missing)} of the {len(self)} pictures of {self._annotations} are not there, the first is "
+                f"{len(missing)} of the {len(self)} pictures of {self._annotations} are missing, the first is "
                 f"{missing[0]}: put them into {self._folder}, or remove them from the file"
             )
 

@@ -1,4 +1,4 @@
-"""COCO pictures with instance annotations, read as they come from the official archives."""
+"""COCO pictures with instance annotations, in the layout of the official archives."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Crowd = Literal["include", "ignore"]
 
 
 class Coco:
-    """The pictures of one image set that hold an object, and their semantic label maps.
+    """Pictures of one image set that contain objects, and their semantic label maps.
 
     Categories become classes 1, 2, ... in the order of their ids (1 to 80 for COCO). Where instances overlap, the
-    later one of the file wins, as in the published masks. Masks that `fss.data.prepare` drew are read where they
-    are.
+    one that comes later in the file takes precedence, as in the published masks. Masks drawn by `fss.data.prepare`
+    are used if they exist.
 
     Args:
         root: Folder with `annotations/instances_{image_set}{year}.json` and the pictures in
             `{image_set}{year}/` or `images/{image_set}{year}/`.
-        image_set: "train" or "val", or any other name that the files carry.
-        year: 2014 (the published protocol) or 2017.
-        crowd: Whether crowd regions belong to their class ("include", as published) or are ignored ("ignore").
+        image_set: "train", "val", or another name used in the file names.
+        year: Release year: 2014 (the published protocol) or 2017.
+        crowd: "include" crowd regions in their class, as published, or "ignore" them.
 
     Raises:
-        FileNotFoundError: Root, annotations, picture folder or pictures are missing; the message names them.
-        ValueError: The annotations cannot be read.
+        FileNotFoundError: If root, annotations, picture folder or pictures are missing; the message names them.
+        ValueError: If the annotations cannot be read.
     """
 
     def __init__(self, root: str, image_set: str, year: int = 2014, crowd: Crowd = "include") -> None:
@@ -44,22 +44,22 @@ class Coco:
             raise ValueError(f"dataset.crowd={crowd!r}: must be 'include' or 'ignore'")
         base, split = Path(root), f"{image_set}{year}"
         if not base.is_dir():
-            raise FileNotFoundError(f"no folder {base}: set dataset.root to the folder that holds COCO")
+            raise FileNotFoundError(f"no folder {base}: set dataset.root to the folder that contains COCO")
         annotations = annotations_path(base, split)
         if not annotations.is_file():
             raise FileNotFoundError(
                 f"no {annotations}: unpack COCO's annotation archive in {base}, or set dataset.year and "
-                "dataset.train_set / dataset.eval_set to what is there"
+                "dataset.train_set / dataset.eval_set to match your files"
             )
         folders = picture_folders(base, split)
         folder = next((f for f in folders if f.is_dir() and any(f.iterdir())), None)
         if folder is None:
-            raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} holds any")
+            raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} contains any")
         self._annotations, self._folder = annotations, folder
         self.cache = base / index_cache.FOLDER / f"coco20i-{split}-{crowd}.npz"
         self._masks = folder_of(base, split, crowd)
         self._drawing: Drawing | None = None
-        if contents := read_contents(self._masks, annotations):  # spares reading the annotations too
+        if contents := read_contents(self._masks, annotations):  # saves reading the annotations
             self.classes, self._pictures = contents.classes, contents.pictures
             self._check(self._masks, [mask_name(picture) for picture in self._pictures])
         else:
@@ -85,7 +85,7 @@ class Coco:
         return image_size(self._folder / self._pictures[index])
 
     def files(self) -> list[str | Path]:
-        # prepared masks depend on nothing but their list, which is written after them and rewritten with them
+        # it suffices to check the list of prepared masks: it is written after them and whenever they are redrawn
         drawn_from = [self._annotations] if self._drawing else [self._annotations, contents_path(self._masks)]
         return [*drawn_from, *_within(self._folder, self._pictures)]
 
@@ -101,28 +101,28 @@ class Coco:
 
 
 def _within(folder: Path, names: Sequence[str]) -> list[str]:
-    # as strings: making a hundred thousand paths takes a second of every start
+    # as strings: creating a hundred thousand Path objects would add a second to every start
     before = os.path.join(folder, "")
     return [before + name for name in names]
 
 
 def annotations_path(root: Path, split: str) -> Path:
-    """Where a split's instance annotations are."""
+    """Path of a split's instance annotations."""
     return root / "annotations" / f"instances_{split}.json"
 
 
 def picture_folders(root: Path, split: str) -> list[Path]:
-    """Where a split's pictures may be."""
+    """Folders in which a split's pictures may be."""
     return [root / split, root / "images" / split]
 
 
 class MaskTask(NamedTuple):
-    """What one label map is drawn from.
+    """Everything needed to draw one label map.
 
     Attributes:
         source: The annotation file, for messages.
-        picture: COCO's entry of the picture.
-        annotations: COCO's entries of its objects, in the order of the file.
+        picture: COCO's entry for the picture.
+        annotations: COCO's entries for its objects, in the order of the file.
         labels: The label of each object.
     """
 
@@ -133,14 +133,14 @@ class MaskTask(NamedTuple):
 
 
 class Drawing:
-    """The pictures of an annotation file that hold an object, and what their label maps are drawn from.
+    """The pictures of an annotation file that contain objects, and the data for drawing their label maps.
 
     Args:
-        annotations: COCO's instance annotations.
-        crowd: As for `Coco`.
+        annotations: Path of the instance annotations.
+        crowd: See `Coco`.
 
     Raises:
-        ValueError: The annotations cannot be read.
+        ValueError: If the annotations cannot be read.
     """
 
     def __init__(self, annotations: Path, crowd: Crowd) -> None:
@@ -167,21 +167,21 @@ class Drawing:
 
 
 def draw(task: MaskTask) -> np.ndarray:
-    """(h, w) uint8 label map.
+    """Draws a label map (h, w) uint8.
 
     Raises:
-        ValueError: An annotation is damaged; the message names it.
+        ValueError: If an annotation is damaged; the message names it.
     """
     coco = COCO()
-    coco.imgs = {task.picture["id"]: task.picture}  # all that annToMask looks up
+    coco.imgs = {task.picture["id"]: task.picture}  # annToMask needs nothing else
     mask = np.zeros((task.picture["height"], task.picture["width"]), np.uint8)
     for annotation, label in zip(task.annotations, task.labels, strict=True):
         try:
             mask[coco.annToMask(annotation).astype(bool)] = label
-        except Exception as error:  # pycocotools raises many kinds, bare Exception among them
+        except Exception as error:  # pycocotools raises many types, including bare Exception
             raise ValueError(
                 f"{task.source}: annotation {annotation.get('id')} of {task.picture['file_name']} is damaged "
-                f"({error!r}): mend or remove it"
+                f"({error!r}): fix or remove it"
             ) from error
     return mask
 
@@ -191,24 +191,24 @@ def _read_annotations(path: Path) -> COCO:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
             coco = COCO(str(path))
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{path} is not a COCO annotation file: {error!r}; unpack it anew") from error
+        raise ValueError(f"{path} is not a COCO annotation file: {error!r}; unpack it again") from error
     absent = {"images", "annotations", "categories"} - set(coco.dataset)
     if absent:
         raise ValueError(
-            f"{path} has no {', '.join(sorted(absent))}: take the instance annotations (instances_*.json)"
+            f"{path} has no {', '.join(sorted(absent))}: use the instance annotations (instances_*.json)"
         )
     for kind, part, entries, needed in (
         ("picture", "images", coco.imgs, ("file_name", "height", "width")),
         ("category", "categories", coco.cats, ("name",)),
         ("annotation", "annotations", coco.anns, ("category_id", "segmentation")),
     ):
-        if len(entries) < len(coco.dataset[part]):  # the later of two with one id would silently replace the other
-            raise ValueError(f"{path}: two of its {part} share an id: give each its own")
+        if len(entries) < len(coco.dataset[part]):  # of two entries with one id, the later would replace the other
+            raise ValueError(f"{path}: two of its {part} have the same id: give each a unique one")
         for number, entry in entries.items():
             if lacking := [key for key in needed if key not in entry]:
                 raise ValueError(f"{path}: {kind} {number} has no {', '.join(lacking)}")
             if kind == "annotation" and entry["category_id"] not in coco.cats:
                 raise ValueError(
-                    f"{path}: annotation {number} is of category {entry['category_id']}, which is not listed"
+                    f"{path}: annotation {number} has category {entry['category_id']}, which is not listed"
                 )
     return coco

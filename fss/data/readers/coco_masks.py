@@ -1,4 +1,4 @@
-"""COCO's label maps drawn once and kept as PNGs: `masks/{split}-{crowd}/{picture}.png`, and what they hold."""
+"""COCO's prepared label maps, `masks/{split}-{crowd}/{picture}.png`, and the file that lists them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 class Contents(NamedTuple):
-    """What a folder of masks holds.
+    """Contents of a folder of masks.
 
     Attributes:
-        annotations: Digest of the annotation file that they were drawn from.
+        annotations: Digest of the annotation file from which the masks were drawn.
         classes: Class names; class id c is `classes[c - 1]`.
-        pictures: Names of the picture files, in the order of the reader.
+        pictures: File names of the pictures, in the order of the reader.
     """
 
     annotations: str
@@ -28,33 +28,33 @@ class Contents(NamedTuple):
 
 
 def folder_of(root: Path, split: str, crowd: str) -> Path:
-    """Where the masks of a split are."""
+    """Folder of a split's masks."""
     return root / "masks" / f"{split}-{crowd}"
 
 
 def mask_name(picture: str) -> str:
-    """The mask of a picture in its folder; keeps the picture's suffix, so that a.jpg and a.png differ."""
+    """File name of a picture's mask; keeps the picture's suffix to distinguish a.jpg from a.png."""
     return f"{picture}.png"
 
 
 def mask_path(folder: Path, picture: str) -> Path:
-    """The mask of a picture."""
+    """Path of a picture's mask."""
     return folder / mask_name(picture)
 
 
 def contents_path(folder: Path) -> Path:
-    """Where a folder of masks says what it holds; written when all of them are there."""
+    """Path of the file that lists a folder's masks; written once all of them are complete."""
     return folder / "contents.json"
 
 
 def digest(path: Path) -> str:
-    """What tells an annotation file from every other."""
+    """SHA-256 digest that identifies an annotation file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_contents(folder: Path, annotations: Path) -> Contents | None:
-    """What the folder holds; None where it is not there or was drawn from other annotations."""
+    """Reads a folder's contents; None if it is missing or was drawn from other annotations."""
     path = contents_path(folder)
     if not path.is_file():
         return None
@@ -62,10 +62,10 @@ def read_contents(folder: Path, annotations: Path) -> Contents | None:
         read = json.loads(path.read_text())
         contents = Contents(read["annotations"], tuple(read["classes"]), tuple(read["pictures"]))
     except (ValueError, KeyError, TypeError):
-        logger.warning("%s is damaged: masks are drawn anew from %s", path, annotations)
+        logger.warning("%s is damaged: masks are drawn again from %s", path, annotations)
         return None
     if contents.annotations != digest(annotations):
-        logger.warning("%s was drawn from other annotations than %s and is not used", folder, annotations)
+        logger.warning("%s was not drawn from %s and is therefore not used", folder, annotations)
         return None
     return contents
 

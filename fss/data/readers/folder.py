@@ -21,40 +21,40 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def open_folder(root: str) -> Reader:
-    """The reader of own pictures: with objects in `annotations.json` (`AnnotatedFolder`) or with masks (`Folder`).
+    """Opens your own pictures, with objects in `annotations.json` (`AnnotatedFolder`) or with masks (`Folder`).
 
     Args:
-        root: Folder that holds either.
+        root: Folder that contains either.
 
     Raises:
-        FileNotFoundError: Pictures, or what they show, are missing.
-        ValueError: Both are there, or they cannot be used.
+        FileNotFoundError: If pictures, annotations or masks are missing.
+        ValueError: If both annotations and masks exist, or if they cannot be used.
     """
     if not Path(root, ANNOTATIONS).is_file():
         return Folder(root)
     if Path(root, "masks").is_dir():
-        raise ValueError(f"{root} holds both {ANNOTATIONS} and masks/: move away the one that is not to be used")
+        raise ValueError(f"{root} contains both {ANNOTATIONS} and masks/: move away the one you do not want")
     return AnnotatedFolder(root)
 
 
 class Folder:
-    """Pictures in `images/`, masks in `masks/`, names of classes in `classes.txt`.
+    """Pictures in `images/`, masks in `masks/`, class names in `classes.txt`.
 
     Masks are either `masks/STEM.png` with a class id for each pixel (one channel or a palette; 0 background, 255
-    ignored), or `masks/CLASS/STEM.png` with 0 for background and one other number for the class, for every class
-    that the picture shows; where two overlap, the later class wins.
+    ignored), or `masks/CLASS/STEM.png` for each class in the picture, with 0 for background and one other value
+    for the class; where two classes overlap, the later one takes precedence.
 
-    `classes.txt` has a name a line, class 1 first. Without it, classes are the folders of masks in alphabetical
-    order, or "class 1" to the greatest class id there is.
+    `classes.txt` has one name per line, starting with class 1. Without it, the classes are the folders of masks in
+    alphabetical order, or "class 1" up to the largest class id in the masks.
 
-    What is wrong with single files is found by the scan of the masks (`build_index`), all of it at once.
+    Problems with individual files are found by the scan of the masks (`build_index`), which reports all of them.
 
     Args:
-        root: Folder that holds all this.
+        root: Folder that contains all of these.
 
     Raises:
-        FileNotFoundError: There are no pictures or no masks.
-        ValueError: Classes and masks do not fit together.
+        FileNotFoundError: If there are no pictures or no masks.
+        ValueError: If classes and masks do not match.
     """
 
     def __init__(self, root: str) -> None:
@@ -67,8 +67,8 @@ class Folder:
         self._pictures = self._find_pictures()
         if not self._masks.is_dir() or not any(self._masks.iterdir()):
             raise FileNotFoundError(
-                f"no masks in {self._masks}: put STEM.png or CLASS/STEM.png for each picture, or objects in "
-                f"COCO's format into {self._root / ANNOTATIONS}"
+                f"no masks in {self._masks}: add STEM.png or CLASS/STEM.png for each picture, or put objects in "
+                f"COCO format into {self._root / ANNOTATIONS}"
             )
         self._class_folders = sorted(path.name for path in self._masks.iterdir() if path.is_dir())
         self._mask_paths = self._find_masks()
@@ -91,7 +91,7 @@ class Folder:
         paths = self._mask_paths.get(picture.stem)
         if not paths:
             wanted = self._masks / ("CLASS" if self._class_folders else "") / f"{picture.stem}.png"
-            raise FileNotFoundError(f"{picture}: has no mask {wanted}: add it, or remove the picture")
+            raise FileNotFoundError(f"{picture}: has no mask {wanted}: add it or remove the picture")
         if not self._class_folders:
             return read_mask(paths[0])
         by_class = sorted((self.classes.index(path.parent.name) + 1, path) for path in paths)
@@ -99,7 +99,7 @@ class Folder:
         mask = np.zeros_like(regions[0][2], np.uint8)
         for c, path, region in regions:
             if region.shape != mask.shape:
-                raise ValueError(f"{path}: is of another size than {by_class[0][1]}")
+                raise ValueError(f"{path}: differs in size from {by_class[0][1]}")
             mask[region] = c
         return mask
 
@@ -121,7 +121,7 @@ class Folder:
         return pictures
 
     def _find_masks(self) -> dict[str, list[Path]]:
-        """By the stem of their picture."""
+        """Mask paths, keyed by the stem of their picture."""
         masks = defaultdict(list)
         for path in sorted(self._masks.glob("*/*.png" if self._class_folders else "*.png")):
             masks[path.stem].append(path)
@@ -137,7 +137,7 @@ class Folder:
             lines = listed.read_text(encoding="utf-8-sig").splitlines()
             names = tuple(line.strip() for line in lines if line.strip())
             if len(set(names)) < len(names):
-                raise ValueError(f"{listed} names a class twice: give each its own name")
+                raise ValueError(f"{listed} names a class twice: give each class a unique name")
             if unknown := [name for name in self._class_folders if name not in names]:
                 raise ValueError(f"{self._masks} has folders that {listed} does not name: {', '.join(unknown)}")
             return names
@@ -148,8 +148,8 @@ class Folder:
             n = max(pool.map(_greatest_id, paths), default=0)
         if n == 0:
             raise ValueError(
-                f"the masks in {self._masks} hold no class id ({IGNORE} is ignored): put masks of 0 and {IGNORE} "
-                "into a folder for each class, masks/CLASS/STEM.png"
+                f"the masks in {self._masks} contain no class id ({IGNORE} is ignored): put masks of 0 and "
+                f"{IGNORE} into one folder per class, masks/CLASS/STEM.png"
             )
         return tuple(f"class {c}" for c in range(1, n + 1))
 
@@ -157,18 +157,18 @@ class Folder:
 def _greatest_id(path: Path) -> int:
     try:
         mask = read_mask(path)
-    except ValueError:  # the scan will name it, with all the others
+    except ValueError:  # the scan will report it along with all others
         return 0
     return int(np.max(mask, where=mask != IGNORE, initial=0))
 
 
 def _read_region(path: Path) -> np.ndarray:
-    """(h, w) bool: where a mask of one class is not 0."""
+    """(h, w) bool: the pixels of a single-class mask that are not 0."""
     mask = read_mask(path)
     values = np.unique(mask)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise ValueError(
-            f"{path}: holds the numbers {', '.join(map(str, values[:5]))}{' ...' if len(values) > 5 else ''}; a "
-            "mask in a folder of one class has 0 and one other"
+            f"{path}: contains the values {', '.join(map(str, values[:5]))}{' ...' if len(values) > 5 else ''}; a "
+            "mask in a class's folder must have 0 and one other value"
         )
     return mask != 0

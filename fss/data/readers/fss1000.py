@@ -1,4 +1,4 @@
-"""FSS-1000 (Li et al., CVPR 2020) as it unpacks: ten pictures of each of 1000 classes."""
+"""FSS-1000 (Li et al., CVPR 2020) in its original layout: ten pictures of each of 1000 classes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from fss.data.readers.pictures import image_size, read_image, read_region
 class FSS1000:
     """Pictures `CLASS/1.jpg` to `CLASS/10.jpg` with masks `CLASS/1.png` to `CLASS/10.png` of one object each.
 
-    Classes are the folders in alphabetical order. Masks are uint16: uint8 does not count that far.
+    Classes are the folders in alphabetical order. Masks are uint16, because there are too many classes for uint8.
 
     Args:
-        root: Folder of the folders of classes, or one that holds it as `fewshot_data/`.
+        root: Folder that contains the class folders, either directly or in `fewshot_data/`.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no class in it.
+        FileNotFoundError: If there is no such folder, or no class in it.
     """
 
     def __init__(self, root: str) -> None:
         base = Path(root)
         if not base.is_dir():
-            raise FileNotFoundError(f"no folder {root}: set dataset.root to the folder that holds FSS-1000")
+            raise FileNotFoundError(f"no folder {root}: set dataset.root to the folder that contains FSS-1000")
         if (base / "fewshot_data").is_dir():
             base = base / "fewshot_data"
         found = {folder: _numbered(folder) for folder in sorted(base.iterdir()) if folder.is_dir()}
         found = {folder: pictures for folder, pictures in found.items() if pictures}
         if not found:
             raise FileNotFoundError(
-                f"no CLASS/1.jpg in {base}: set dataset.root to the folder that holds the classes of FSS-1000"
+                f"no CLASS/1.jpg in {base}: set dataset.root to the folder that contains the classes of FSS-1000"
             )
         self.classes = tuple(folder.name for folder in found)
         self._pictures = [(c, path) for c, pictures in enumerate(found.values(), start=1) for path in pictures]
@@ -60,7 +60,7 @@ class FSS1000:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    """A class's pictures, 2 before 10."""
+    """Pictures of a class in numerical order."""
     return sorted(
         (path for path in folder.glob("*.jpg") if path.stem.isdecimal()), key=lambda path: int(path.stem)
     )

@@ -1,4 +1,4 @@
-"""PASCAL-5i: VOC 2012 with the additional masks of SBD, as `fss.data.prepare` lays them out."""
+"""PASCAL-5i: VOC 2012 with the additional masks of SBD, in the layout created by `fss.data.prepare`."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ CLASSES = (
 )
 IMAGES = "JPEGImages"
 MASKS = "SegmentationClassAug"
-# Training: VOC's list united with SBD's (5953 pictures), which no archive holds.
+# The training list is the union of VOC's and SBD's (5953 pictures); no archive contains it.
 LISTS = {"train": "ImageSets/Segmentation/train-5i.txt", "val": "ImageSets/Segmentation/val.txt"}
 
 
 class Pascal:
-    """Pictures of VOC 2012 by list, with class ids 1 to 20 and ignored borders.
+    """Pictures of VOC 2012 named in a list, with class ids 1 to 20 and ignored object borders.
 
     Args:
-        root: The folder VOC2012, or one that holds it or VOCdevkit/VOC2012.
+        root: The folder VOC2012, or a folder that contains it or VOCdevkit/VOC2012.
         image_set: "train" or "val".
 
     Raises:
-        FileNotFoundError: Root, list, pictures or masks are missing; the message names them.
-        ValueError: Unknown image set, or an empty list.
+        FileNotFoundError: If root, list, pictures or masks are missing; the message names them.
+        ValueError: If the image set is unknown or its list is empty.
     """
 
     classes = CLASSES
@@ -66,7 +66,7 @@ class Pascal:
         for what, path_of in (("pictures", self._image), ("masks", self._mask)):
             if missing := absent(map(path_of, range(len(self)))):
                 raise FileNotFoundError(
-                    f"{len(missing)} of the {len(self)} {what} of {listed} are not there, the first is "
+                    f"{len(missing)} of the {len(self)} {what} of {listed} are missing, the first is "
                     f"{missing[0]}: {_mend(root)}"
                 )
 
@@ -96,13 +96,13 @@ class Pascal:
 
 
 def find_voc(root: Path) -> Path:
-    """The folder VOC2012: root itself or below it.
+    """Finds the folder VOC2012: root itself or a folder below it.
 
     Raises:
-        FileNotFoundError: It is not there.
+        FileNotFoundError: If it is missing.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: set dataset.root to the folder that holds VOC2012")
+        raise FileNotFoundError(f"no folder {root}: set dataset.root to the folder that contains VOC2012")
     for folder in (root, root / "VOC2012", root / "VOCdevkit/VOC2012"):
         if (folder / IMAGES).is_dir():
             return folder
@@ -110,7 +110,7 @@ def find_voc(root: Path) -> Path:
 
 
 def read_list(path: Path) -> list[str]:
-    """The stems that a list of pictures names, one a line, in its order."""
+    """Reads the stems in a list of pictures, which has one per line."""
     return path.read_text().split()
 
 

@@ -1,4 +1,4 @@
-"""Picture and mask files to arrays, with errors that name the file."""
+"""Reads picture and mask files into arrays, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ AnyPath = TypeVar("AnyPath", str, Path)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """(h, w, 3) uint8 RGB of any picture file: grey, CMYK, 16-bit too; turned as its EXIF says, without alpha.
+    """Reads any picture file as (h, w, 3) uint8 RGB.
+
+    Grey, CMYK and 16-bit pictures are converted, the EXIF orientation is applied, and alpha is dropped.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, or cut short.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, or truncated.
     """
-    encoded = path.read_bytes()  # imread would not tell a missing file from a damaged one
+    encoded = path.read_bytes()  # imread does not distinguish a missing file from a damaged one
     image = None if _is_cut_short(encoded) else _decoded(encoded)
     if image is None:
-        raise ValueError(f"{path} cannot be read as a picture: get this file anew")
+        raise ValueError(f"{path} cannot be read as a picture: get a new copy of this file")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -33,37 +35,37 @@ def _decoded(encoded: bytes) -> np.ndarray | None:
         return None
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # OpenCV refuses some damaged headers so, others by None
+    except cv2.error:  # OpenCV raises for some damaged headers and returns None for others
         return None
 
 
 def _is_cut_short(encoded: bytes) -> bool:
-    """Whether a JPEG ends within its pixels, for which OpenCV would make up the rest in grey."""
-    end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixels
+    """Whether a JPEG ends within its pixel data, in which case OpenCV would fill the rest with grey."""
+    end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixel data
     if not encoded.startswith(b"\xff\xd8") or encoded.endswith(end_of_picture):
         return False
     return encoded.rfind(end_of_picture) < encoded.rfind(start_of_scan)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(h, w) that `read_image` would give; reads no more than both ends of the file.
+    """Returns the (h, w) of `read_image`, usually reading only the beginning and end of the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, or surely cut short.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, or certainly truncated.
     """
     try:
         with Image.open(path) as file:
             width, height = file.size
-            # of a TIFF Pillow gives the size after turning
+            # for a TIFF, Pillow gives the size after applying the orientation
             turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: get this file anew") from error
+        raise ValueError(f"{path} cannot be read as a picture: get a new copy of this file") from error
     if marker not in _tail(path):
-        read_image(path)  # an odd ending, which is rare: only this tells
+        read_image(path)  # an unusual ending, which is rare: decode the file to be sure
     return (width, height) if turned else (height, width)
 
 
@@ -74,29 +76,29 @@ def _tail(path: Path, length: int = 256) -> bytes:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(h, w) uint8 numbers of a one-channel or palette picture, as they stand in the file.
+    """Reads the raw values (h, w) uint8 of a single-channel or palette picture.
 
-    By Pillow: OpenCV would turn a palette's numbers into the brightness of its colours.
+    Uses Pillow, since OpenCV would convert a palette's indices to the brightness of their colours.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, has colours in place of numbers, or numbers above 255.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, has colours instead of single values, or values above 255.
     """
     mask = _open_mask(path)
     mode, values = mask.mode, np.asarray(mask)
     if values.ndim != 2:
-        raise ValueError(f"{path} is a picture in colours ({mode}): a mask needs one number a pixel or a palette")
+        raise ValueError(f"{path} is a colour picture ({mode}): a mask needs one value per pixel or a palette")
     if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
-        raise ValueError(f"{path} holds numbers from {values.min()} to {values.max()}: a mask has 0 to 255")
+        raise ValueError(f"{path} has values from {values.min()} to {values.max()}: a mask must have 0 to 255")
     return values.astype(np.uint8)
 
 
 def read_region(path: Path) -> np.ndarray:
-    """(h, w) bool: where a picture of any kind that shows one object is bright.
+    """Reads the mask of a single object from any kind of picture: (h, w) bool, True for bright pixels.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture.
     """
     return np.asarray(_open_mask(path).convert("L")) >= 128
 
@@ -109,13 +111,13 @@ def _open_mask(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for damaged PNGs
-        raise ValueError(f"{path} cannot be read as a mask ({error}): get this file anew") from error
+        raise ValueError(f"{path} cannot be read as a mask ({error}): get a new copy of this file") from error
 
 
 def absent(paths: Iterable[AnyPath]) -> list[AnyPath]:
-    """Those of the files that are not there; lists folders, which is faster than asking for each file.
+    """Returns the files that are missing; lists whole folders, which is faster than checking each file.
 
-    Of a hundred thousand files strings take a tenth of the time that paths take.
+    For a hundred thousand files, strings take a tenth of the time of Path objects.
     """
     paths = list(paths)
     names = [os.path.split(path) for path in paths]

@@ -1,4 +1,4 @@
-"""What a data set has to offer: pictures with label maps, by number."""
+"""The interface of a data set: numbered pictures with label maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Reader(Protocol):
     """One set of labelled pictures.
 
     Attributes:
-        classes: Names; class id c, 1-based, is `classes[c - 1]`.
+        classes: Class names; class ids are 1-based, so class c is `classes[c - 1]`.
     """
 
     @property
@@ -22,38 +22,41 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What to call a picture in messages: its file, where there is one."""
+        """Name of a picture for messages: its file, if there is one."""
         ...
 
     def image(self, index: int) -> np.ndarray:
-        """(h, w, 3) uint8, RGB."""
+        """Reads a picture: (h, w, 3) uint8 RGB."""
         ...
 
     def mask(self, index: int) -> np.ndarray:
-        """(h, w) uint8: class ids, 0 background, 255 ignored; uint16 for more classes, 65535 ignored."""
+        """Reads a label map: (h, w) uint8 class ids, 0 background, 255 ignored.
+
+        With more than 254 classes it is uint16, with 65535 for ignored pixels.
+        """
         ...
 
 
 @runtime_checkable
 class FileReader(Reader, Protocol):
-    """A reader of files: they can be checked before they are used, and what was found be kept.
+    """A reader of files, which can be checked in advance and whose index can be cached.
 
     Attributes:
-        cache: File to keep the index in.
+        cache: File in which the index is cached.
     """
 
     @property
     def cache(self) -> Path: ...
 
     def size(self, index: int) -> tuple[int, int]:
-        """(h, w) that `image` would have, without decoding it.
+        """Returns the (h, w) of `image` without decoding it.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is no picture.
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not a picture.
         """
         ...
 
     def files(self) -> Iterable[str | Path]:
-        """All files that pictures and masks are made from."""
+        """All files from which pictures and masks are read."""
         ...

@@ -1,4 +1,4 @@
-"""What every backbone offers to the heads and to the tunings.
+"""The interface of a backbone, as used by the heads and the tunings.
 
 Shapes: B batch, S image side, C channels, h w feature height and width; low, mid and high are feature maps.
 """
@@ -27,7 +27,7 @@ class Channels(NamedTuple):
 
 
 class Lower(NamedTuple):
-    """What `lower` gives: low (B, C, h, w) and mid (B, C, h, w) on one grid."""
+    """The output of `lower`: low (B, C, h, w) and mid (B, C, h, w) at the same resolution."""
 
     low: Tensor
     mid: Tensor
@@ -37,12 +37,12 @@ class Backbone(nn.Module):
     """A feature extractor in two parts, so that supports can be masked between them.
 
     Args:
-        channels: Channel counts of low, mid and high.
-        mean: Per-channel mean of the images that the weights expect, as a fraction of 255.
-        std: Per-channel standard deviation, likewise.
+        channels: Number of channels of the low, mid and high features.
+        mean: Mean of each colour channel in the images that the weights expect, as a fraction of 255.
+        std: Standard deviation of each colour channel, in the same unit.
 
     Attributes:
-        channels: As given.
+        channels: Number of channels of the low, mid and high features.
     """
 
     mean: Tensor
@@ -53,24 +53,24 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
-        # not part of checkpoints: these are settings, not weights
+        # left out of checkpoints: these are settings, not weights
         self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """RGB images (..., 3, S, S) in 0..255, of any type, to what the weights expect (float)."""
+        """Normalises RGB images (..., 3, S, S) in 0..255, of any dtype, as the weights expect (float)."""
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     @property
     def stem_modules(self) -> tuple[nn.Module, ...]:
-        """What `stem` runs."""
+        """The modules that `stem` runs."""
         return ()
 
     def stem(self, images: Tensor) -> Tensor:
-        """The first part of `lower`, rarely tuned: stages 0 and 1 where they can be run alone, else nothing.
+        """The first part of `lower`, rarely tuned: stages 0 and 1 if they can be run on their own, else nothing.
 
         Args:
-            images: Normalised (B, 3, S, S).
+            images: Normalised images (B, 3, S, S).
         """
         return images
 
@@ -79,33 +79,33 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def lower(self, images: Tensor) -> Lower:
-        """Normalised images (B, 3, S, S) to low and mid features."""
+        """Extracts low and mid features from normalised images (B, 3, S, S)."""
         return self.after_stem(self.stem(images))
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
-        """High features (B, C, h, w), from which the prior mask is made.
+        """Extracts high features (B, C, h, w), from which the prior mask is computed.
 
         Args:
             lower: Low and mid features.
-            mask: Foreground of a support (B, 1, S, S) in 0..1; the features are multiplied by it first.
+            mask: Support mask (B, 1, S, S) in 0..1, by which the features are multiplied first; None for queries.
         """
         raise NotImplementedError
 
     def stage_of(self, name: str) -> int:
-        """The stage, 0 to 4, that a submodule or parameter belongs to (ResNet's layer numbers)."""
+        """Returns the stage (0 to 4, numbered like ResNet's layers) of the submodule or parameter `name`."""
         raise NotImplementedError
 
 
 class LayeredBackbone(Backbone):
-    """The published programs' kind of backbone: five parts, `layer0` to `layer4`.
+    """A backbone as in the published programs: five parts, `layer0` to `layer4`.
 
-    low = layer 2 (on mid's grid), mid = layer 3, high = layer 4 of mid * mask.
+    low = layer 2 (resized to mid's resolution), mid = layer 3, high = layer 4 applied to mid * mask.
 
     Args:
         layers: The five parts.
-        channels: Channel counts of layers 2, 3 and 4.
-        high: Where the prior mask comes from: "layer4" as published, or "low+mid", the two maps with
-            each location scaled to unit length, which spares running layer 4.
+        channels: Number of output channels of layers 2, 3 and 4.
+        high: The features for the prior mask: "layer4" as published, or "low+mid", both maps with
+            each location scaled to unit length, which saves running layer 4.
         mean, std: See `Backbone`.
     """
 
@@ -148,6 +148,6 @@ class LayeredBackbone(Backbone):
 
 
 def masked_stack(maps: Sequence[Tensor], mask: Tensor | None) -> Tensor:
-    """Maps (B, C, h, w) on one grid side by side, multiplied by a mask (B, 1, S, S)."""
+    """Concatenates maps (B, C, h, w) of equal size along channels and multiplies by a mask (B, 1, S, S)."""
     stacked = torch.cat(list(maps), dim=1)
     return stacked if mask is None else stacked * resize(mask, stacked.shape[-2:])

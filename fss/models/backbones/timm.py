@@ -1,4 +1,4 @@
-"""Any timm network with intermediate features, by name."""
+"""Any timm network that provides intermediate features, by name."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from fss.resize import resize
 
 
 class TimmBackbone(Backbone):
-    """Two feature maps of a timm network, brought to one grid.
+    """Two feature maps of a timm network, resized to a common resolution.
 
     low and mid are two of the network's features (`timm.create_model(name, features_only=True)
-    .feature_info` lists them); what comes after mid is pruned away. Each location is scaled to unit length:
-    networks differ in the size of their features by orders of magnitude, and a head that sees large ones learns
-    them by heart instead of looking at the prior mask.
+    .feature_info` lists them); all layers after mid are pruned. Each location is scaled to unit length:
+    the magnitude of features differs between networks by orders of magnitude, and a head that is given large
+    ones memorises them instead of using the prior mask.
 
-    The prior mask is made from the maps named by `high`: the last stage of a classification network is too
-    abstract for it. With `grid="low"` mid is brought to low's resolution, which gives the heads the fine grid of a
-    dilated network without its cost.
+    The prior mask is computed from the maps named by `high`: the last stage of a classification network is too
+    abstract for it. With `grid="low"`, mid is resized to low's resolution, which gives the heads the fine grid
+    of a dilated network without its cost.
 
     Args:
-        name: timm's name of the network.
-        low: Index of the low feature; counted as stage 2.
-        mid: Index of the mid feature; counted as stage 3.
-        high: The maps that the prior mask is made from: "low", "mid" or both.
-        grid: The feature whose resolution both maps have.
-        weights: "package:efficientnet_lite0" (the weights that come with requirements.txt), a file, or
-            None for random weights.
-        mean, std: What the weights expect of images, as fractions of 255; None takes timm's values.
-        image_size: Image side in pixels for networks that are built for one size (ViT, Swin), else None.
+        name: timm's name for the network.
+        low: Index of the low feature, treated as stage 2.
+        mid: Index of the mid feature, treated as stage 3.
+        high: The maps from which the prior mask is computed: "low", "mid" or both.
+        grid: The feature whose resolution is used for both maps.
+        weights: "package:efficientnet_lite0" (installed with requirements.txt), a file, or None for
+            random weights.
+        mean, std: Image statistics that the weights expect, as fractions of 255; None uses timm's values.
+        image_size: Image side in pixels, for networks built for a fixed size (ViT, Swin); otherwise None.
 
     Raises:
-        ValueError: Unknown name, indices that the network does not have, or weights that do not fit.
+        ValueError: If the name is unknown, the network lacks those features, or the weights do not fit.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TimmBackbone(Backbone):
             load_timm_weights(network.model, name, weights)
 
     def after_stem(self, stem: Tensor) -> Lower:
-        low, mid = self.network(stem)  # timm offers no common cut: its stem is nothing
+        low, mid = self.network(stem)  # timm networks have no common cut, so the stem is empty
         size = (low if self.grid == "low" else mid).shape[-2:]
         return Lower(*(F.normalize(resize(maps, size), dim=1) for maps in (low, mid)))
 
@@ -94,14 +94,14 @@ class TimmBackbone(Backbone):
 
     def stage_of(self, name: str) -> int:
         name = name.removeprefix("network.model.")
-        if name not in self._stages:  # a parameter: its module's stage; loose ones (position embeddings) first
+        if name not in self._stages:  # a parameter: its module's stage, or 0 if it has none (position embeddings)
             name = name.rpartition(".")[0]
         return self._stages.get(name, 0)
 
 
 def _stages(network: nn.Module, features: Sequence[dict[str, Any]], low: int, mid: int) -> dict[str, int]:
-    """Stage of every submodule: 2 up to the low feature, 3 up to mid, 0 and 1 before, 4 after."""
-    modules = [name for name, _ in network.named_modules() if name]  # timm defines them in running order
+    """Assigns a stage to every submodule: 2 up to the low feature, 3 up to mid, 0 and 1 before, 4 after."""
+    modules = [name for name, _ in network.named_modules() if name]  # timm defines them in execution order
     stages = dict.fromkeys(modules, 4)
     for index in range(mid, -1, -1):
         end = features[index]["module"]

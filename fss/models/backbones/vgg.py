@@ -1,4 +1,4 @@
-"""VGG-16 with batch norms, split and pooled as in the published programs."""
+"""VGG-16 with batch norm, split and pooled as in the published programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from fss.models.backbones.backbone import Channels, LayeredBackbone
 from fss.models.backbones.weights import load_backbone_weights
 
-# First index of each part in torchvision's `features`; every part but the last ends with its pooling.
+# Index in torchvision's `features` at which each part starts; all parts but the last end with their pooling.
 _STARTS = (0, 7, 14, 24, 34)
 _END = 43  # the last pooling is left out
 
@@ -19,7 +19,7 @@ class VGGBackbone(LayeredBackbone):
     """VGG-16-BN; low 256 channels (stride 8, resized to mid's grid), mid and high 512 at stride 16.
 
     Args:
-        weights: See `load_backbone_weights`.
+        weights: See `load_backbone_weights`; None leaves the weights random.
         high: See `LayeredBackbone`.
     """
 
@@ -29,7 +29,7 @@ class VGGBackbone(LayeredBackbone):
             if isinstance(module, nn.MaxPool2d):
                 module.ceil_mode = True
         ends = (*_STARTS[1:], _END)
-        # an own Sequential for each part, so that indices start at 0 as in the published checkpoints
+        # a separate Sequential for each part, so that indices start at 0 as in the published checkpoints
         layers = [nn.Sequential(*features[start:end]) for start, end in zip(_STARTS, ends, strict=True)]
         super().__init__(layers, Channels(256, 512, 512), high)
         if weights is not None:

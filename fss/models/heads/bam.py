@@ -1,7 +1,7 @@
 """BAM: a meta learner and a base learner that tells it what not to segment.
 
-Lang et al., "Learning What Not to Segment: A New Perspective on Few-Shot Segmentation", CVPR 2022, and the
-published program chunbolang/BAM, whose parameter names are kept.
+Lang et al., "Learning What Not to Segment: A New Perspective on Few-Shot Segmentation", CVPR 2022. Parameter
+names are those of the published program chunbolang/BAM.
 
 Shapes: B batch, K shots, S image side, C channels, h w feature height and width, N base classes.
 """
@@ -26,7 +26,13 @@ from fss.resize import resize
 
 
 class Query(NamedTuple):
-    """meta: what the meta learner needs; gram (B, C, C) of the low features; base logits (B, N + 1, h, w)."""
+    """An encoded query.
+
+    Attributes:
+        meta: The meta learner's part.
+        gram: (B, C, C) Gram matrix of the low features.
+        base: (B, N + 1, h, w) logits of the base learner.
+    """
 
     meta: prototype.Query
     gram: Tensor
@@ -34,28 +40,34 @@ class Query(NamedTuple):
 
 
 class Support(NamedTuple):
-    """meta: what the meta learner needs; gram (B, K, C, C) of the low features."""
+    """Encoded supports.
+
+    Attributes:
+        meta: The meta learner's part.
+        gram: (B, K, C, C) Gram matrices of the low features.
+    """
 
     meta: prototype.Support
     gram: Tensor
 
 
 class BAM(Baseline):
-    """The baseline's answer, with what the base learner recognises moved to the background.
+    """The baseline's prediction, with everything that the base learner recognises moved to the background.
 
-    How far the supports' scenes are from the query's (Gram matrices of the low features) weighs the supports
-    and adjusts the answer. The base learner is trained beforehand and stays as it is, its norms too.
+    The distance between the scenes of support and query (Gram matrices of the low features) weights the supports
+    and adjusts the prediction. The base learner is trained beforehand and stays frozen, including its norms.
 
     Args:
-        channels: The backbone's channels of low, mid and high features.
-        base_classes: N.
-        shot: K; from 2 on the weighting of the supports has parameters of its own for each K.
-        width: Reduced channels (256 as published).
-        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
-        base_width: Channels of the base learner before its classifier (512 as published).
+        channels: Number of channels of the backbone's low, mid and high features.
+        base_classes: Number of base classes N.
+        shot: Number of supports K; for K > 1 the weighting of the supports has parameters that depend on K.
+        width: Number of reduced channels (256 as published).
+        dropout: Probability that a reduced channel is dropped in training (0.5 as published).
+        base_width: Number of channels before the base learner's classifier (512 as published).
     """
 
-    has_base_learner = True
+    base_learner_parts = ("learner_base",)
+    unused_parts = ()  # it does use the weighing of its supports
 
     def __init__(
         self,
@@ -109,8 +121,8 @@ class BAM(Baseline):
     def check_shot(self, shot: int) -> None:
         if shot != self.shot:
             raise ValueError(
-                f"a BAM of shot={self.shot} got {shot} supports: it weighs its supports by parameters of its own, "
-                "so evaluate it with the shot that it was trained with"
+                f"a BAM trained with shot={self.shot} got {shot} supports: it learns how to weight exactly that "
+                "many, so evaluate it with the shot that it was trained with"
             )
 
     def losses(
@@ -120,7 +132,7 @@ class BAM(Baseline):
         class_weights: Tensor | None,
         base_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Of the final maps, the meta learner and the base learner; the last trains nothing, but tells its fit."""
+        """Losses of the final map, the meta learner and the base learner; the last is only for monitoring."""
         assert prediction.base is not None
         assert base_mask is not None
         return {
@@ -131,11 +143,11 @@ class BAM(Baseline):
 
     @staticmethod
     def _distances(query: Tensor, supports: Tensor) -> Tensor:
-        """Frobenius distances, scaled to 0..1, of Gram matrices (B, C, C) and (B, K, C, C) -> (B, K)."""
+        """Frobenius distances (B, K), scaled to 0..1, between Gram matrices (B, C, C) and (B, K, C, C)."""
         return (query[:, None] - supports).norm(dim=(2, 3)) / query.shape[-1]
 
     def _weights(self, distances: Tensor) -> Tensor:
-        """Weights (B, K) of the supports, which sum to 1."""
+        """Weights (B, K) of the supports; they sum to 1."""
         if self.shot == 1:
             return torch.ones_like(distances)
         ascending, order = distances.sort(1)
@@ -144,7 +156,7 @@ class BAM(Baseline):
 
     @staticmethod
     def _base_map(logits: Tensor, own_class: Tensor | None) -> Tensor:
-        """Probability (B, 1, h, w) of any base class but the episode's own."""
+        """Probability (B, 1, h, w) of any base class except the episode's own."""
         probabilities = logits.softmax(1)
         if own_class is not None:
             classes = torch.arange(1, probabilities.shape[1], device=logits.device)
@@ -154,7 +166,7 @@ class BAM(Baseline):
 
 
 def _weighted_sum() -> nn.Conv2d:
-    # of two maps; at first the first alone, as published
+    # of two maps; initialised to return the first one, as published
     conv = nn.Conv2d(2, 1, 1, bias=False)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1))

@@ -1,7 +1,7 @@
 """The baseline of the SVF paper: BAM's meta learner alone.
 
-Sun et al., "Singular Value Fine-tuning", NeurIPS 2022; the layers are those of the published program
-chunbolang/BAM, whose parameter names are kept.
+Sun et al., "Singular Value Fine-tuning", NeurIPS 2022. Layers and parameter names are those of the published
+program chunbolang/BAM.
 
 Shapes: B batch, K shots, S image side, h w feature height and width, D reduced channels.
 """
@@ -9,6 +9,7 @@ Shapes: B batch, K shots, S image side, h w feature height and width, D reduced 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from fss.resize import resize
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: mean, 1x1 and three dilations, (B, D, h, w) -> (B, 5 D, h, w)."""
+    """Atrous spatial pyramid pooling: mean, 1x1 and three dilations; (B, D, h, w) -> (B, 5 D, h, w)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,16 +43,36 @@ class ASPP(nn.Module):
 
 
 class Baseline(PrototypeHead):
-    """Compares query, prototype and prior mask in an ASPP; every support counts alike.
+    """Compares query, prototype and prior mask in an ASPP; all supports have equal weight.
 
     Args:
-        channels: The backbone's channels of low, mid and high features.
-        width: Reduced channels D (256 as published).
-        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
+        channels: Number of channels of the backbone's low, mid and high features.
+        width: Number of reduced channels D (256 as published).
+        dropout: Probability that a reduced channel is dropped in training (0.5 as published).
+        shots: How the K prototypes and prior masks are combined: "mean", or "sum" as in the SVF program.
+        train_query_reduction: Train the layer that reduces the query's features. The SVF program passes it to no
+            optimiser, so there it keeps its random initialisation.
+
+    Raises:
+        ValueError: If `shots` is neither "mean" nor "sum".
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 256, dropout: float = 0.5) -> None:
+    # BAM's weighting of supports, in published checkpoints of the baseline with several shots
+    unused_parts: tuple[str, ...] = ("kshot_rw",)
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int = 256,
+        dropout: float = 0.5,
+        shots: Literal["mean", "sum"] = "mean",
+        train_query_reduction: bool = True,
+    ) -> None:
+        if shots not in ("mean", "sum"):
+            raise ValueError(f"method.shots is {shots!r}, must be 'mean' or 'sum'")
         super().__init__(channels, width, dropout)
+        self.shots = shots
+        self.down_query.requires_grad_(train_query_reduction)
         self.init_merge = nn.Sequential(*conv_relu(2 * width + 1, width, 1))  # query + prototype + prior
         self.ASPP_meta = ASPP(width)
         self.res1_meta = nn.Sequential(*conv_relu(5 * width, width, 1))
@@ -62,11 +83,12 @@ class Baseline(PrototypeHead):
         self, query: Query, support: Support, size: tuple[int, int], own_class: Tensor | None = None
     ) -> Prediction:
         b, k = support.prototypes.shape[:2]
-        logits, prior = self.compare(query, support, query.features.new_full((b, k), 1 / k))
+        weight = 1 / k if self.shots == "mean" else 1
+        logits, prior = self.compare(query, support, query.features.new_full((b, k), weight))
         return Prediction(resize(logits, size), prior)
 
     def compare(self, query: Query, support: Support, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 2, h, w) and prior mask (B, 1, h, w), the supports weighted by (B, K) that sum to 1."""
+        """Returns logits (B, 2, h, w) and prior mask (B, 1, h, w); `weights` (B, K) are those of the supports."""
         features = query.features
         b, k = weights.shape
         prior = resize(prior_masks(query.high, support.high), features.shape[-2:]).to(features.dtype)

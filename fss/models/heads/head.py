@@ -1,4 +1,4 @@
-"""The three functions that every method has, and what they pass on.
+"""The three functions of every few-shot method, and the data they exchange.
 
 Shapes: B batch, K shots, S image side, C channels, h w feature height and width.
 """
@@ -13,10 +13,13 @@ from fss.models.losses import cross_entropy
 
 
 class Features(NamedTuple):
-    """A backbone's maps of one set of images, each (B, C, h, w), or (B, K, C, h, w) for supports.
+    """Feature maps of a set of images, each (B, C, h, w), or (B, K, C, h, w) for supports.
 
     Attributes:
-        base: Of a query, for a head with a base learner: high features of the backbone as it was before tuning.
+        low: Features of stage 2.
+        mid: Features of stage 3.
+        high: Features for the prior mask.
+        base: For queries of a head with a base learner: high features of the backbone before tuning.
     """
 
     low: Tensor
@@ -26,13 +29,13 @@ class Features(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a method says about a query.
+    """A method's prediction for a batch of queries.
 
     Attributes:
-        logits: (B, 2, S, S) background and foreground.
+        logits: (B, 2, S, S), background and foreground.
         prior: (B, 1, h, w) prior mask in 0..1.
-        inner: Further logits (B, 2, S, S) that the method's own losses use.
-        base: Logits of the base classes (B, N + 1, S, S), background first, from a base learner.
+        inner: Intermediate logits (B, 2, S, S), used by the method's auxiliary losses.
+        base: Logits (B, N + 1, S, S) of a base learner, background first; None without one.
     """
 
     logits: Tensor
@@ -42,51 +45,59 @@ class Prediction(NamedTuple):
 
 
 class Head(nn.Module):
-    """A few-shot method on top of a backbone: what the supports say, what the query offers, the answer.
+    """A few-shot method on top of a backbone: encodes supports and queries, and predicts the queries' masks.
 
-    What `encode_support` and `encode_query` return is up to the head: a tensor, None, or tuples, named tuples,
-    lists and dicts of these, nested at will. Tensors have leading (B, K) for supports and (B,) for queries, so
-    that each image can be encoded once, kept, and put beside others; anything that is no tensor must be the same
-    for every image.
+    `encode_support` and `encode_query` may return anything built from tensors and None with tuples, named tuples,
+    lists and dicts, nested to any depth. Tensors have leading dimensions (B, K) for supports and (B,) for queries,
+    so that each image can be encoded once, kept, and combined with others; anything that is not a tensor must be
+    the same for every image.
 
     Attributes:
-        has_base_learner: Whether queries come with `Features.base`.
+        base_learner_parts: Submodules that belong to a base learner, which is trained beforehand. A head with any
+            of them receives queries with `Features.base`.
+        unused_parts: Submodules in published checkpoints of the method that are never used; skipped when loading.
     """
 
-    has_base_learner = False
+    base_learner_parts: tuple[str, ...] = ()
+    unused_parts: tuple[str, ...] = ()
+
+    @property
+    def has_base_learner(self) -> bool:
+        """Whether the head receives queries with `Features.base`."""
+        return bool(self.base_learner_parts)
 
     def encode_support(self, features: Features, masks: Tensor) -> Any:
-        """The supports' part of the answer.
+        """Encodes the supports.
 
         Args:
-            features: Maps (B, K, C, h, w); `high` from masked images.
-            masks: Foreground (B, K, S, S), 0 or 1.
+            features: Maps (B, K, C, h, w); `high` is computed from masked mid features.
+            masks: Support masks (B, K, S, S), 0 or 1.
         """
         raise NotImplementedError
 
     def encode_query(self, features: Features) -> Any:
-        """The query's part of the answer, from maps (B, C, h, w)."""
+        """Encodes the queries from maps (B, C, h, w)."""
         raise NotImplementedError
 
     def decode(
         self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
     ) -> Prediction:
-        """The answer.
+        """Predicts the queries' masks.
 
         Args:
-            query: From `encode_query`.
-            support: From `encode_support`.
-            size: Height and width of the image, and of the logits.
-            own_class: (B,) where the class asked for stands among the base classes, from 0; -1 for a novel
-                one. None: all are novel.
+            query: Output of `encode_query`.
+            support: Output of `encode_support`.
+            size: Height and width of the image in pixels, and thus of the logits.
+            own_class: (B,) position of each episode's class among the base classes, from 0; -1 for a novel
+                class. None if all are novel.
         """
         raise NotImplementedError
 
     def check_shot(self, shot: int) -> None:
-        """Whether a trained head answers this many supports.
+        """Checks that a trained head accepts this number of supports.
 
         Raises:
-            ValueError: It does not.
+            ValueError: If it does not.
         """
 
     def losses(
@@ -96,12 +107,12 @@ class Head(nn.Module):
         class_weights: Tensor | None,
         base_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The named losses whose sum is minimised.
+        """Returns the named losses; training minimises their sum.
 
         Args:
-            prediction: From `decode`.
-            mask: Truth (B, S, S): 0, 1, 255 ignored.
-            class_weights: (2,) weights of background and foreground, or None.
-            base_mask: Truth of a base learner (B, S, S): 0, base classes from 1, 255 ignored.
+            prediction: Output of `decode`.
+            mask: Ground truth (B, S, S): 0, 1, or 255 for ignored pixels.
+            class_weights: (2,) weights of background and foreground, or None for equal weights.
+            base_mask: Ground truth (B, S, S) for the base learner: 0, base classes from 1, 255 for ignored pixels.
         """
         return {"main": cross_entropy(prediction.logits, mask, class_weights)}

@@ -1,4 +1,4 @@
-"""Operations that the heads share, as pure functions.
+"""Operations shared by the heads, as pure functions.
 
 Shapes: B batch, C channels, h w feature height and width, n = h * w locations.
 """
@@ -8,28 +8,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-AREA_EPS = 0.0005  # published constant: an empty mask gives a zero prototype
-COSINE_EPS = 1e-7  # published constant
+AREA_EPS = 0.0005  # as published; it makes the prototype of an empty mask zero
+COSINE_EPS = 1e-7  # as published
 
 
 def masked_average_pool(features: Tensor, mask: Tensor) -> Tensor:
-    """The prototype: mean of features (B, C, h, w) under mask (B, 1, h, w) in 0..1 -> (B, C, 1, 1)."""
+    """Prototype (B, C, 1, 1): mean of features (B, C, h, w) under a mask (B, 1, h, w) in 0..1."""
     total = (features * mask).sum(dim=(2, 3), keepdim=True)
     return total / (mask.sum(dim=(2, 3), keepdim=True) + AREA_EPS)
 
 
 def prior_mask(query: Tensor, support: Tensor) -> Tensor:
-    """How much each query location resembles the best-fitting support location (PFENet, section 3.2).
+    """Similarity of each query location to the most similar support location (PFENet, section 3.2).
 
-    Cosine similarities are taken in float32 also under autocast: their maximum is ill-conditioned. Locations
-    outside the object resemble nothing (0): of a single episode without gradients one of them stands for all.
+    Cosine similarities are computed in float32 even under autocast: their maximum is ill-conditioned. Support
+    locations outside the object have similarity 0 to everything, so for a single episode without gradients only
+    one of them is kept.
 
     Args:
         query: High features (B, C, h, w).
         support: High features of one shot (B, C, h', w'), zero outside the object.
 
     Returns:
-        (B, 1, h, w), scaled to 0..1 over each query.
+        (B, 1, h, w), scaled to 0..1 for each query.
     """
     b, _, h, w = query.shape
     with torch.autocast(query.device.type, enabled=False):
@@ -46,14 +47,14 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
 
 
 def prior_masks(query: Tensor, supports: Tensor) -> Tensor:
-    """`prior_mask` of each shot: query (B, C, h, w), supports (B, K, C, h', w') -> (B, K, h, w)."""
+    """`prior_mask` for each shot: query (B, C, h, w), supports (B, K, C, h', w') -> (B, K, h, w)."""
     return torch.cat([prior_mask(query, support) for support in supports.unbind(1)], dim=1)
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """Cosine similarities of the channels over all locations: (B, C, h, w) -> (B, C, C) (BAM, equation 8).
+    """Cosine similarities between channels over all locations: (B, C, h, w) -> (B, C, C) (BAM, equation 8).
 
-    Taken in float32 also under autocast.
+    Computed in float32 even under autocast.
     """
     with torch.autocast(features.device.type, enabled=False):
         maps = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2)  # (B, C, n)

@@ -1,7 +1,7 @@
 """PFENet: prior-guided feature enrichment.
 
-Tian et al., "Prior Guided Feature Enrichment Network for Few-Shot Segmentation", TPAMI 2020, and the
-published program dvlab-research/PFENet, whose parameter names are kept.
+Tian et al., "Prior Guided Feature Enrichment Network for Few-Shot Segmentation", TPAMI 2020. Parameter names are
+those of the published program dvlab-research/PFENet.
 
 Shapes: B batch, K shots, S image side, C channels, h w feature height and width, D reduced channels.
 """
@@ -25,11 +25,12 @@ class PFENet(PrototypeHead):
     """Enriches query features with the prototype and the prior mask over a pyramid of scales.
 
     Args:
-        channels: The backbone's channels of low, mid and high features.
-        width: Reduced channels D (256 as published).
-        pyramid: Scales from fine to coarse: sides in locations where above 1 (60, 30, 15, 8 for PASCAL-5i),
-            else fractions of the query's feature map (1, .5, .25, .125 for COCO-20i).
-        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
+        channels: Number of channels of the backbone's low, mid and high features.
+        width: Number of reduced channels D (256 as published).
+        pyramid: Scales from fine to coarse: above 1, the side in feature locations; otherwise a fraction of the
+            query's feature map. dvlab's program uses 60, 30, 15, 8 on PASCAL-5i and 1, .5, .25, .125 on COCO-20i;
+            the SVF program uses the former on both.
+        dropout: Probability that a reduced channel is dropped in training (0.5 as published).
     """
 
     def __init__(
@@ -58,18 +59,18 @@ class PFENet(PrototypeHead):
     ) -> Prediction:
         features = query.features
         grid = features.shape[-2:]  # (h, w)
-        # every support counts alike, so K may differ from training
+        # all supports have equal weight, so K may differ from training
         prior = prior_masks(query.high, support.high).mean(1, keepdim=True)
         prior = resize(prior, grid).to(features.dtype)
         support_prototype = support.prototypes.mean(1)  # (B, D, 1, 1)
-        enriched: list[Tensor] = []  # one a scale, each at (h, w)
+        enriched: list[Tensor] = []  # one per scale, each resized to (h, w)
         inner: list[Tensor] = []
         for i, scale in enumerate(self.pyramid):
             side = self._side(scale, grid)
             pooled = F.adaptive_avg_pool2d(features, side)
             prototype = support_prototype.expand(-1, -1, *side)
             merged = self.init_merge[i](torch.cat([pooled, prototype, resize(prior, side)], 1))
-            if i > 0:  # top-down: what the finer scale found
+            if i > 0:  # top-down path: add the result of the finer scale
                 merged = merged + self.alpha_conv[i - 1](torch.cat([merged, resize(enriched[-1], side)], 1))
             merged = merged + self.beta_conv[i](merged)
             inner.append(resize(self.inner_cls[i](merged), size))

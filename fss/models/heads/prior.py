@@ -1,4 +1,4 @@
-"""The prior mask as the answer: nothing is trained. What any training has to beat.
+"""The prior mask as the prediction: a training-free baseline that any training has to beat.
 
 Shapes: B batch, K shots, S image side, C channels, h w feature height and width.
 """
@@ -19,8 +19,11 @@ class PriorMask(Head):
     """Foreground where the prior mask (mean over the shots) exceeds a threshold.
 
     Args:
-        channels: Not used; every head is built from the backbone's channels.
-        threshold: In 0..1; choose it on base classes.
+        channels: Unused; present because every head is built from the backbone's channels.
+        threshold: Threshold in 0..1; choose it on base classes.
+
+    Raises:
+        ValueError: If the threshold is outside 0..1.
     """
 
     def __init__(self, channels: Sequence[int], threshold: float) -> None:
@@ -30,13 +33,13 @@ class PriorMask(Head):
         self.threshold = threshold
 
     def encode_support(self, features: Features, masks: Tensor) -> Tensor:
-        """High features (B, K, C, h, w), zero outside the object."""
+        """Returns high features (B, K, C, h, w), zero outside the object."""
         high = features.high.flatten(0, 1)
         mask = masks.flatten(0, 1)[:, None].to(high.dtype)
         return (high * resize(mask, high.shape[-2:])).unflatten(0, masks.shape[:2])
 
     def encode_query(self, features: Features) -> Tensor:
-        """High features (B, C, h, w)."""
+        """Returns high features (B, C, h, w)."""
         return features.high
 
     def decode(

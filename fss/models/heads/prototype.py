@@ -1,4 +1,4 @@
-"""The front that the heads share: reduced features, one prototype a support.
+"""The first part of the trained heads: reduced features and one prototype per support.
 
 Shapes: B batch, K shots, S image side, C channels, h w feature height and width, D reduced channels.
 """
@@ -17,53 +17,54 @@ from fss.resize import resize
 
 
 class Support(NamedTuple):
-    """prototypes (B, K, D, 1, 1); high (B, K, C, h, w), zero outside the object."""
+    """Encoded supports: prototypes (B, K, D, 1, 1); high features (B, K, C, h, w), zero outside the object."""
 
     prototypes: Tensor
     high: Tensor
 
 
 class Query(NamedTuple):
-    """features (B, D, h, w); high (B, C, h', w')."""
+    """Encoded queries: reduced features (B, D, h, w); high features (B, C, h', w')."""
 
     features: Tensor
     high: Tensor
 
 
 def conv_relu(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """A convolution that keeps the resolution, without bias, and a ReLU."""
+    """A convolution without bias that keeps the resolution, and a ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return [conv, nn.ReLU(inplace=True)]
 
 
 def residual(width: int) -> nn.Sequential:
-    """What is added to features in the published heads."""
+    """The residual branch of the published heads: two 3x3 convolutions."""
     return nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3))
 
 
 def classifier(width: int) -> nn.Sequential:
-    """Features (B, D, h, w) to logits (B, 2, h, w)."""
+    """Maps features (B, D, h, w) to logits (B, 2, h, w)."""
     return nn.Sequential(*conv_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, 2, 1))
 
 
 class PrototypeHead(Head):
-    """Reduces low and mid features, and pools the supports' under their masks.
+    """Reduces low and mid features, and pools those of the supports under their masks.
 
     Args:
-        channels: The backbone's channels of low, mid and high features.
-        width: Reduced channels D.
-        dropout: Probability with which a reduced channel is dropped in training.
+        channels: Number of channels of the backbone's low, mid and high features.
+        width: Number of reduced channels D.
+        dropout: Probability that a reduced channel is dropped in training.
     """
 
     def __init__(self, channels: Sequence[int], width: int, dropout: float) -> None:
         super().__init__()
-        low, mid, _ = channels  # the prior mask asks nothing of high's
+        low, mid, _ = channels  # the prior mask works with any number of high channels
         self.down_query = nn.Sequential(*conv_relu(low + mid, width, 1), nn.Dropout2d(dropout))
         self.down_supp = nn.Sequential(*conv_relu(low + mid, width, 1), nn.Dropout2d(dropout))
 
     def encode_support(self, features: Features, masks: Tensor) -> Support:
         shots = masks.shape[:2]
-        low, mid, high = (maps.flatten(0, 1) for maps in features[:3])  # (B * K, C, h, w)
+        maps = (features.low, features.mid, features.high)
+        low, mid, high = (m.flatten(0, 1) for m in maps)  # (B * K, C, h, w)
         mask = masks.flatten(0, 1)[:, None].to(mid.dtype)  # (B * K, 1, S, S)
         reduced = self.down_supp(torch.cat([mid, low], 1))
         prototypes = masked_average_pool(reduced, resize(mask, mid.shape[-2:]))  # (B * K, D, 1, 1)

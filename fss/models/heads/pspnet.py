@@ -1,7 +1,7 @@
-"""PSPNet's head: the base learner, which knows the base classes.
+"""PSPNet's head: the base learner, which segments the base classes.
 
-Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, as in the published program chunbolang/BAM, whose
-parameter names are kept.
+Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017. Layers and parameter names are those of the published
+program chunbolang/BAM.
 
 Shapes: B batch, C channels, h w feature height and width, N base classes.
 """
@@ -17,11 +17,13 @@ from fss.resize import resize
 
 
 class PyramidPooling(nn.Module):
-    """Features beside their averages over coarse grids, (B, C, h, w) -> (B, C + bins * (C // bins), h, w).
+    """Concatenates features with averages over coarse grids.
+
+    (B, C, h, w) -> (B, C + n * (C // n), h, w) for n grids.
 
     Args:
-        channels: C.
-        bins: Sides of the grids.
+        channels: Number of input channels C.
+        bins: Side of each grid in cells.
     """
 
     def __init__(self, channels: int, bins: Sequence[int] = (1, 2, 3, 6)) -> None:
@@ -43,12 +45,12 @@ class PyramidPooling(nn.Module):
 
 
 class PSPHead(nn.Sequential):
-    """High features (B, C, h, w) to logits (B, N + 1, h, w), background first.
+    """Maps high features (B, C, h, w) to logits (B, N + 1, h, w), background first.
 
     Args:
-        channels: C.
-        base_classes: N.
-        width: Channels before the classifier.
+        channels: Number of input channels C.
+        base_classes: Number of base classes N.
+        width: Number of channels before the classifier.
     """
 
     def __init__(self, channels: int, base_classes: int, width: int = 512) -> None:

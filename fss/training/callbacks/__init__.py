@@ -1,4 +1,4 @@
-"""What happens beside training and evaluation."""
+"""Lightning callbacks for training."""
 
 from fss.training.callbacks.class_scores import ClassScores
 from fss.training.callbacks.episode_panels import EpisodePanels

@@ -1,7 +1,7 @@
-"""Runs that end at any moment and go on as if nothing had happened.
+"""Checkpoints that let a run stop at any moment and resume as if nothing had happened.
 
-Everything that decides the next step is in a checkpoint or follows from where the run stands: weights, optimiser,
-schedule, best scores and position are in it; episodes and chance are functions of seed and position.
+Everything that determines the next step is stored in a checkpoint (weights, optimiser, schedule, best scores and
+position) or follows from it: episodes and random numbers are functions of seed and position.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from fss.files import whole
 logger = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
-STOPPED = os.EX_TEMPFAIL  # exit code of a run that was told to stop: 75, "try again later"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what clusters send before they take a machine away
+STOPPED = os.EX_TEMPFAIL  # exit code of a run stopped by a signal: 75, "try again later"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by clusters before they take a machine away
 
 _GO_ON, _SAVE, _STOP = range(3)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints that are on the disk whole or, after any failure, not at all."""
+    """Writes checkpoints atomically: after a failure, a checkpoint is either complete on disk or not there."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes under a temporary name, which goes once the disk has it all.
+        """Writes to a temporary file, which is renamed once all of it is on disk.
 
         Raises:
-            OSError: It could not be written; an older checkpoint of that name is as it was.
+            OSError: If it could not be written; an older checkpoint of that name is left unchanged.
         """
         try:
             with whole(Path(path)) as unfinished, unfinished.open("wb") as file:
@@ -49,7 +49,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise OSError(
                 f"the checkpoint {path} could not be written ({error}): is the disk full? Older checkpoints are "
-                "whole; make room and go on with the same command and resume=true"
+                "intact; free some space and continue with the same command and resume=true"
             ) from error
 
 
@@ -57,9 +57,9 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoints of the best validations.
 
     Args:
-        folder: Of the run's checkpoints.
-        filename: With `{epoch}` and `{step}` where several are kept.
-        keep: How many.
+        folder: Folder of the run's checkpoints.
+        filename: File name without suffix; must contain `{epoch}` and `{step}` if several are kept.
+        keep: Number of checkpoints to keep.
     """
 
     def __init__(self, folder: Path, filename: str = "best", keep: int = 1) -> None:
@@ -74,11 +74,11 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     @property
-    def state_key(self) -> str:  # several may differ in their file names alone
+    def state_key(self) -> str:  # several callbacks may differ only in their file names
         return f"{super().state_key}{self.filename}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the scores also where the run folder has been moved."""
+        """Restores the scores even if the run folder has been moved."""
         folder = Path(self.dirpath or "")
 
         def here(path: str) -> str:
@@ -90,20 +90,20 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` up to date, and ends the run in good order when it is told to stop.
+    """Keeps `last.ckpt` up to date, and stops the run cleanly when it receives a signal.
 
-    It is written at the end of each epoch, before each validation and every so many minutes in between. After
-    SIGTERM or SIGUSR1 the step is finished, the checkpoint written and the program left with the exit code 75.
+    The checkpoint is written at the end of each epoch, before each validation, and every `minutes` in between.
+    After SIGTERM or SIGUSR1, the step is finished, the checkpoint written, and the program exits with code 75.
 
     Args:
-        folder: Of the run's checkpoints.
-        minutes: Of training that may be lost when the machine fails; 0 writes after every step, None not within
-            epochs.
+        folder: Folder of the run's checkpoints.
+        minutes: Minutes of training that may be lost if the machine fails; 0 writes after every step, None never
+            writes within an epoch.
     """
 
     def __init__(self, folder: Path, minutes: float | None) -> None:
         self.path, self.minutes = folder / LAST, minutes
-        self._told: int | None = None  # the signal that told us to stop
+        self._told: int | None = None  # the signal received, if any
         self._written = time.monotonic()
         self._validation_comes = False
 
@@ -118,7 +118,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
     ) -> None:
         loop = trainer.fit_loop
-        # A checkpoint follows at once after the last batch; none could hold gradients that are being gathered.
+        # After the last batch, a checkpoint follows anyway; accumulated gradients could not be stored in one.
         if loop.epoch_loop.batch_progress.is_last_batch or loop._should_accumulate():
             return
         due = self.minutes is not None and time.monotonic() - self._written >= 60 * self.minutes
@@ -140,12 +140,12 @@ class LastCheckpoint(Checkpoint):
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
     ) -> None:
-        # Several processes may have different numbers of batches, and so agree at the end.
+        # Processes may have different numbers of batches, so several of them agree only at the end.
         if self._told is not None and processes.count() == 1 and not trainer.sanity_checking:
             self._leave(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        # of one within an epoch; after an epoch's, its end follows at once
+        # only for a validation within an epoch; the one after an epoch is followed by the end of the epoch
         within_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if within_epoch and not trainer.sanity_checking and self._wanted(pl_module) == _STOP:
             self._leave(trainer)
@@ -159,14 +159,14 @@ class LastCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if self._validation_comes:
-            # Lightning would pass over a validation that had not begun. Of one that had begun it keeps the
-            # number of finished batches, here none.
+            # On resuming, Lightning skips a validation that had not started. If one had started, it continues
+            # after the number of finished batches, which is 0 here.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             for counts in (progress["total"], progress["current"]):
                 counts.update(ready=1, started=1, processed=0, completed=0)
 
     def _listen(self) -> None:
-        """Puts our handlers in the place of Lightning's, which act in the middle of a step."""
+        """Replaces Lightning's signal handlers, which act in the middle of a step, with ours."""
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 signal.signal(number, self._note)
@@ -175,7 +175,7 @@ class LastCheckpoint(Checkpoint):
         self._told = number
 
     def _wanted(self, pl_module: lightning.LightningModule, wanted: int = _GO_ON) -> int:
-        """What the processes agree on: to stop if any was told to, to save if it is time for any."""
+        """What all processes agree to do: stop if any has received a signal, save if it is time for any."""
         return processes.largest(wanted if self._told is None else _STOP, pl_module.device)
 
     def _save(self, trainer: lightning.Trainer) -> None:
@@ -185,6 +185,6 @@ class LastCheckpoint(Checkpoint):
     def _leave(self, trainer: lightning.Trainer) -> None:
         told = signal.Signals(self._told).name if self._told is not None else "a signal to another process"
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # Lightning takes another code for a crash and kills the first process
-        logger.warning("stopped by %s; go on with the same command and resume=true", told)
+            raise SystemExit(0)  # Lightning treats any other code as a crash and kills the first process
+        logger.warning("stopped by %s; continue with the same command and resume=true", told)
         raise SystemExit(STOPPED)

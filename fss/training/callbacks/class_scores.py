@@ -1,4 +1,4 @@
-"""IoU of each class after every validation."""
+"""Reports the IoU of each class after every validation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fss.training.logs import log_class_iou
 
 
 class ClassScores(lightning.Callback):
-    """Gives the IoU of each class to loggers and prints it: as a table, or as a line where no terminal is.
+    """Logs the IoU of each class and prints it, as a table in a terminal and as a line elsewhere.
 
-    The module has `class_iou`, the data module `class_names`.
+    The module must have `class_iou` and the data module `class_names`.
     """
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -36,13 +36,13 @@ class ClassScores(lightning.Callback):
 
 
 def class_tables(class_iou: dict[str, float], rows: int = 10) -> Columns:
-    """Classes and their IoU, at most so many below each other."""
+    """Tables of classes and their IoU, side by side, with at most `rows` rows each."""
     items = list(class_iou.items())
     parts = []
     for first in range(0, len(items), rows):
         table = Table("class")
         table.add_column("IoU", justify="right")
         for name, iou in items[first : first + rows]:
-            table.add_row(Text(name), f"{iou:.3f}")  # a name is no markup
+            table.add_row(Text(name), f"{iou:.3f}")  # not parsed as markup
         parts.append(table)
     return Columns(parts)

@@ -1,4 +1,4 @@
-"""Pictures of validation episodes in loggers."""
+"""Shows validation episodes in loggers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from fss.visualize import EpisodePicture
 
 
 class EpisodePanels(lightning.Callback):
-    """Shows the first validation episodes, which are the same each time, in loggers that show pictures.
+    """Shows the first validation episodes, which are always the same, in loggers that can show pictures.
 
     Args:
-        episodes: How many; 0 shows none.
-        every_n_epochs: How often.
+        episodes: Number of episodes to show; 0 shows none.
+        every_n_epochs: Number of epochs between two showings, at least 1.
     """
 
     def __init__(self, episodes: int, every_n_epochs: int = 1) -> None:
         if episodes < 0 or every_n_epochs < 1:
             raise ValueError(
-                f"panels.episodes={episodes}, panels.every_n_epochs={every_n_epochs}: must be at least 0 and 1"
+                f"panels.episodes={episodes} must be at least 0, panels.every_n_epochs={every_n_epochs} at least 1"
             )
         self.episodes, self.every_n_epochs = episodes, every_n_epochs
         self._pictures: list[EpisodePicture] = []

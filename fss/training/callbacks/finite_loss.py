@@ -1,4 +1,4 @@
-"""What stops a run that cannot come to anything."""
+"""Stops a run whose loss is no longer finite."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class _Step(NamedTuple):
     number: int
     loss: Tensor
     ids: Tensor  # (B,)
-    names: Sequence[str | Sequence[str]]  # files of each of the B
+    names: Sequence[str | Sequence[str]]  # files of each of the B episodes
 
 
 class FiniteLoss(lightning.Callback):
-    """Ends a run whose loss is infinite or not a number, and names the episodes of that step.
+    """Stops a run whose loss is infinite or NaN, and names the episodes of that step.
 
-    On a GPU a look at the loss waits for all work that was given to it, so several steps are looked at together;
-    in any case before a checkpoint is written.
+    On a GPU, reading the loss waits for all pending work, so several steps are checked together, and always before
+    a checkpoint is written.
 
     Args:
-        every_n_steps: So many at most.
+        every_n_steps: Maximum number of steps checked together.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -53,17 +53,17 @@ class FiniteLoss(lightning.Callback):
         self._look(pl_module)
 
     def _look(self, pl_module: lightning.LightningModule) -> None:
-        """Looks at the steps since the last look.
+        """Checks the steps since the last check.
 
         Raises:
-            FloatingPointError: The loss of one is not finite, on this process or another.
+            FloatingPointError: If the loss of one is not finite, on this process or another.
         """
         steps, self._steps = self._steps, []
         if not steps:
             return
         finite = torch.stack([step.loss for step in steps]).isfinite().tolist()
         first = finite.index(False) if not all(finite) else len(steps)
-        # all processes take the same number of steps, and so look at the same ones
+        # all processes take the same number of steps, and therefore check the same ones
         if processes.largest(int(not all(finite)), pl_module.device):
             described = [_describe(steps[first])] if first < len(steps) else []
             lists = processes.gather(described)
@@ -77,8 +77,8 @@ def _describe(step: _Step) -> str:
             f"  {number}: {names if isinstance(names, str) else ', '.join(names)}"
             for number, names in zip(step.ids.tolist(), step.names, strict=True)
         ),
-        "Look at these files; if they are in order, lower tuning.head_lr and tuning.backbone_lr, set "
-        "trainer.gradient_clip_val, or take precision=bf16-mixed in place of 16-mixed. The last checkpoint is "
+        "Check these files; if they are fine, reduce tuning.head_lr and tuning.backbone_lr, set "
+        "trainer.gradient_clip_val, or use precision=bf16-mixed instead of 16-mixed. The last checkpoint is "
         "from before that step.",
     ]
     return "\n".join(lines)

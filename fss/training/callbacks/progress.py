@@ -1,4 +1,4 @@
-"""What the terminal shows while a run goes on: a bar, or lines where there is no terminal."""
+"""Shows the progress of a run: a bar in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ DECIMALS = {"episodes/s": 1}
 
 
 def progress_display() -> ProgressBar:
-    """A bar in a terminal; elsewhere, as in a log file, a line now and then."""
+    """A progress bar in a terminal; elsewhere (for example in a log file), occasional lines."""
     return TerminalBar() if get_console().is_interactive else LogLines()
 
 
 class _Clock:
-    """Tells when a training will end, from the steps since it began or went on."""
+    """Estimates when training will end, from the steps since it started or was resumed."""
 
     def __init__(self, trainer: lightning.Trainer) -> None:
         self.began, self.first_step = time.monotonic(), trainer.global_step
 
     def left(self, trainer: lightning.Trainer) -> str:
-        """Hours, minutes and seconds; validation is counted as it came so far."""
+        """Time left as hours, minutes and seconds, assuming validation as frequent as so far."""
         done = trainer.global_step - self.first_step
         if done < 1:
             return "-:--:--"
@@ -40,7 +40,7 @@ class _Clock:
 
 
 def _metrics(trainer: lightning.Trainer) -> dict[str, str]:
-    """What is known by now, by the name shown."""
+    """Formatted values of the metrics known so far, by displayed name."""
     known = trainer.progress_bar_metrics
     return {
         shown: f"{float(known[name]):.{DECIMALS.get(shown, 3)}f}" for name, shown in SHOWN.items() if name in known
@@ -48,7 +48,7 @@ def _metrics(trainer: lightning.Trainer) -> dict[str, str]:
 
 
 class TerminalBar(RichProgressBar):
-    """Lightning's bar with this field's numbers, the time left of this epoch and (ETA) of the whole training."""
+    """Lightning's bar with few-shot scores, the time left in this epoch and (ETA) in the whole training."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10, theme=RichProgressBarTheme(metrics="", metrics_text_delimiter="  "))
@@ -69,15 +69,15 @@ class TerminalBar(RichProgressBar):
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         left = {"ETA": self._clock.left(trainer)} if self._clock is not None else {}
         shown = _metrics(trainer)
-        shown.pop("FB-IoU", None)  # would not fit into a line
+        shown.pop("FB-IoU", None)  # would not fit in the line
         return {**shown, **left}
 
 
 class LogLines(ProgressBar):
-    """A line after every validation, and one a minute in between.
+    """Prints a line after every validation and, by default, one per minute in between.
 
     Args:
-        seconds: Between two lines.
+        seconds: Minimum number of seconds between two lines.
     """
 
     def __init__(self, seconds: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""How far singular value fine-tuning has moved each stage."""
+"""Logs how far singular value fine-tuning has moved each stage."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fss.training.logs import log_histograms, log_scalars
 
 
 class SingularValues(lightning.Callback):
-    """Gives S / S0 of each stage to loggers after every validation: its distribution and its mean distance from 1.
+    """Logs S / S0 of each stage after every validation: its distribution and its mean distance from 1.
 
-    The module has a `segmenter` with a `backbone`; without decomposed layers there is nothing to tell.
+    The module must have a `segmenter` with a `backbone`; nothing is logged if no layer is decomposed.
     """
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -38,7 +38,7 @@ class SingularValues(lightning.Callback):
 def stage_ratios(backbone: Backbone) -> dict[int, Tensor]:
     """S / S0 (n,) of all decomposed layers of each stage, on the CPU.
 
-    Singular values that were nothing but rounding (below 1e-6 of their layer's largest) are left out.
+    Singular values that are mere rounding error (below 1e-6 of their layer's largest) are left out.
     """
     stages: dict[int, list[Tensor]] = {}
     for name, S, S0 in singular_values(backbone):

@@ -1,4 +1,4 @@
-"""How many episodes are trained on in a second."""
+"""Measures the training speed in episodes per second."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import lightning
 
-STEPS = 20  # that the speed is measured over
+STEPS = 20  # number of steps over which the speed is measured
 KEY = "train/episodes_per_second"
 
 
 class Speed(lightning.Callback):
-    """Logs episodes (of a base learner: pictures) a second, over all processes and an epoch's last 20 steps."""
+    """Logs episodes (pictures, for a base learner) per second over all processes and an epoch's last 20 steps."""
 
     def __init__(self) -> None:
-        self._ends: deque[tuple[float, int]] = deque(maxlen=STEPS + 1)  # of steps: time, episodes of the step
+        self._ends: deque[tuple[float, int]] = deque(maxlen=STEPS + 1)  # end time and episodes of each step
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        # Anew each epoch: what lies between, validation above all, does not count. A resumed epoch has no start.
+        # Reset in each epoch, so that validation does not count. This is not called for a resumed epoch.
         self._ends.clear()
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""Chance of a training step as a function of seed and position."""
+"""Makes the random numbers of a training step a function of seed and position."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 class StepSeeds(lightning.Callback):
     """Seeds the generators of Python, numpy and torch at every training step.
 
-    Chance (dropout) is so a function of seed, step and process, whatever happened before: a validation, a stop.
+    Random numbers (for dropout) thus depend only on seed, step and process, not on earlier validations or stops.
 
     Args:
-        seed: Of the run, at least 0.
+        seed: Seed of the run, at least 0.
     """
 
     def __init__(self, seed: int) -> None:

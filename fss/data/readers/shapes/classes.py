@@ -1,7 +1,7 @@
 """The sixteen classes of the data set `shapes`: outlines, textures and the table that pairs them.
 
-Everything here lives in the *object frame*: x to the right, y down, the origin in the object's middle and
-1 = one object radius. Who places, scales and colours an object is `fss.data.readers.shapes.layout` and `painting`.
+Everything here uses the *object frame*: x to the right, y down, the origin in the object's centre and 1 = one
+object radius. `fss.data.readers.shapes.layout` and `painting` place, scale and colour the objects.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
-"""A closed loop of corners, (n, 2) as (x, y), in radii."""
+"""A closed loop of corners (x, y), shape (n, 2), in radii."""
 
 Field = npt.NDArray[np.floating]
-"""Numbers a pixel, float32: (height, width), or (height, width, 3) for colours."""
+"""Values per pixel, float32: (height, width), or (height, width, 3) for colours."""
 
 Texture = Callable[[Field, Field, np.random.Generator, float], Field]
 """(x, y, rng, radius in pixels) -> field in 0..1; the radius tells how wide a one-pixel edge is."""
@@ -26,7 +26,7 @@ Texture = Callable[[Field, Field, np.random.Generator, float], Field]
 TURN = 2 * math.pi
 
 
-# Outlines. An object is the even-odd fill of its loops, so that a second loop inside the first is a hole.
+# Outlines. An object is the even-odd fill of its loops, so a second loop inside the first is a hole.
 
 
 def _polar(radius: npt.NDArray[np.float64], start: float = 0.0) -> Points:
@@ -124,12 +124,12 @@ OUTLINES: dict[str, tuple[Points, ...]] = {
 }
 
 
-# Textures. A field of 1 takes the class's first tint, 0 its second. Phase and frequency are drawn anew for
-# each object; edges are about a pixel wide, whatever the object's size, so that they do not alias.
+# Textures. A value of 1 gives the class's first tint, 0 its second. Phase and frequency are drawn for each
+# object; edges are about one pixel wide, whatever the object's size, to avoid aliasing.
 
 
 def _frequency(rng: np.random.Generator, usual: float) -> float:
-    """Periods a radius, give or take."""
+    """Periods per radius, with some random variation."""
     return usual * rng.uniform(0.85, 1.2)
 
 
@@ -145,7 +145,7 @@ def _band(phase: Field, duty: float, softness: float | Field) -> Field:
 
 
 def _noise(x: Field, y: Field, rng: np.random.Generator) -> Field:
-    """Smooth noise, about N(0, 0.7), with one independent knot a unit of x and y."""
+    """Smooth noise, about N(0, 0.7), with one independent knot per unit of x and y."""
     knots = rng.standard_normal((32, 32), dtype=np.float32)
     return cv2.remap(knots, x + 16, y + 16, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP).astype(np.float32)
 
@@ -162,14 +162,14 @@ def _dots(x: Field, y: Field, rng: np.random.Generator, radius: float) -> Field:
 
 
 def _scales(x: Field, y: Field, rng: np.random.Generator, radius: float) -> Field:
-    """Overlapping scales, each light in its middle and dark at its rim."""
+    """Overlapping scales, each light in the middle and dark at the rim."""
     f = _frequency(rng, 2.2)
     down = 1.8 * f * y + rng.random()
     row = np.floor(down)
     across = np.abs((f * x + 0.5 * (row % 2)) % 1 - 0.5)
     below = 0.5 * (down - row)
     own = np.hypot(across, below)
-    covered = np.hypot(0.5 - across, 0.5 - below)  # the next row shows where this row's scale has ended
+    covered = np.hypot(0.5 - across, 0.5 - below)  # the next row is visible where this row's scale ends
     rim: Field = np.where(own < 0.5, own, covered)
     return 1 - (2 * rim) ** 3
 
@@ -190,7 +190,7 @@ def _bricks(x: Field, y: Field, rng: np.random.Generator, radius: float) -> Fiel
 
 def _spokes(x: Field, y: Field, rng: np.random.Generator, radius: float) -> Field:
     count = int(rng.integers(8, 12))
-    around = count / TURN  # periods a radian, so periods an arc length of one radius
+    around = count / TURN  # periods per radian, that is, per arc length of one radius
     softness = around / (radius * np.maximum(np.hypot(x, y), 0.1))
     return _band(around * np.arctan2(y, x) + rng.random(), 0.5, softness)
 
@@ -250,7 +250,7 @@ def _glossy(x: Field, y: Field, rng: np.random.Generator, radius: float) -> Fiel
 
 
 def _split(x: Field, y: Field, rng: np.random.Generator, radius: float) -> Field:
-    """Two plain halves that meet about where the arms of the L do."""
+    """Two plain halves that meet roughly where the arms of the L meet."""
     tilt, shift = rng.uniform(0.12, 0.16) * TURN, rng.uniform(-0.15, 0.15)
     return _step((x + 0.15) * math.cos(tilt) + (y - 0.25) * math.sin(tilt) + shift, 1 / radius)
 
@@ -296,7 +296,7 @@ class ShapeClass(NamedTuple):
         return f"{self.shape}-{self.texture}"
 
 
-# The order is that of the folds (four consecutive classes each): do not sort.
+# The order defines the folds (four consecutive classes each): do not sort.
 CLASSES: tuple[ShapeClass, ...] = (
     ShapeClass("star", "stripes", Tint(55, 0.75, 0.95), Tint(0, 0.80, 0.75)),
     ShapeClass("ring", "dots", Tint(210, 0.75, 0.75), Tint(50, 0.60, 0.95)),

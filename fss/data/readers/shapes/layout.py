@@ -1,4 +1,4 @@
-"""Which objects lie where in a picture of `shapes`: the cheap half of drawing, all that the mask needs."""
+"""Places the objects in a picture of `shapes`: the cheap half of drawing, which is all that the mask needs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fss.data.readers.shapes.classes import CLASSES, OUTLINES
 
 Bytes = npt.NDArray[np.uint8]
 
-DISTRACTORS = (0.15, 0.45, 0.40)  # probability of 0, 1, 2 further objects
-PLACEMENT_TRIES = 40  # for each distractor, before it is given up
-MIN_VISIBLE = 0.6  # of an object's pixels that lie in the picture
-MIN_AREA = 0.012  # of the picture
-RADIUS = (0.15, 0.29)  # of the picture's side
+DISTRACTORS = (0.15, 0.45, 0.40)  # probability of 0, 1 and 2 additional objects
+PLACEMENT_TRIES = 40  # attempts to place a distractor before giving up
+MIN_VISIBLE = 0.6  # fraction of an object's pixels inside the picture that must be visible
+MIN_AREA = 0.012  # fraction of the picture that an object must cover
+RADIUS = (0.15, 0.29)  # fraction of the picture's side
 MAX_ROTATION = 50.0  # degrees
 
 _SUBPIXEL_BITS = 4  # OpenCV takes corners as integers, here in 1/16 pixel
@@ -25,15 +25,15 @@ _SUBPIXEL_BITS = 4  # OpenCV takes corners as integers, here in 1/16 pixel
 
 @dataclass(frozen=True)
 class Placed:
-    """An object with its place in the picture.
+    """An object and its position in the picture.
 
     Attributes:
-        class_id: 1..16.
-        centre: the object frame's origin, (x, y) in pixels; a pixel's middle has integer coordinates.
-        linear: (2, 2), takes (x, y) in radii to pixels relative to the centre.
-        rows, columns: the window of the picture that holds the object.
-        alpha: (window height, window width) uint8, how far the object covers each pixel, 0..255.
-        solid: the same as bool, True where the mask has the object unless another one hides it.
+        class_id: Class id, 1..16.
+        centre: Origin of the object frame, (x, y) in pixels; pixel centres have integer coordinates.
+        linear: (2, 2) matrix that maps (x, y) in radii to pixels relative to the centre.
+        rows, columns: The window of the picture that contains the object.
+        alpha: (window height, window width) uint8, coverage of each pixel by the object, 0..255.
+        solid: The same as bool: True for pixels of the object's mask, unless another object hides them.
     """
 
     class_id: int
@@ -46,20 +46,20 @@ class Placed:
 
     @property
     def radius(self) -> float:
-        """The mean radius in pixels."""
+        """Mean radius in pixels."""
         return float(np.sqrt(np.abs(np.linalg.det(self.linear))))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies where: the objects from back to front, and the (size, size) uint8 mask that they make."""
+    """The objects of a picture from back to front, and the resulting mask (size, size) uint8."""
 
     objects: tuple[Placed, ...]
     mask: Bytes
 
 
 def place(class_id: int, size: int, rng: np.random.Generator) -> Placed:
-    """Puts an object into a picture of size x size pixels, its middle 3/4 radius or more from the border."""
+    """Places an object in a picture of size x size pixels, its centre at least 3/4 radius from the border."""
     radius = size * rng.uniform(*RADIUS)
     centre = rng.uniform(0.75 * radius, size - 0.75 * radius, 2)
     angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
@@ -70,7 +70,7 @@ def place(class_id: int, size: int, rng: np.random.Generator) -> Placed:
     linear = radius * rotation @ np.array([[mirror * scale_x, shear], [0, scale_y]])
 
     loops = [loop @ linear.T + centre for loop in OUTLINES[CLASSES[class_id - 1].shape]]
-    # The first loop is the outer one. A pixel of margin on each side is for the anti-aliasing.
+    # The first loop is the outer one. The margin of one pixel on each side is for anti-aliasing.
     low = np.maximum(np.floor(loops[0].min(axis=0)) - 1, 0).astype(int)
     high = np.minimum(np.ceil(loops[0].max(axis=0)) + 2, size).astype(int)
     alpha = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
@@ -81,7 +81,7 @@ def place(class_id: int, size: int, rng: np.random.Generator) -> Placed:
 
 
 def stack(objects: Sequence[Placed], size: int) -> Bytes:
-    """The mask of objects that lie on each other from back to front: (size, size), 0 or the class id."""
+    """Mask of objects stacked from back to front: (size, size), 0 or the class id."""
     mask = np.zeros((size, size), np.uint8)
     for item in objects:
         mask[item.rows, item.columns][item.solid] = item.class_id
@@ -89,7 +89,7 @@ def stack(objects: Sequence[Placed], size: int) -> Bytes:
 
 
 def well_visible(objects: Sequence[Placed], mask: Bytes) -> bool:
-    """Whether the mask shows enough of every object (all of different classes) for it to be told."""
+    """Whether enough of every object is visible to recognise it; all objects must be of different classes."""
     for item in objects:
         seen = np.count_nonzero(mask[item.rows, item.columns] == item.class_id)
         if seen < MIN_VISIBLE * np.count_nonzero(item.solid) or seen <= MIN_AREA * mask.size:
@@ -98,10 +98,10 @@ def well_visible(objects: Sequence[Placed], mask: Bytes) -> bool:
 
 
 def lay_out(target: int, size: int, rng: np.random.Generator) -> Layout:
-    """A layout with the target class and 0 to 2 distractors of other classes, in front of it or behind.
+    """Draws a layout with the target class and 0 to 2 distractors of other classes, in front of or behind it.
 
-    The layout is well visible after every step, hence at the end; a distractor for which no place is found
-    is left out.
+    All objects are well visible after every step, and hence at the end; a distractor that cannot be placed is
+    left out.
     """
     count = rng.choice(len(DISTRACTORS), p=DISTRACTORS)
     others = [c for c in range(1, len(CLASSES) + 1) if c != target]
@@ -109,7 +109,7 @@ def lay_out(target: int, size: int, rng: np.random.Generator) -> Layout:
 
     objects = [place(target, size, rng)]
     mask = stack(objects, size)
-    while not well_visible(objects, mask):  # rare: a small, thin object of which a part sticks out
+    while not well_visible(objects, mask):  # rare: a small, thin object that is partly outside the picture
         objects = [place(target, size, rng)]
         mask = stack(objects, size)
 

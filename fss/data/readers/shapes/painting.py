@@ -1,6 +1,6 @@
 """Background, textures, light and noise: paints a layout of `shapes`.
 
-A canvas is a (size, size, 3) float32 RGB picture in 0..1, painted on in place.
+A canvas is a (size, size, 3) float32 RGB picture in 0..1 that is painted in place.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import skimage
 from fss.data.readers.shapes.classes import CLASSES, TEXTURES, Field, Tint
 from fss.data.readers.shapes.layout import Bytes, Layout, Placed
 
-# Photographs of scikit-image's wheel (the rest of its data would be downloaded). Those of validation are
-# others, so that a network that has learnt the training backgrounds by heart gains nothing.
+# Photographs included in scikit-image's wheel (the rest of its data would have to be downloaded). Validation uses
+# different ones, so that memorising the training backgrounds does not help a network.
 PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "train": (
         "astronaut.png",
@@ -42,11 +42,11 @@ PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
 }
 
 HUE_JITTER = 20.0  # degrees
-_PHOTOGRAPH_SIDE = 420  # pixels of the shorter side that a photograph is kept at
+_PHOTOGRAPH_SIDE = 420  # pixels; photographs are kept with their shorter side at this length
 
 
 def _rgb(hue: float, saturation: float, value: float) -> npt.NDArray[np.float32]:
-    """The colour of a hue in degrees; saturation and value are clipped to 0..1."""
+    """RGB colour of a hue in degrees; saturation and value are clipped to at most 1."""
     return np.array(colorsys.hsv_to_rgb(hue / 360 % 1, min(saturation, 1), min(value, 1)), np.float32)
 
 
@@ -60,19 +60,19 @@ def _vary(tint: Tint, rng: np.random.Generator) -> npt.NDArray[np.float32]:
 
 
 def photograph_path(name: str) -> Path:
-    """Where scikit-image keeps a photograph; FileNotFoundError if it does not."""
+    """Path of a photograph in scikit-image; raises FileNotFoundError if it is missing."""
     path = Path(skimage.__file__).parent / "data" / name
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing, a photograph that scikit-image's wheel ships and `shapes` takes backgrounds "
-            "from; reinstall it: pip install --force-reinstall --no-deps scikit-image"
+            f"{path} is missing, a photograph from scikit-image's wheel that `shapes` uses as a background; "
+            "reinstall it: pip install --force-reinstall --no-deps scikit-image"
         )
     return path
 
 
 @functools.cache
 def _photograph(name: str) -> Bytes:
-    """The photograph as (height, width, 3) RGB, scaled down to what backgrounds need."""
+    """Photograph (height, width, 3) RGB, scaled to the size that backgrounds need."""
     path = photograph_path(name)
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
@@ -85,7 +85,7 @@ def _photograph(name: str) -> Bytes:
 
 
 def _photograph_crop(split: str, size: int, rng: np.random.Generator) -> Field:
-    """A square out of one of the split's photographs, with a colour cast."""
+    """Square crop of one of the split's photographs, with a colour cast."""
     names = PHOTOGRAPHS[split]
     picture = _photograph(names[int(rng.integers(len(names)))])
     height, width = picture.shape[:2]
@@ -100,10 +100,10 @@ def _photograph_crop(split: str, size: int, rng: np.random.Generator) -> Field:
 
 
 def _ramp(size: int, rng: np.random.Generator) -> Field:
-    """A plane that rises in a random direction, (size, size), within -1..1 and 0 in the middle."""
+    """Plane that rises in a random direction: (size, size), within -1..1 and 0 in the centre."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     angle = rng.uniform(0, 2 * np.pi)
-    # A corner is sqrt(2) away from the middle.
+    # The corners are sqrt(2) away from the centre.
     x, y = np.float32(np.cos(angle) / np.sqrt(2)), np.float32(np.sin(angle) / np.sqrt(2))
     return x * axis + y * axis[:, None]
 
@@ -115,7 +115,7 @@ def _gradient(size: int, rng: np.random.Generator) -> Field:
 
 
 def _colour_noise(size: int, rng: np.random.Generator) -> Field:
-    """Coloured clouds, from a few large ones to a grain of some pixels."""
+    """Coloured noise, from a few large clouds to a grain of a few pixels."""
     knots = int(rng.integers(4, 40))
     cells = rng.random((knots, knots, 3), dtype=np.float32)
     noise = cv2.resize(cells, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -123,7 +123,7 @@ def _colour_noise(size: int, rng: np.random.Generator) -> Field:
 
 
 def _add_clutter(picture: Bytes, rng: np.random.Generator) -> None:
-    """Up to five strokes and blobs, which belong to no class."""
+    """Draws up to five strokes and blobs that belong to no class."""
     size = len(picture)
     for _ in range(int(rng.integers(0, 6))):
         x0, y0, x1, y1 = rng.integers(0, size, 4).tolist()
@@ -150,7 +150,7 @@ def _background(split: str, size: int, rng: np.random.Generator) -> Field:
 
 
 def _cast_shadow(canvas: Field, item: Placed, rng: np.random.Generator) -> None:
-    """Darkens softly what is below and right of an object."""
+    """Draws a soft shadow below and to the right of an object."""
     size = len(canvas)
     blur, shift = 0.02 * size, round(0.02 * size)
     margin = shift + int(np.ceil(3 * blur))
@@ -159,15 +159,15 @@ def _cast_shadow(canvas: Field, item: Placed, rng: np.random.Generator) -> None:
     shadow = np.zeros(area.shape[:2], np.float32)
     begin_y, begin_x = item.rows.start - top + shift, item.columns.start - left + shift
     under = shadow[begin_y : begin_y + item.alpha.shape[0], begin_x : begin_x + item.alpha.shape[1]]
-    under[:] = item.alpha[: under.shape[0], : under.shape[1]]  # what would fall outside the picture is cut
+    under[:] = item.alpha[: under.shape[0], : under.shape[1]]  # cut off at the picture's border
     strength = rng.uniform(0.3, 0.55) / 255
     area *= 1 - np.float32(strength) * cv2.GaussianBlur(shadow, (0, 0), blur)[..., None]
 
 
 def _paint_object(canvas: Field, item: Placed, rng: np.random.Generator) -> None:
-    """Lays a textured, shaded object on the canvas."""
+    """Paints a textured, shaded object on the canvas."""
     kind = CLASSES[item.class_id - 1]
-    # Pixels of the window in the object frame.
+    # Coordinates of the window's pixels in the object frame.
     across = np.arange(item.columns.start, item.columns.stop) - item.centre[0]
     down = np.arange(item.rows.start, item.rows.stop)[:, None] - item.centre[1]
     (xx, xy), (yx, yy) = np.linalg.inv(item.linear)
@@ -184,7 +184,7 @@ def _paint_object(canvas: Field, item: Placed, rng: np.random.Generator) -> None
 
 
 def _expose(canvas: Field, rng: np.random.Generator) -> Field:
-    """The camera's part: uneven light, sometimes blur, noise."""
+    """Simulates a camera: uneven light, sometimes blur, and noise."""
     size = len(canvas)
     light = np.float32(rng.uniform(0.8, 1.15)) * (1 + np.float32(rng.uniform(0, 0.2)) * _ramp(size, rng))
     canvas = canvas * light[..., None]
@@ -200,7 +200,7 @@ def _to_bytes(canvas: Field) -> Bytes:
 
 
 def paint(layout: Layout, split: str, rng: np.random.Generator) -> Bytes:
-    """Paints a layout on a background of the split: (size, size, 3) uint8 RGB."""
+    """Paints a layout on one of the split's backgrounds: (size, size, 3) uint8 RGB."""
     canvas = _background(split, len(layout.mask), rng)
     for item in layout.objects:
         if rng.random() < 0.5:

@@ -1,0 +1,162 @@
+"""From a composed configuration to the objects that it describes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from omegaconf import DictConfig
+
+from fss.data.base_datamodule import BaseLearnerDataModule
+from fss.data.datamodule import FewShotDataModule
+from fss.evaluation.results import CHECKPOINTS
+from fss.models.backbones import Backbone
+from fss.models.base_segmenter import BaseLearnerSegmenter
+from fss.models.segmenter import FewShotSegmenter
+from fss.training.base_learner import BaseLearner
+from fss.training.callbacks import ClassScores, EpisodePanels, SingularValues, Speed, progress_display
+from fss.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
+from fss.training.callbacks.finite_loss import FiniteLoss
+from fss.training.callbacks.step_seeds import StepSeeds
+from fss.training.meta_learner import MetaLearner
+
+
+def build_segmenter(
+    cfg: DictConfig, base_classes: int, pretrained: bool = True, weights: Path | None = None
+) -> FewShotSegmenter:
+    """Backbone and head of a configuration, nothing tuned.
+
+    Args:
+        cfg: Composed configuration.
+        base_classes: Number of base classes, for a head with a base learner.
+        pretrained: Whether to load `backbone.weights`; not needed before a whole checkpoint is loaded.
+        weights: A file to load in their place, such as a base learner's checkpoint.
+    """
+    backbone = _build_backbone(cfg, pretrained, weights)
+    known = {"base_classes": base_classes} if cfg.method.base_learner else {}
+    head = instantiate(cfg.method.head, channels=list(backbone.channels), **known, _convert_="all")
+    return FewShotSegmenter(backbone, head, cfg.backbone.norms)
+
+
+def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegmenter:
+    """Backbone and head of the base learner."""
+    backbone = _build_backbone(cfg, pretrained=True)
+    return BaseLearnerSegmenter(
+        backbone,
+        instantiate(cfg.method.head, channels=backbone.channels.high, base_classes=base_classes, _convert_="all"),
+    )
+
+
+def _build_backbone(cfg: DictConfig, pretrained: bool, weights: Path | None = None) -> Backbone:
+    given = {"weights": str(weights)} if weights is not None else {} if pretrained else {"weights": None}
+    return instantiate(cfg.backbone.network, **given)
+
+
+def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None:
+    """Has a network compiled at its first training step if `compile` says so; evaluation takes a plain copy."""
+    if cfg.compile:
+        torch.compiler.reset()  # what an earlier job of a sweep left would make this one's sizes dynamic
+        segmenter.compile(dynamic=False)
+
+
+def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:
+    """The LightningModule around a segmenter, with the optimisation that the tuning declares."""
+    return instantiate(cfg.learner, segmenter=segmenter, _convert_="all")
+
+
+def build_base_learner(cfg: DictConfig, segmenter: BaseLearnerSegmenter, base_classes: int) -> BaseLearner:
+    """The LightningModule around the base learner's network."""
+    return instantiate(cfg.method.learner, segmenter=segmenter, base_classes=base_classes, _convert_="all")
+
+
+def build_datamodule(cfg: DictConfig, seen_classes: Sequence[str] | None = None) -> FewShotDataModule:
+    """The episodes of a configuration; nothing is read yet.
+
+    Args:
+        cfg: Composed configuration.
+        seen_classes: See `FewShotDataModule`.
+    """
+    return instantiate(cfg.datamodule, seen_classes=seen_classes, _convert_="all")
+
+
+def build_base_datamodule(cfg: DictConfig) -> BaseLearnerDataModule:
+    """The labelled pictures that a base learner is trained on; nothing is read yet."""
+    return instantiate(cfg.method.datamodule, _convert_="all")
+
+
+def build_trainer(
+    cfg: DictConfig, callbacks: Sequence[lightning.Callback], with_logger: bool = True
+) -> lightning.Trainer:
+    """The Trainer of a configuration."""
+    plugins: list[Any] = [WholeCheckpoints()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # LastCheckpoint hears the signals
+    loggers = build_loggers(cfg) if with_logger else []
+    callbacks = [progress_display(), *callbacks]
+    return instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins, _convert_="all")
+
+
+def own_device(cfg: DictConfig) -> torch.device:
+    """The device of this process."""
+    return build_trainer(cfg, (), with_logger=False).strategy.root_device
+
+
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """The loggers of a configuration.
+
+    Raises:
+        ValueError: W&B is to log live, but knows no account; it would ask for one in the middle of a run.
+    """
+    loggers: list[Logger] = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
+    live = any(isinstance(logger, WandbLogger) for logger in loggers) and not cfg.logger.wandb.offline
+    if live and os.environ.get("WANDB_MODE", "online") == "online":
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise ValueError(
+                "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
+            )
+    return loggers
+
+
+def monitors(cfg: DictConfig) -> list[lightning.Callback]:
+    """The callbacks that show how a training goes, in the terminal and in loggers if there are any."""
+    callbacks: list[lightning.Callback] = [Speed(), ClassScores()]
+    if cfg.logger:
+        callbacks += [LearningRateMonitor("step"), SingularValues()]
+        if cfg.method.stage == "few_shot":  # a base learner knows no episodes
+            callbacks.append(EpisodePanels(**cfg.panels))
+    return callbacks
+
+
+def safeguards(cfg: DictConfig) -> list[lightning.Callback]:
+    """The callbacks that keep a training: checkpoints of the best validation and of the last step, and guards."""
+    folder = Path(cfg.run_dir) / CHECKPOINTS
+    few = [BestCheckpoint(folder, "epoch{epoch:03d}-step{step}", cfg.keep_best)] if cfg.keep_best > 1 else []
+    return [
+        FiniteLoss(cfg.trainer.log_every_n_steps),
+        StepSeeds(cfg.seed),
+        BestCheckpoint(folder),
+        *few,
+        *_early_stopping(cfg),
+        LastCheckpoint(folder, cfg.save_minutes),  # after the others, whose scores it holds
+    ]
+
+
+def _early_stopping(cfg: DictConfig) -> list[lightning.Callback]:
+    """Ends a training whose validation has not improved for `patience` epochs."""
+    if cfg.patience is None:
+        return []
+    if cfg.patience < 1:
+        raise ValueError(f"patience={cfg.patience}: must be at least 1 epoch, or null to train to the end")
+    within_epoch, between = cfg.trainer.val_check_interval, cfg.trainer.check_val_every_n_epoch or 1
+    validations = max(1, round(cfg.patience / (within_epoch * between)))
+    return [EarlyStopping("val/miou", mode="max", patience=validations, check_on_train_epoch_end=False)]

@@ -1,0 +1,81 @@
+"""Errors as a user should see them: a paragraph for what can be mended, a traceback for a fault of the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
+MENDABLE = 2  # exit code
+
+_PROJECT = Path(__file__).parents[1]
+_given = os.environ.get(FULL) == "1"  # by the user, before a script switches it on for itself
+
+
+def run_script(main: Callable[[], Any]) -> None:
+    """Runs the main function of a script.
+
+    What a user can mend (a setting, a file, a full disk) is printed as one paragraph, `error: ...`, and ends the
+    program with exit code 2. A fault of the program ends it with its traceback. `HYDRA_FULL_ERROR=1` shows every
+    traceback.
+    """
+    if _given:
+        main()
+        return
+    os.environ[FULL] = "1"  # has Hydra raise errors in place of printing its own extract of them
+    try:
+        main()
+    except Exception as error:
+        _leave(error)
+        raise
+
+
+class Paragraph(Callback):
+    """Prints what a job ended with before Hydra does, in the same way."""
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leaves the program if the job failed for a reason that a user can mend."""
+        value = kwargs["job_return"]._return_value  # the property would raise the error anew
+        if isinstance(value, Exception) and not _given:
+            _leave(value)
+
+
+def _leave(error: Exception) -> None:
+    if (text := mendable(error)) is not None:
+        print(f"error: {text}", file=sys.stderr)
+        sys.exit(MENDABLE)
+
+
+def mendable(error: BaseException) -> str | None:
+    """What to tell a user who can mend what caused an error; None for a fault of the program.
+
+    Configuration errors are mendable, and what this program raises on purpose: a `ValueError`, an error of the
+    operating system or the like from a `raise` of its own.
+    """
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return mendable(error.__cause__)
+    if isinstance(error, HydraException):
+        cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        return " ".join(f"{error}{cause}".split())
+    if isinstance(error, OmegaConfBaseException):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return str(error)
+    kinds = (ValueError, RuntimeError, FloatingPointError, MemoryError, NotImplementedError)
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(_PROJECT)
+    return str(error) if isinstance(error, kinds) and ours else None
+
+
+def environment() -> dict[str, str]:
+    """The environment for a command that is to print its own errors in the same way."""
+    return {name: value for name, value in os.environ.items() if name != FULL or _given}

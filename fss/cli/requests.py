@@ -1,0 +1,102 @@
+"""What a command line of evaluate.py asks for: one evaluation or several, each with its own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra import compose
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from fss.cli import overrides
+from fss.data.cross_domain import base_class_names
+from fss.data.folds import FOLDS
+from fss.evaluation.results import CHECKPOINTS
+
+RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
+
+
+class Request(NamedTuple):
+    """One evaluation.
+
+    Attributes:
+        cfg: Its configuration, with what the run was trained with underneath.
+        seen_classes: For a model of another data set, the names of its base classes.
+    """
+
+    cfg: DictConfig
+    seen_classes: list[str] | None
+
+
+def requests(cfg: DictConfig, typed: Sequence[str]) -> list[Request]:
+    """The evaluations of a command line: each fold of `fold=all`, each checkpoint of `checkpoint=both`.
+
+    Args:
+        cfg: As composed from the command line alone.
+        typed: The overrides of the command line.
+
+    Raises:
+        ValueError: There is no such evaluation.
+    """
+    if cfg.method.stage == "base_learner":
+        raise ValueError("a base learner is evaluated while it trains; evaluate what stands on it: method=bam")
+    folds, checkpoints = [""], [""]
+    if cfg.fold == "all":
+        scheme = cfg.dataset.fold_scheme
+        folds = [f"fold={f}" for f in range(len(scheme) if isinstance(scheme, ListConfig) else FOLDS)]
+    if cfg.checkpoint == "both":
+        checkpoints = ["checkpoint=last", "checkpoint=best"]
+    return [_recalled([*typed, *filter(None, (c, f))]) for c in checkpoints for f in folds]
+
+
+def _recalled(typed: Sequence[str]) -> Request:
+    """The configuration of an evaluation.
+
+    A run's own overrides (`method.head.width=64`) need not be typed again: they are taken from the run folder,
+    and what is typed now goes over them. A model of another data set keeps what that set's recipe made of it.
+    """
+    cfg = compose("evaluate", overrides.merged(typed))
+    file = Path(cfg.run_dir) / ".hydra" / "overrides.yaml"
+    saved: list[str] = list(OmegaConf.load(file)) if cfg.ckpt is None and file.is_file() else []
+    saved = [overrides.renamed(o, RENAMED) for o in saved]
+    if any(overrides.setting(o) == "protocol" for o in typed):
+        saved = overrides.without(saved, "episodes", "seeds", "protocol")
+    if cfg.trained_on == cfg.dataset.name:
+        return Request(compose("evaluate", overrides.merged(saved, typed)) if saved else cfg, None)
+    own, data = overrides.without(typed, "dataset"), overrides.only(typed, "dataset")
+    model = compose("evaluate", overrides.merged(saved, own, [f"dataset={cfg.trained_on}"]))
+    seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
+    cfg = compose("evaluate", overrides.merged(overrides.without(saved, "dataset"), own, data))
+    cfg.method = OmegaConf.to_container(model.method, resolve=True)
+    return Request(cfg, seen)
+
+
+def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:
+    """The checkpoint to evaluate; None for a method that trains nothing.
+
+    Args:
+        cfg: Of a request.
+        typed: The overrides of the command line, for the message.
+
+    Raises:
+        FileNotFoundError: There is none; the message says the command that makes it.
+        ValueError: `checkpoint` is neither last nor best.
+    """
+    if cfg.ckpt is not None:
+        if not Path(cfg.ckpt).is_file():
+            raise FileNotFoundError(f"ckpt={cfg.ckpt}: no such file; give a checkpoint, ours or a published one")
+        return Path(cfg.ckpt)
+    if not cfg.method.trained:
+        return None
+    if cfg.checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint={cfg.checkpoint}: must be last, best or both")
+    path = Path(cfg.run_dir) / CHECKPOINTS / f"{cfg.checkpoint}.ckpt"
+    if not path.is_file():
+        own = ("checkpoint", "protocol", "episodes", "seeds", "reuse", "train_shot", "trained_on", "setting")
+        command = " ".join(["python train.py", *overrides.without(typed, *own)])
+        raise FileNotFoundError(
+            f"no checkpoint {path}: train it first ({command}), name a file with ckpt=FILE or, for a run of "
+            "another shot, give that shot with train_shot=K"
+        )
+    return path

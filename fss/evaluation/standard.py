@@ -1,0 +1,75 @@
+"""The standard setting: evaluates episodes, writes results and pictures, and prints a table."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning
+from rich.console import Console
+
+from fss.data.datamodule import FewShotDataModule
+from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
+from fss.evaluation.record import Record
+from fss.evaluation.results import METRICS, PICTURES, remarkable, summarize, write_results
+from fss.evaluation.tables import evaluation_table
+from fss.models.segmenter import FewShotSegmenter
+from fss.visualize import save_sheet
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_standard(
+    trainer: lightning.Trainer,
+    segmenter: FewShotSegmenter,
+    datamodule: FewShotDataModule,
+    record: Record,
+    reuse: Reuse,
+    pictures: int,
+) -> dict[str, Any]:
+    """Evaluates a segmenter, resuming the same evaluation if it was interrupted.
+
+    Args:
+        trainer: Provides device, precision and processes.
+        segmenter: The segmenter; it is not modified, since SVF layers are merged in a copy.
+        datamodule: The data module, already set up.
+        record: Description of the evaluation.
+        reuse: Settings for encoding pictures.
+        pictures: Number of episodes on each contact sheet; 0 draws none.
+
+    Returns:
+        The content of metrics.json.
+    """
+    episodes, seeds, folder = datamodule.evaluation, list(record.eval_seeds), record.folder
+    done = answer_episodes(
+        trainer, segmenter, episodes, seeds, record.episodes, folder, reuse, datamodule.num_workers
+    )
+    metrics = {
+        **record.identity,
+        "protocol": record.protocol,
+        "episodes": record.episodes,
+        "eval_seeds": seeds,
+        **summarize(done.episodes, datamodule.always_counted),
+        "classes_left_out": datamodule.left_out,
+        "drawing": {**record.drawing, **datamodule.list_facts()},
+        "train_seconds": record.training["train_seconds"],
+        "test_seconds": round(done.seconds, 1),
+        "trained_parameters": record.training["trained_parameters"],
+        **record.provenance,
+    }
+    if not trainer.is_global_zero:
+        return metrics
+    if missed := {episodes.reader.classes[c - 1] for c in episodes.pool.images_of} - set(metrics["classes"]):
+        logger.warning("no episode for: %s; more episodes would evaluate them", ", ".join(sorted(missed)))
+    if pictures:
+        of_first_seed = [episode for episode in done.episodes if episode.eval_seed == seeds[0]]
+        for sheet, ids in remarkable(of_first_seed, pictures).items():
+            save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], ids), folder / sheet)
+    write_results(folder, metrics, done.episodes)
+    finish(folder)
+    console = Console()
+    console.print(evaluation_table(metrics))
+    console.print(f"Results: {folder / METRICS}", soft_wrap=True)
+    if pictures:
+        console.print(f"Pictures: {folder / PICTURES}, and of the worst and the best episodes", soft_wrap=True)
+    return metrics
