@@ -1,1 +1,1 @@
-"""Checks that need long runs (kills, several processes), and the check of the import structure."""
+"""Checks that need long runs (kills, damaged inputs, several processes), and the check of the import structure."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from fss.data.index import Index
 from fss.data.readers.reader import Reader
-from fss.files import digest, stem
+from fss.digests import digest, stem
+from fss.text import read_text
 
 
 class ListFacts(NamedTuple):
@@ -81,10 +82,7 @@ def in_order(reader: Reader, index: Index, file: str | Path) -> tuple[Listed, In
 def _numbers(reader: Reader, file: Path) -> list[int]:
     if not file.is_file():
         raise FileNotFoundError(f"dataset.eval_list={file}: no such file; give a list of pictures, one a line")
-    try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"dataset.eval_list={file}: not a text file ({error}); list a picture a line") from error
+    lines = [line.strip() for line in read_text(file).splitlines()]
     paths = [Path(reader.name(number)) for number in range(len(reader))]
     of_stem: dict[str, list[int]] = {}
     for number, path in enumerate(paths):

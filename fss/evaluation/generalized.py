@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
 
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import Episode
 from fss.evaluation.record import Record
 from fss.evaluation.results import write_json
+from fss.geometry import Geometry, at_original_size
 from fss.labels import IGNORE
-from fss.metrics import at_original_size
 from fss.models.segmenter import FewShotSegmenter
 
 Rule = Literal["final", "base"]
@@ -61,6 +61,7 @@ class GeneralizedIoU(Metric):
         threshold: See `merge_maps`.
         count_absent: A class that is neither shown nor predicted in any episode counts as 0, as published; if
             False, it is left out of the means.
+        geometry: How pictures lie in the square; see `at_original_size`.
     """
 
     full_state_update = False
@@ -75,11 +76,12 @@ class GeneralizedIoU(Metric):
         rule: Rule,
         threshold: float,
         count_absent: bool = False,
+        geometry: Geometry = "published",
     ) -> None:
         super().__init__()
         self.count_absent = count_absent
         self.base_classes, self.novel_classes = base_classes, list(novel_classes)
-        self.rule, self.threshold = rule, threshold
+        self.rule, self.threshold, self.geometry = rule, threshold, geometry
         zeros = torch.zeros(base_classes + len(self.novel_classes), dtype=torch.int64)
         self.add_state("intersection", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("union", zeros.clone(), dist_reduce_fx="sum")
@@ -94,7 +96,8 @@ class GeneralizedIoU(Metric):
             class_id: Id of the novel class.
         """
         n = self.base_classes
-        final, base = (at_original_size(logits, *label.shape)[None] for logits in (final, base))
+        h, w = label.shape
+        final, base = (at_original_size(logits, h, w, self.geometry)[None] for logits in (final, base))
         prediction = merge_maps(final, base, self.rule, self.threshold)[0]
         counted = label.to(prediction.device) != IGNORE
         pairs = (n + 2) * label.to(prediction.device).long()[counted] + prediction[counted]
@@ -143,9 +146,11 @@ class GeneralizedEvaluation(lightning.LightningModule):
     def on_test_start(self) -> None:
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         base, novel = datamodule.base_classes, datamodule.evaluated_classes(datamodule.test_episodes)
-        zero = datamodule.absent == "zero"
         self.metrics = {
-            rule: GeneralizedIoU(len(base), novel, rule, self.threshold, zero).to(self.device) for rule in RULES
+            rule: GeneralizedIoU(
+                len(base), novel, rule, self.threshold, datamodule.absent == "zero", datamodule.geometry
+            ).to(self.device)
+            for rule in RULES
         }
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
@@ -227,6 +232,6 @@ def evaluate_generalized(
         table.add_column(part, justify="right")
     for rule, result in rules.items():
         table.add_row(f"{rule} first", *(f"{result[part]:.3f}" for part in ("novel", "base", "all")))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"Results: {path}", soft_wrap=True)

@@ -119,7 +119,7 @@ def _pair(place: Path, a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str
     differ = [
         f"{key} {metrics[0][key]} and {metrics[1][key]}" for key in _SAME if metrics[0][key] != metrics[1][key]
     ]
-    absent = [(m.get("drawing") or {}).get("absent", "leave_out") for m in metrics]
+    absent = [m.get("drawing", {}).get("absent", "leave_out") for m in metrics]
     if absent[0] != absent[1]:
         differ.append(f"classes without episodes: {absent[0]} and {absent[1]}")
     if not differ and len(episodes[0]) != len(episodes[1]):

@@ -23,7 +23,12 @@ from fss.evaluation.results import (
     write_results,
 )
 
-IDENTITY = dict.fromkeys(results.REQUIRED)
+IDENTITY = {
+    **dict.fromkeys(results.REQUIRED, ""),
+    **dict.fromkeys(("fold", "shot", "train_shot", "seed", "episodes", "trained_parameters"), 1),
+    **{"eval_seeds": [321, 322, 323], "train_seconds": None, "test_seconds": 2.5, "classes_left_out": []},
+    **{"versions": {}, "config": {}},
+}
 
 
 @dataclass
@@ -103,10 +108,11 @@ def test_digest_of_episodes() -> None:
         EpisodeResult(321, i, c, "c", f"a/2007_{i}.jpg", (f"b/s{i}.png", "t.png"), 1, 2, 1, 2)
         for i, c in enumerate((7, 3, 3))
     ]
-    [seed] = summarize(rows)["seeds"]
     lines = "7 2007_0 s0 t\n3 2007_1 s1 t\n3 2007_2 s2 t"
-    assert seed["episodes_sha256"] == hashlib.sha256(lines.encode()).hexdigest()[:16]
-    assert summarize(rows[:2])["seeds"][0]["episodes_sha256"] != seed["episodes_sha256"]
+    expected = hashlib.sha256(lines.encode()).hexdigest()[:16]
+    again = [row._replace(eval_seed=7, intersection=0) for row in rows]
+    assert results.episode_digests([*rows[::-1], *again]) == {"7": expected, "321": expected}
+    assert results.episode_digests(rows[:2])["321"] != expected
 
 
 def test_files_are_read_as_they_were_written(made: Made, tmp_path: Path) -> None:
