@@ -33,7 +33,8 @@ def main() -> int:
     from fss.data.prepare.coco import prepare_coco  # these bring SciPy, which --help need not wait for
     from fss.data.prepare.pascal import prepare_pascal, summary
 
-    root, archives = given.root, given.archives or given.root
+    root = given.root.expanduser()
+    archives = given.archives.expanduser() if given.archives else root
     try:
         if given.dataset == "pascal5i":
             print(*prepare_pascal(root, archives, given.workers, given.download), *summary(root), sep="\n")

@@ -51,8 +51,7 @@ def open_coco(
     if (
         like is None
         or like == image_set
-        or {like, image_set} == {"train", "val"}
-        and reader.classes == COCO_CLASSES
+        or ({like, image_set} == {"train", "val"} and reader.classes == COCO_CLASSES)
     ):
         return reader
     other = annotations_path(Path(root).expanduser(), f"{like}{year}")
