@@ -147,7 +147,7 @@ def unpack(archive: Path, wanted: str, destination: Path, limit: int = LARGEST) 
                     continue
                 if not is_file_name(entry.name.removeprefix("./")) or not is_file_name(match[1]):
                     raise _RefusedError(
-                        f"{archive} is damaged or forged ({ascii(entry.name)[:80]} leads outside): download it again"
+                        f"{archive} is damaged ({ascii(entry.name)[:80]} leads outside): download it again"
                     )
                 found += 1
                 target = destination / match[1]
