@@ -18,6 +18,7 @@ GROUND = {
         "console",
         "digests",
         "files",
+        "geometry",
         "jobs",
         "labels",
         "lock",
@@ -29,16 +30,18 @@ GROUND = {
 GROUND_KNOWS = {
     "console": {"shown"},
     "lock": {"shown"},
-    "metrics": {"resize"},
+    "geometry": {"resize"},
+    "metrics": {"geometry"},
     "plain_files": {"text"},
     "visualize": {"files"},
 }
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
     "models": {"svf", "checked_zip", "files", "labels", "processes", "resize", "shown"},
-    "data": {"digests", "files", "labels", "orphans", "text"},
+    "data": {"digests", "files", "geometry", "labels", "orphans", "text"},
     "evaluation": {
-        *("svf", "models", "data", "console", "digests", "files", "labels", "lock", "metrics", "plain_files"),
+        *("svf", "models", "data", "console", "digests", "files", "geometry", "labels", "lock", "metrics"),
+        "plain_files",
         *("processes", "shown", "text", "visualize"),
     },
     "training": {

@@ -65,7 +65,7 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
     else:
         key = index_cache.fingerprint(reader.classes, reader.files())
         kept = index_cache.load(reader.cache, key, (*Index._fields, "remarks"))
-        if kept is not None:
+        if kept is not None and _fits(reader, **kept):
             remarks = kept.pop("remarks").tolist()
             index = Index(**kept)
         else:
@@ -74,6 +74,25 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
     if remarks:
         logger.warning("%d of %d pictures: %s", len(remarks), len(reader), some(remarks, 5, "; "))
     return index
+
+
+def _fits(
+    reader: Reader, image: np.ndarray, class_id: np.ndarray, pixels: np.ndarray, remarks: np.ndarray
+) -> bool:
+    """Whether kept numbers can be those of a reader; data that others pass on may bring a cache along."""
+    columns = (image, class_id, pixels)
+    if remarks.dtype.kind != "U" or any(c.dtype != np.int64 or c.shape != image.shape[:1] for c in columns):
+        return False
+    return bool(
+        (
+            (image >= 0)
+            & (image < len(reader))
+            & (class_id > 0)
+            & (class_id <= len(reader.classes))
+            & (pixels > 0)
+        ).all()
+        and (np.diff(image) >= 0).all()
+    )
 
 
 def _check_names(names: Sequence[str]) -> None:
