@@ -171,8 +171,8 @@ def episode_digests(episodes: Iterable[EpisodeResult]) -> dict[str, str]:
     """Identifies the episodes of each seed, whatever the results.
 
     Returns:
-        For each seed the digest of the lines "class query support ..." in order of id, with class ids and the stems
-        of the pictures.
+        For each seed the digest of the lines "class query support ..." in order of id, with class ids and the
+        stems of the pictures.
     """
     lines: dict[str, list[str]] = {}
     for e in sorted(episodes, key=lambda e: (e.eval_seed, e.id)):
