@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -56,7 +56,8 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
 
 
 def _scan_all(reader: Reader, description: str, workers: int) -> Index:
-    scans = for_each(partial(_scan, reader), range(len(reader)), workers, description)
+    size = reader.size if isinstance(reader, FileReader) else None  # asked once: it takes as long as a mask
+    scans = for_each(partial(_scan, reader, size), range(len(reader)), workers, description)
     if problems := [scan for scan in scans if isinstance(scan, str)]:
         head = f"{len(problems)} of {len(reader)} pictures cannot be used:\n" if len(problems) > 1 else ""
         raise ValueError(head + "\n".join(problems))
@@ -65,12 +66,12 @@ def _scan_all(reader: Reader, description: str, workers: int) -> Index:
     return Index(image, class_id, pixels)
 
 
-def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
+def _scan(reader: Reader, size: Callable[[int], tuple[int, int]] | None, i: int) -> list[tuple[int, int]] | str:
     """Returns (class, pixels) for each class of a picture, or a message that says what is wrong with it."""
     try:
         mask = reader.mask(i)
-        if isinstance(reader, FileReader) and reader.size(i) != mask.shape:
-            (h, w), (mask_h, mask_w) = reader.size(i), mask.shape
+        if size is not None and size(i) != mask.shape:
+            (h, w), (mask_h, mask_w) = size(i), mask.shape
             return f"{reader.name(i)}: has {w} x {h} pixels, but its mask {mask_w} x {mask_h}: they must be equal"
     except (ValueError, OSError) as error:
         return str(error)
