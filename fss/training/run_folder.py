@@ -89,6 +89,8 @@ def note_settings(path: Path, settings: dict[str, Any], resume: bool) -> None:
     if resume and path.is_file():
         before, now = _flat(yaml.safe_load(path.read_text())), _flat(settings)
         for name in sorted((before.keys() | now.keys()) - {"resume"}):
+            if name.startswith("differs_from_recipe."):  # follows from the others
+                continue
             if before.get(name) != now.get(name):
                 logger.warning("%s is now %s; the run started with %s", name, now.get(name), before.get(name))
     with whole(path) as unfinished:
