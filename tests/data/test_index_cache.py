@@ -36,9 +36,9 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     real = index_module._scan
 
-    def watched(reader: Any, i: int) -> Any:
+    def watched(reader: Any, size: Any, i: int) -> Any:
         found.append(i)
-        return real(reader, i)
+        return real(reader, size, i)
 
     monkeypatch.setattr(index_module, "_scan", watched)
     return found
