@@ -1,4 +1,4 @@
-"""Which revision of this program is running."""
+"""The revision of this program."""
 
 from __future__ import annotations
 

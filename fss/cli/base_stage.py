@@ -23,7 +23,8 @@ from fss.training.callbacks.checkpoints import LAST
 
 logger = logging.getLogger(__name__)
 
-SCRIPT = Path(__file__).parents[2] / "train.py"
+_CHECKOUT = Path(__file__).parents[2] / "train.py"
+SCRIPT = _CHECKOUT if _CHECKOUT.is_file() else Path(sys.argv[0])  # of an installed package: fss-train
 # Settings of the run that mean nothing to its base learner.
 OTHERS = (
     *("method", "tuning", "shot", "start", "optimizer", "learner", "panels", "batch_size", "patience"),

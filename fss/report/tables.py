@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from fss.evaluation.results import Spread, spread
+from fss.report.escape import without_places
 from fss.report.found import Evaluation
 
 # Runs can share a table if they agree in these: the same episodes of the same classes.
@@ -172,7 +173,7 @@ def _circumstances(evaluation: Evaluation) -> tuple[str, ...]:
         told.append(f"trained with {m['train_shot']}-shot")
     if not m["config"]["dataset"].get("exclude_novel", True):
         told.append("original data")
-    return (*told, *(evaluation.run.own_settings if evaluation.run else ()))
+    return (*told, *map(without_places, evaluation.run.own_settings if evaluation.run else ()))
 
 
 def _comparison(evaluations: list[Evaluation]) -> Comparison:
