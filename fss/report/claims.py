@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 FILE = Path(__file__).with_name("claims.yaml")
 FOLDS = 4
+FILTERS = ("dataset", "backbone", "method", "tuning", "shot", "exclude_novel", "recipe")
 DATASETS = {"pascal5i": "PASCAL-5i", "coco20i": "COCO-20i"}
 BACKBONES = {"vgg16": "VGG-16", "resnet50": "ResNet-50"}
 METHODS = {"baseline": "baseline", "pfenet": "PFENet", "bam": "BAM"}
@@ -23,9 +25,12 @@ class Source(NamedTuple):
         year: Year of publication.
         arxiv: arXiv identifier.
         table: The table in the paper.
-        protocols: Protocols that a measurement may follow (`protocol=`): the paper's own, then stricter ones.
+        recipe: Recipe of its program (`recipe=`); see `Claim.recipe`.
+        protocol: Protocol of its numbers (`protocol=`).
+        episodes: Episodes of that protocol for each evaluation seed; None where they depend on the data set.
+        seeds: Evaluation seeds of that protocol.
         train_shot: Supports per training episode: "same" as in evaluation, or a number.
-        selection: How the checkpoint was selected.
+        weights: Checkpoint that was evaluated.
     """
 
     paper: str
@@ -33,9 +38,12 @@ class Source(NamedTuple):
     year: int
     arxiv: str
     table: str
-    protocols: list[str]
+    recipe: str
+    protocol: str
+    episodes: int | None
+    seeds: list[int]
     train_shot: int | str
-    selection: str
+    weights: str
 
 
 class Claim(NamedTuple):
@@ -68,6 +76,16 @@ class Claim(NamedTuple):
         return name if self.exclude_novel else f"{name} (original data)"
 
     @property
+    def recipe(self) -> str:
+        """The recipe that the row was trained by: rows of BAM without SVF come from BAM's own program."""
+        return "bam" if (self.method, self.tuning) == ("bam", "frozen") else self.source.recipe
+
+    @property
+    def network(self) -> str:
+        """The backbone in the configuration that has the published stem and weights."""
+        return f"{self.backbone}_deep" if self.backbone.startswith("resnet") else self.backbone
+
+    @property
     def train_shot(self) -> int:
         """Supports per training episode."""
         return self.shot if self.source.train_shot == "same" else int(self.source.train_shot)
@@ -86,3 +104,43 @@ def load_claims(file: Path = FILE) -> list[Claim]:
                 told = (dataset, backbone, method, tuning, exclude_novel, shot)
                 claims.append(Claim(*told, sources[source], first, tuple(folds), mean))
     return claims
+
+
+def published(claim: Claim, value: float) -> str:
+    """Formats a published number with the number of decimals printed in its row."""
+    digits = max(len(str(v).partition(".")[2]) for v in (*claim.folds, claim.mean))
+    return f"{value:.{digits}f}"
+
+
+def training_pictures(file: Path = FILE) -> dict[str, dict[str, Any]]:
+    """Numbers of pictures that the published programs train on, by data set; lists are by fold."""
+    return yaml.safe_load(file.read_text())["pictures"]
+
+
+def select(claims: Sequence[Claim], filters: Sequence[str]) -> list[Claim]:
+    """Selects the claims that agree with all filters.
+
+    Args:
+        claims: Claims to choose from.
+        filters: Settings as typed for train.py, such as "method=bam" or "shot=1,5"; any of `FILTERS`.
+
+    Raises:
+        ValueError: If a filter is unknown, or no claim agrees with all of them.
+    """
+    chosen = list(claims)
+    for text in filters:
+        name, equals, values = text.partition("=")
+        known = {str(value) for claim in claims for value in _facts(claim, name)} if name in FILTERS else set()
+        wanted = set(values.lower().split(","))
+        if not equals or not known or not wanted <= known:
+            possible = f"{name}= takes {', '.join(sorted(known))}" if known else f"use {', '.join(FILTERS)}"
+            raise ValueError(f"{text}: does not select published claims; {possible}")
+        chosen = [claim for claim in chosen if wanted & set(_facts(claim, name))]
+    if not chosen:
+        raise ValueError(f"{' '.join(filters)}: no published claim agrees with all of them")
+    return chosen
+
+
+def _facts(claim: Claim, name: str) -> list[str]:
+    """The values of a filter that a claim agrees with; a ResNet's name may be that with or without the stem."""
+    return [claim.backbone, claim.network] if name == "backbone" else [str(getattr(claim, name)).lower()]

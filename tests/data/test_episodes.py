@@ -259,7 +259,11 @@ def test_same_bytes_in_a_fresh_process() -> None:
     run = subprocess.run(
         [sys.executable, "-c", "import test_episodes; test_episodes.subprocess_digests()"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}", "PYTHONHASHSEED": "123"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}",
+            "PYTHONHASHSEED": "123",
+        },
         capture_output=True,
         text=True,
         timeout=120,
