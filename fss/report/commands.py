@@ -76,8 +76,8 @@ def evaluation_line(claim: Claim, folds: Iterable[int], place: Place) -> str:
 def commands(verdict: Verdict, found: Found) -> list[str]:
     """Commands to type, in order, for the missing folds of one training seed; empty if none is missing.
 
-    The seed with the most results so far is used. Unfinished trainings are resumed; a run with other settings that is
-    in the way is trained again.
+    The seed with the most results so far is used. Unfinished trainings are resumed; those with other settings are
+    replaced.
     """
     claim = verdict.claim
     if verdict.judge is not None and verdict.judge.mean is not None:

@@ -12,7 +12,7 @@ ARCHIVES = {  # of each data set, with their size in GB
     "pascal5i": ("VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz", 3.4),
     "coco20i": ("train2014.zip, val2014.zip and annotations_trainval2014.zip", 20.4),
 }
-DISK = "checkpoints, SIZES"
+LARGEST_CHECKPOINT = 0.4  # GB: of a ResNet-50 base learner, its optimiser included
 _RESNET50 = f"""\
 resnet50=${{RESNET50:-{WEIGHTS}}}    # ImageNet weights published with PFENet's and BAM's programs
 """
@@ -45,7 +45,7 @@ def script(claims: Sequence[Claim]) -> str:
     written = [(title, "\n\n".join(parts)) for title, parts in stages.items()]
     written = [stage for stage in written if stage[1]]
     numbered = [f"# {i}/{len(written)} {title}\n\n{text}\n" for i, (title, text) in enumerate(written, start=1)]
-    return "\n".join([_head(claims), *numbered])
+    return "\n".join([_head(claims, FOLDS * (len(bases) + len(trainings))), *numbered])
 
 
 def _alike(claims: Iterable[Claim]) -> list[list[Claim]]:
@@ -56,7 +56,8 @@ def _alike(claims: Iterable[Claim]) -> list[list[Claim]]:
     return list(groups.values())
 
 
-def _head(claims: Sequence[Claim]) -> str:
+def _head(claims: Sequence[Claim], trainings: int) -> str:
+    disk = 2 * LARGEST_CHECKPOINT * trainings
     needs_file = any(claim.network != claim.backbone for claim in claims)
     has_coco = any(claim.dataset == "coco20i" for claim in claims)
     numbers = "\n".join(f"#   {_title(claim)}: {published(claim, claim.mean)}" for claim in claims)
@@ -72,9 +73,9 @@ def _head(claims: Sequence[Claim]) -> str:
 # metrics.csv in its run folder has them as train/episodes_per_second. Divide the numbers below by that and add the
 # validations. training.json and metrics.json contain the seconds that a training and an evaluation took.
 # Memory: nvidia-smi shows that of the GPU during the first steps, the first validation and an evaluation; top that
-# of the host. If a GPU has too little for a training, OPTIONS=trainer=ddp divides each batch among several GPUs, whose
-# sum remains the same. An evaluation keeps encoded pictures, in up to reuse.limit_gb=4 GB of each memory.
-# Disk: {DISK}
+# of the host. Where a GPU has too little for a training, OPTIONS=trainer=ddp shares each batch among several GPUs.
+# An evaluation keeps encoded pictures, in up to reuse.limit_gb=4 GB of each memory.
+# Disk: 0.1 to {LARGEST_CHECKPOINT} GB for each of two checkpoints of a training; of {trainings} trainings, at most {disk:.0f} GB.
 set -euo pipefail
 
 # Places and options, which the environment can set

@@ -130,7 +130,7 @@ def test_training_seeds_are_told_apart() -> None:
     assert result.miou.difference == pytest.approx(0)
     assert result.of_seed[0] == pytest.approx(-result.of_seed[1])
     assert result.of_seed[0] == pytest.approx(miou_difference(episodes))
-    with pytest.raises(ValueError, match="both of fold 0, but of other episodes"):
+    with pytest.raises(ValueError, match="both of fold 0, but have different episodes"):
         compare([pair(episodes), pair(both(rng, 60, 2, 0.3), seed=1)])
 
 
