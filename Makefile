@@ -5,13 +5,14 @@
 # make test-all  every test, also those for the night
 # make checks    long runs: killed and resumed, on several processes, interrupted
 # make lint      ruff and mypy
+# make wheel     the package, into dist/
 # make audit     known vulnerabilities of the installed packages
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test test-all checks lint audit
+.PHONY: help setup demo test test-all checks lint wheel audit
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -43,6 +44,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: setup
+	$(BIN)/python -m hatchling build --target wheel
 
 audit: setup  # in an environment of its own, so that nothing is added to what it looks at
 	$(BIN)/python -m venv .venv/audit

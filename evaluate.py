@@ -10,21 +10,8 @@ python evaluate.py method=prior tuning=frozen               # the training-free 
 python evaluate.py method=bam setting=generalized           # base classes and the novel one in one label map
 """
 
-from __future__ import annotations
-
-import hydra
-from omegaconf import DictConfig
-
+from fss.cli.commands import evaluate as main
 from fss.cli.errors import run_script
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-def main(cfg: DictConfig) -> None:
-    """Does every evaluation that was asked for; of several folds it also prints the mean."""
-    from fss.cli import evaluations  # brings torch and Lightning, which --help need not wait for
-
-    evaluations.evaluate(cfg)
-
 
 if __name__ == "__main__":
     run_script(main)

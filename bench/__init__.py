@@ -1,1 +1,1 @@
-"""Timings and memory: what the figures in docs/ were measured with."""
+"""Benchmarks of time and memory, which produced the figures in docs/."""

@@ -1,1 +1,1 @@
-"""What proves over long runs: kills, several processes, and who may know whom."""
+"""Checks that need long runs (kills, damaged inputs, several processes), and the check of the import structure."""

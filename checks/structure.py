@@ -1,10 +1,10 @@
-"""Who imports whom: rooms, arrows between them, imports that go upward, circles.
+"""Analyses imports: rooms, arrows between them, upward imports, and circles.
 
     python -m checks.structure [ROOT]     # of this checkout, or of another one
 
 A room is a folder of `fss/` with the modules that stand in it, a module that stands alone on top of `fss/`,
-or a script. An arrow is a pair of rooms of which one imports the other. Only imports that are written down count;
-what the configuration names (`_target_`) is not one.
+or a script: `train.py`, and every `__main__`. An arrow is a pair of rooms of which one imports the other. Only
+imports that are written down count; what the configuration names (`_target_`) is not one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLOORS = ("svf", "models", "data", "evaluation", "training", "report", "cli")  #
 
 
 class Import(NamedTuple):
-    """One module that names another.
+    """An import of one module by another.
 
     Attributes:
         source: Dotted name of the module that imports.
@@ -37,13 +37,13 @@ class Import(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """What the imports of a checkout amount to.
+    """Result of analysing the imports of a checkout.
 
     Attributes:
         rooms: Names such as `data/readers`, `metrics`, `train.py`.
-        imports: Those between two rooms of the project.
+        imports: Imports between two rooms of the project.
         arrows: Pairs (importing room, imported room).
-        upward: Imports whose target stands on a higher floor than their source.
+        upward: Imports whose target is on a higher floor than their source.
         circles: Groups of rooms each of which reaches all others of its group, but for those of `nested`.
         nested: Such groups of a folder and its own subfolders.
     """
@@ -91,12 +91,19 @@ def imports(root: Path = ROOT) -> list[Import]:
 
 
 def room(module: str, root: Path = ROOT) -> str:
-    """The room of a module of the project: its folder, or its own name where it stands alone."""
+    """The room of a module: its folder, or its own name if it is at the top."""
     path = modules(root)[module].relative_to(root)
     folder = path.parent.parts[1:] if path.parts[0] == "fss" else path.parent.parts
+    if path.stem == "__main__":
+        return "/".join([*folder, path.name])
     if folder:
         return "/".join(folder)
     return path.name if len(path.parts) == 1 else path.stem
+
+
+def top(room: str) -> str:
+    """The top folder of a room, or the room itself where it stands alone or is a script."""
+    return room if room.endswith(".py") else room.split("/")[0]
 
 
 def floors(rooms: Iterable[str], arrows: Iterable[tuple[str, str]]) -> dict[str, int]:
@@ -107,7 +114,7 @@ def floors(rooms: Iterable[str], arrows: Iterable[tuple[str, str]]) -> dict[str,
     below: dict[str, set[str]] = {name: set() for name in rooms}
     for source, target in arrows:
         below[source].add(target)
-    declared = {name: FLOORS.index(top) + 1 for name in below if (top := name.split("/")[0]) in FLOORS}
+    declared = {name: FLOORS.index(top(name)) + 1 for name in below if top(name) in FLOORS}
     found = {name: declared.get(name, 0) for name in below}
     for _ in below:  # as far as heights can travel
         for name in below.keys() - declared.keys():
@@ -143,7 +150,7 @@ def structure(root: Path = ROOT) -> Structure:
     floor = floors(rooms.values(), arrows)
     upward = [found for found in between if floor[rooms[found.target]] > floor[rooms[found.source]]]
     found = circles(rooms.values(), arrows)
-    nested = [group for group in found if len({name.split("/")[0] for name in group}) == 1]
+    nested = [group for group in found if len({top(name) for name in group}) == 1]
     return Structure(
         set(rooms.values()), between, arrows, upward, [group for group in found if group not in nested], nested
     )
@@ -169,7 +176,7 @@ def lines(found: Structure) -> list[str]:
 
 
 def main() -> int:
-    """Prints rooms and sums; 1 where an import goes upward or rooms import each other in a circle."""
+    """Prints rooms and totals; returns 1 if an import goes upward or rooms import each other in a circle."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="of the checkout; default: this one")
     root = parser.parse_args().root

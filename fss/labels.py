@@ -9,6 +9,8 @@ import numpy as np
 
 IGNORE = 255  # label in uint8 maps for pixels that are left out of losses and metrics
 MAX_CLASSES = 254  # in a uint8 label map
+# What lists of classes call 0, which is not a class; lower case.
+BACKGROUND_NAMES = frozenset({"background", "_background_", "__background__", "bg", "_bg_"})
 
 
 def ignored(labels: np.ndarray) -> np.ndarray:

@@ -11,24 +11,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from fss.resize import resize
+from fss.geometry import Geometry, at_original_size
 
 IGNORE = 255
 
 
-def at_original_size(logits: Tensor, height: int, width: int) -> Tensor:
-    """Resizes logits (C, S, S) to the image's original size (C, h, w).
-
-    The image lies in the top-left corner of the S x S square. As published, the logits are resized to a square
-    whose side is the image's longer side, and the image's part is cut out.
-    """
-    side = max(height, width)
-    return resize(logits[None].float(), (side, side))[0, :, :height, :width]
-
-
-def predict_at_original_size(logits: Tensor, height: int, width: int) -> Tensor:
+def predict_at_original_size(logits: Tensor, height: int, width: int, geometry: Geometry = "published") -> Tensor:
     """Predicts a label map (h, w) from logits (C, S, S); see `at_original_size`."""
-    return at_original_size(logits, height, width).argmax(0)
+    return at_original_size(logits, height, width, geometry).argmax(0)
 
 
 def intersection_and_union(prediction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,14 +34,16 @@ def intersection_and_union(prediction: Tensor, label: Tensor) -> tuple[Tensor, T
     return intersection.clone(), table.sum(0) + table.sum(1) - intersection
 
 
-def episode_integers(logits: Tensor, label: Tensor) -> tuple[int, int, int, int]:
+def episode_integers(logits: Tensor, label: Tensor, geometry: Geometry = "published") -> tuple[int, int, int, int]:
     """Counts one episode's intersection and union of the foreground, then of the background, in pixels.
 
     Args:
         logits: (2, S, S), background and foreground.
         label: (h, w) at original size; 0, 1, or 255 for ignored pixels.
+        geometry: How the picture lies in the square; see `at_original_size`.
     """
-    prediction = predict_at_original_size(logits, *label.shape)
+    height, width = label.shape
+    prediction = predict_at_original_size(logits, height, width, geometry)
     intersection, union = intersection_and_union(prediction, label.to(prediction.device))
     (background, foreground), (background_union, foreground_union) = torch.stack([intersection, union]).tolist()
     return foreground, foreground_union, background, background_union
@@ -65,6 +57,7 @@ class ClassIoU(Metric):
 
     Args:
         classes: Class ids, in the order in which results are returned.
+        geometry: How pictures lie in the square; see `at_original_size`.
     """
 
     full_state_update = False
@@ -73,9 +66,9 @@ class ClassIoU(Metric):
     union: Tensor
     episodes: Tensor
 
-    def __init__(self, classes: Iterable[int]) -> None:
+    def __init__(self, classes: Iterable[int], geometry: Geometry = "published") -> None:
         super().__init__()
-        self.classes = list(classes)
+        self.classes, self.geometry = list(classes), geometry
         self._row = {class_id: row for row, class_id in enumerate(self.classes)}
         zeros = torch.zeros(len(self.classes), 2, dtype=torch.int64)  # background, foreground
         self.add_state("intersection", zeros.clone(), dist_reduce_fx="sum")
@@ -93,7 +86,8 @@ class ClassIoU(Metric):
         Raises:
             ValueError: If the class is not one of `classes`.
         """
-        prediction = predict_at_original_size(logits, *label.shape)
+        height, width = label.shape
+        prediction = predict_at_original_size(logits, height, width, self.geometry)
         intersection, union = intersection_and_union(prediction, label.to(prediction.device))
         if class_id not in self._row:
             raise ValueError(f"an episode of class {class_id}, but this metric counts only classes {self.classes}")

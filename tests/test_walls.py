@@ -8,20 +8,43 @@ from pathlib import Path
 
 import pytest
 
-from checks.structure import FLOORS, imports, lines, room, structure
+from checks.structure import FLOORS, imports, lines, room, structure, top
 
 # modules that every room may use
-GROUND = {"files", "labels", "metrics", "processes", "resize", "revision", "visualize"}
+GROUND = {
+    *("checked_zip", "configuration", "console", "files", "jobs", "labels", "lock", "metrics", "orphans"),
+    *("plain_files", "processes", "resize", "revision", "shown", "text", "visualize"),
+}
+GROUND_KNOWS = {
+    "console": {"shown"},
+    "lock": {"shown"},
+    "metrics": {"resize"},
+    "plain_files": {"text"},
+    "visualize": {"files"},
+}
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
-    "models": {"svf", "files", "labels", "processes", "resize"},
-    "data": {"files", "labels", "visualize"},
-    "evaluation": {"svf", "models", "data", "files", "labels", "metrics", "processes", "visualize"},
-    "training": {"svf", "models", "data", "evaluation", "files", "labels", "metrics", "processes", "visualize"},
-    "report": {"evaluation", "files"},
-    "cli": {"models", "data", "evaluation", "training", "revision"},
+    "models": {"svf", "checked_zip", "files", "labels", "processes", "resize", "shown"},
+    "data": {"files", "labels", "orphans", "text"},
+    "evaluation": {
+        *("svf", "models", "data", "console", "files", "labels", "lock", "metrics", "plain_files", "processes"),
+        *("shown", "text", "visualize"),
+    },
+    "training": {
+        *("svf", "models", "data", "evaluation", "checked_zip", "files", "labels", "lock", "metrics"),
+        *("plain_files", "processes", "shown", "visualize"),
+    },
+    "report": {"configuration", "evaluation", "files", "plain_files", "shown", "text"},
+    "cli": {
+        *("configuration", "models", "data", "evaluation", "training", "console", "jobs", "plain_files"),
+        *("revision", "shown"),
+    },
+    "hydra_plugins": {"cli", "jobs"},
     "train.py": {"cli"},
     "evaluate.py": {"cli"},
+    "data/check/__main__.py": {"configuration", "data", "cli", "visualize"},
+    "data/prepare/__main__.py": {"data", "lock", "shown"},
+    "report/__main__.py": {"console", "evaluation", "report", "shown"},
 }
 
 
@@ -38,18 +61,16 @@ def packages(folder: str) -> set[str]:
 
 
 def test_every_room_has_its_floor() -> None:
-    tops = {name.split("/")[0] for name in structure().rooms}
-    assert tops == {*FLOORS, *GROUND, "train.py", "evaluate.py", "hydra_plugins"}
+    assert {top(name) for name in structure().rooms} == {*KNOWS, *GROUND}
     assert tuple(KNOWS)[: len(FLOORS)] == FLOORS
 
 
 def test_rooms_import_exactly_these() -> None:
     known: dict[str, set[str]] = defaultdict(set)
     for source, target in structure().arrows:
-        top, below = source.split("/")[0], target.split("/")[0]
-        if top != below:
-            known[top].add(below)
-    assert known == {**{name: below for name, below in KNOWS.items() if below}, "metrics": {"resize"}}
+        if top(source) != top(target):
+            known[top(source)].add(top(target))
+    assert known == {**{name: below for name, below in KNOWS.items() if below}, **GROUND_KNOWS}
 
 
 def test_no_import_goes_upward() -> None:
@@ -76,7 +97,11 @@ def test_rooms_that_know_lightning() -> None:
 
 
 def test_rooms_that_know_hydra() -> None:
-    assert users("hydra", "omegaconf") == {"cli", "data/check", "train.py", "evaluate.py", "hydra_plugins"}
+    assert users("hydra", "omegaconf") == {
+        "cli",
+        "data/check/__main__.py",
+        "hydra_plugins",
+    }
 
 
 def test_rooms_that_know_a_logger_service() -> None:

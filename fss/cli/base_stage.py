@@ -23,7 +23,8 @@ from fss.training.callbacks.checkpoints import LAST
 
 logger = logging.getLogger(__name__)
 
-SCRIPT = Path(__file__).parents[2] / "train.py"
+_CHECKOUT = Path(__file__).parents[2] / "train.py"
+SCRIPT = _CHECKOUT if _CHECKOUT.is_file() else Path(sys.argv[0])  # of an installed package: fss-train
 # Settings of the run that mean nothing to its base learner.
 OTHERS = (
     *("method", "tuning", "shot", "start", "optimizer", "learner", "panels", "batch_size", "patience"),
@@ -53,9 +54,7 @@ def base_learner(cfg: DictConfig, typed: Sequence[str], first: bool = True) -> P
     if cfg.start not in ("imagenet", "base_learner"):
         raise ValueError(f"start={cfg.start}: must be imagenet or base_learner")
     if cfg.method.base_learner and cfg.start != "base_learner":
-        raise ValueError(
-            f"start={cfg.start}: method={cfg.method.name} stands on a base learner, start=base_learner"
-        )
+        raise ValueError(f"start={cfg.start}: method={cfg.method.name} needs a base learner, start=base_learner")
     if cfg.start == "imagenet":
         return None
     path = Path(cfg.method.base_checkpoint)
@@ -70,10 +69,11 @@ def base_learner(cfg: DictConfig, typed: Sequence[str], first: bool = True) -> P
             f"no base learner {path}: train it first ({shlex.join(['python', 'train.py', *command])}) or name a "
             "file with method.base_checkpoint=FILE"
         )
+    goes_on = (path.parent / LAST).is_file()
+    command += ["resume=true"] * goes_on
     if first:
-        _announce(cfg, path, command)
-    goes_on = ["resume=true"] if (path.parent / LAST).is_file() else []
-    if code := run_alone([sys.executable, str(SCRIPT), *command, *goes_on], environment()):
+        _announce(cfg, path, command, goes_on)
+    if code := run_alone([sys.executable, str(SCRIPT), *command], environment()):
         sys.exit(code if code > 0 else 128 - code)
     if not path.is_file():
         raise FileNotFoundError(f"the base learner's training left no {path}: see what it printed above")
@@ -95,10 +95,11 @@ def _is_finished(checkpoint: Path) -> bool:
     return (folder.parent / TRAINING).is_file() or not (folder / LAST).is_file()
 
 
-def _announce(cfg: DictConfig, path: Path, command: Sequence[str]) -> None:
+def _announce(cfg: DictConfig, path: Path, command: Sequence[str], goes_on: bool) -> None:
+    state = "whose training has not ended" if goes_on else "which is not there"
     less = "" if cfg.method.base_learner else "start=imagenet does without it; "
     print(
-        f"{cfg.method.name} starts from a base learner, and there is no {path}. It is trained first, for "
+        f"{cfg.method.name} starts from the base learner {path}, {state}. It is trained first, for "
         f"{cfg.dataset.base.epochs} epochs of all training pictures unless set otherwise, and kept for other runs "
         f"of this fold ({less}method.base_checkpoint=FILE takes another, method.train_base=false stops here).\n"
         f"[1/2] {shlex.join(['python', 'train.py', *command])}",

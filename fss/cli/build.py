@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning
 import torch
-import wandb
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -118,10 +117,13 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
     """
     loggers: list[Logger] = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
     live = any(isinstance(logger, WandbLogger) for logger in loggers) and not cfg.logger.wandb.offline
-    if live and os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
-        raise ValueError(
-            "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
-        )
+    if live and os.environ.get("WANDB_MODE", "online") == "online":
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise ValueError(
+                "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
+            )
     return loggers
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from fss.cli import build, recipe, start
 from fss.cli.requests import Request, find_checkpoint, requests
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation import standard
 from fss.evaluation.engine import Reuse
 from fss.evaluation.generalized import evaluate_generalized
 from fss.evaluation.record import Record
-from fss.evaluation.results import SETTINGS, TRAINING
+from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.tables import folds_table
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
@@ -43,7 +42,7 @@ def evaluate(cfg: DictConfig) -> None:
             done.append(metrics)
     for _, folds in groupby(done, key=lambda metrics: metrics["checkpoint"]):
         if len(together := list(folds)) > 1 and start.is_first():
-            Console().print(folds_table(together))
+            PlainConsole().print(folds_table(together))
 
 
 def evaluate_weights(
@@ -90,7 +89,7 @@ def record_of(cfg: DictConfig) -> Record:
     named = cfg.protocol
     unchanged = (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
     notes = Path(cfg.run_dir) / TRAINING
-    training = json.loads(notes.read_text()) if cfg.ckpt is None and notes.is_file() else {}
+    training = read_training(notes) if cfg.ckpt is None else {}
     return Record(
         run=Path(cfg.run_dir) if cfg.ckpt is None else None,
         weights=weights,

@@ -10,11 +10,10 @@ from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fss.cli import overrides
+from fss.cli.recorded import recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
 from fss.evaluation.results import CHECKPOINTS
-
-RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
 
 
 class Request(NamedTuple):
@@ -57,18 +56,20 @@ def _recalled(typed: Sequence[str]) -> Request:
     and what is typed now goes over them. A model of another data set keeps what that set's recipe made of it.
     """
     cfg = compose("evaluate", overrides.merged(typed))
-    file = Path(cfg.run_dir) / ".hydra" / "overrides.yaml"
-    saved: list[str] = list(OmegaConf.load(file)) if cfg.ckpt is None and file.is_file() else []
-    saved = [overrides.renamed(o, RENAMED) for o in saved]
+    folder = str(cfg.run_dir)
+    saved = recorded_overrides(Path(folder)) if cfg.ckpt is None else []
     if any(overrides.setting(o) == "protocol" for o in typed):
         saved = overrides.without(saved, "episodes", "seeds")
     if cfg.trained_on == cfg.dataset.name:
-        return Request(compose("evaluate", overrides.merged(saved, typed)) if saved else cfg, None)
+        cfg = compose("evaluate", overrides.merged(saved, typed)) if saved else cfg
+        cfg.run_dir = folder  # whatever the record would make of it
+        return Request(cfg, None)
     own, data = overrides.without(typed, "dataset"), overrides.only(typed, "dataset")
     model = compose("evaluate", overrides.merged(saved, own, [f"dataset={cfg.trained_on}"]))
     seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
     cfg = compose("evaluate", overrides.merged(overrides.without(saved, "dataset"), own, data))
     cfg.method = OmegaConf.to_container(model.method, resolve=True)
+    cfg.run_dir = folder
     return Request(cfg, seen)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import lightning
-import wandb
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
@@ -45,10 +45,18 @@ def train(cfg: DictConfig) -> float:
         else:
             score = train_few_shot(cfg, checkpoint, base_checkpoint)
     except BaseException:
-        wandb.finish(exit_code=1)
+        _finish_wandb(exit_code=1)
         raise
-    wandb.finish()  # or the next run of this process would go on in this one's; without W&B it does nothing
+    _finish_wandb(exit_code=0)
     return score
+
+
+def _finish_wandb(exit_code: int) -> None:
+    """Ends W&B's run, if there is one: the next run of this process would go on in it."""
+    if "wandb" in sys.modules:  # whatever logs to it has imported it
+        import wandb
+
+        wandb.finish(exit_code)
 
 
 def train_few_shot(cfg: DictConfig, checkpoint: Path | None, base_checkpoint: Path | None) -> float:

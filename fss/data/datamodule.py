@@ -11,12 +11,13 @@ from torch.utils.data import DataLoader
 
 from fss.data.cross_domain import unseen_classes
 from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
-from fss.data.folds import FoldScheme, fold_classes
+from fss.data.folds import FoldScheme, check_base, fold_classes
 from fss.data.generalized_episodes import GeneralizedEpisodes
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
+from fss.geometry import Geometry
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,8 @@ class FewShotDataModule(lightning.LightningDataModule):
 
     def _train_dataset(self) -> EpisodeDataset:
         reader = self.train_reader()
-        novel, base = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
+        novel, base = classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
+        check_base(classes, self.fold)
         pool = build_pool(
             build_index(reader, "Reading training masks"),
             base,
@@ -147,6 +149,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         reader = self.eval_reader()
         classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
         names = dict(enumerate(reader.classes, start=1))
+        if self.eval_classes == "base":
+            check_base(classes, self.fold)
         evaluated, base = getattr(classes, self.eval_classes), classes.base
         if self.seen_classes is not None:
             evaluated, base = unseen_classes(reader.classes, self.seen_classes), ()
@@ -181,6 +185,11 @@ class FewShotDataModule(lightning.LightningDataModule):
         """The evaluation episodes."""
         assert self._eval is not None, "call setup first"
         return self._eval
+
+    @property
+    def geometry(self) -> Geometry:
+        """How evaluation pictures lie in the square."""
+        return self.evaluation.geometry
 
     @property
     def base_classes(self) -> list[int]:

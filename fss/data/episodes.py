@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from fss.data.index import Pool
 from fss.data.readers.reader import Reader
+from fss.geometry import Geometry
 from fss.labels import IGNORE, MAX_CLASSES, ignored
 
 SupportAnnotation = Literal["mask", "box"]
@@ -123,6 +124,11 @@ class EpisodeDataset(Dataset[Episode]):
         self.transform, self.with_label = transform, with_label
         self.base_classes, self.with_base_mask = list(base_classes), with_base_mask
         self.support_annotation = support_annotation
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the transform places pictures in the square; as published, if it does not say."""
+        return getattr(self.transform, "geometry", "published")
 
     def draw(self, episode_id: int) -> Draw:
         """Draws the episode's class, query and supports without reading any picture."""

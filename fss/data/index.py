@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,13 +13,15 @@ import numpy as np
 
 from fss.data import index_cache
 from fss.data.parallel import cores, for_each
-from fss.data.readers.reader import FileReader, Reader
+from fss.data.readers.reader import FileReader, Reader, RemarkingReader
+from fss.text import printable, some
 
 logger = logging.getLogger(__name__)
 
 WORTHWHILE = (
     256  # with at least this many pictures, scanning takes longer than starting processes and checking the cache
 )
+NAMED = 50  # of many problems; the others are counted
 
 
 class Index(NamedTuple):
@@ -34,6 +38,14 @@ class Index(NamedTuple):
     pixels: np.ndarray
 
 
+class _Scan(NamedTuple):
+    """What one picture holds: (class, pixels) of each class, what to tell of it, and why it cannot be used."""
+
+    classes: list[tuple[int, int]]
+    remark: str = ""
+    problem: str = ""
+
+
 def build_index(reader: Reader, description: str = "Reading masks") -> Index:
     """Scans every mask of a reader once; many files are scanned on all cores and the index is cached beside them.
 
@@ -41,47 +53,79 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
         reader: The pictures and masks to scan.
         description: Text shown beside the progress bar.
 
+    What a reader has to say of single pictures (`RemarkingReader`) is told, every time.
+
     Raises:
-        ValueError: If masks are missing, damaged, different in size from their picture, or contain unknown class
-            ids; the message names every one of them.
+        ValueError: If two classes have one name, two pictures are the same file, or masks are missing, damaged,
+            different in size from their picture, or contain unknown class ids; the message names them.
     """
+    _check_names(reader.classes)
     if not isinstance(reader, FileReader) or len(reader) < WORTHWHILE:
-        return _scan_all(reader, description, workers=1)
-    key = index_cache.fingerprint(reader.classes, reader.files())
-    if columns := index_cache.load(reader.cache, key, Index._fields):
-        return Index(**columns)
-    index = _scan_all(reader, description, cores())
-    index_cache.save(reader.cache, key, index._asdict())
+        index, remarks = _scan_all(reader, description, workers=1)
+    else:
+        key = index_cache.fingerprint(reader.classes, reader.files())
+        kept = index_cache.load(reader.cache, key, (*Index._fields, "remarks"))
+        if kept is not None:
+            remarks = kept.pop("remarks").tolist()
+            index = Index(**kept)
+        else:
+            index, remarks = _scan_all(reader, description, cores())
+            index_cache.save(reader.cache, key, {**index._asdict(), "remarks": np.array(remarks, np.str_)})
+    if remarks:
+        logger.warning("%d of %d pictures: %s", len(remarks), len(reader), some(remarks, 5, "; "))
     return index
 
 
-def _scan_all(reader: Reader, description: str, workers: int) -> Index:
+def _check_names(names: Sequence[str]) -> None:
+    """Results are told by name."""
+    if twins := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"two classes are called {some(map(repr, twins))}: give each its own name")
+
+
+def _check_files(reader: FileReader) -> None:
+    """By links or otherwise one file can have two names; a support would be the query itself."""
+    names: dict[tuple[int, int], str] = {}
+    for number, path in enumerate(reader.pictures()):
+        try:
+            info = os.stat(path)
+        except OSError:  # the scan will name it
+            continue
+        if (other := names.setdefault((info.st_dev, info.st_ino), reader.name(number))) != reader.name(number):
+            raise ValueError(f"{other} and {reader.name(number)} are one file: remove one of them")
+
+
+def _scan_all(reader: Reader, description: str, workers: int) -> tuple[Index, list[str]]:
+    if isinstance(reader, FileReader):
+        _check_files(reader)
     scans = for_each(partial(_scan, reader), range(len(reader)), workers, description)
-    if problems := [scan for scan in scans if isinstance(scan, str)]:
+    if problems := [scan.problem for scan in scans if scan.problem]:
         head = f"{len(problems)} of {len(reader)} pictures cannot be used:\n" if len(problems) > 1 else ""
-        raise ValueError(head + "\n".join(problems))
-    rows = [(i, c, pixels) for i, scan in enumerate(scans) if not isinstance(scan, str) for c, pixels in scan]
+        raise ValueError(head + some(problems, NAMED, "\n"))
+    rows = [(i, c, pixels) for i, scan in enumerate(scans) for c, pixels in scan.classes]
     image, class_id, pixels = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return Index(image, class_id, pixels)
+    return Index(image, class_id, pixels), [scan.remark for scan in scans if scan.remark]
 
 
-def _scan(reader: Reader, i: int) -> list[tuple[int, int]] | str:
-    """Returns (class, pixels) for each class of a picture, or a message that says what is wrong with it."""
+def _scan(reader: Reader, i: int) -> _Scan:
+    name = reader.name(i)
     try:
         mask = reader.mask(i)
         if isinstance(reader, FileReader) and reader.size(i) != mask.shape:
             (h, w), (mask_h, mask_w) = reader.size(i), mask.shape
-            return f"{reader.name(i)}: has {w} x {h} pixels, but its mask {mask_w} x {mask_h}: they must be equal"
+            why = f"{name}: has {w} x {h} pixels, but its mask {mask_w} x {mask_h}: they must be equal"
+            return _Scan([], problem=why)
     except (ValueError, OSError) as error:
-        return str(error)
+        return _Scan([], problem=printable(str(error)))
     ignore = np.iinfo(mask.dtype).max
     counts = np.bincount(mask.ravel(), minlength=ignore + 1)
     counts[ignore] = 0
     present = np.flatnonzero(counts[1:]) + 1
     n = len(reader.classes)
     if len(present) and present[-1] > n:
-        return f"{reader.name(i)}: its mask has class id {present[-1]}, but there are {n} classes: fix the mask"
-    return [(int(c), int(counts[c])) for c in present]
+        why = f"{name}: its mask has class id {present[-1]}, but there are {n} classes: fix the mask"
+        return _Scan([], problem=why)
+    remark = reader.remark(i, mask) if isinstance(reader, RemarkingReader) else ""
+    return _Scan([(int(c), int(counts[c])) for c in present], remark)
 
 
 class Pool(NamedTuple):

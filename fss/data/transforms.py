@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from albumentations.core.type_definitions import Targets
 
+from fss.geometry import Geometry, check_geometry, fitted
 from fss.labels import IGNORE
 
 MEAN_COLOR = (124, 116, 104)  # ImageNet mean in RGB, rounded to integers
@@ -81,8 +82,8 @@ class TrainingTransform:
         scale: Smallest and largest scale factor (0.9, 1.1 for PASCAL-5i; 0.8, 1.25 for COCO-20i; 0.5, 2 for the
             base learner).
         rotation: Largest angle in degrees, to both sides.
-        keep: Fraction of the object, where the mask is 1, that the crop keeps; 0 crops anywhere. In a base
-            learner's labels that is the first base class, as published.
+        keep: Fraction of the object's pixels (mask == 1) that the crop keeps; 0 crops anywhere. In a base
+            learner's labels these are the pixels of the first base class, as published.
     """
 
     def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0, keep: float = 0.85) -> None:
@@ -122,17 +123,17 @@ class TrainingTransform:
 
 
 class EvaluationTransform:
-    """The published preprocessing: resized to fit, placed top-left on black; labels are padded with 255.
-
-    The longer side is scaled to S, then both sides are rounded down to a multiple of 8 (at least 8).
+    """Preprocessing without chance: resized to fit, placed top-left on black; labels are padded with 255.
 
     Args:
         size: Side of the result in pixels (S).
+        geometry: How the picture lies in the square; see `fss.geometry.fitted`.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, geometry: Geometry = "published") -> None:
         _check_size(size)
-        self.size = size
+        check_geometry(geometry)
+        self.size, self.geometry = size, geometry
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int = 0, base_mask: np.ndarray | None = None
@@ -145,8 +146,9 @@ class EvaluationTransform:
             seed: Unused; present so that all transforms have the same signature.
             base_mask: A second mask (h, w), transformed likewise and returned third.
         """
-        longer = max(mask.shape)
-        height, width = (max(8, side * self.size // longer // 8 * 8) for side in mask.shape)
+        height, width = fitted(mask.shape[0], mask.shape[1], self.size, self.geometry)
+        # of OpenCV's two kinds the published programs use the one that takes a pixel's upper left corner
+        nearest = cv2.INTER_NEAREST if self.geometry == "published" else cv2.INTER_NEAREST_EXACT
         # in float32, since the published program resizes floats; rounding would show in the third digit
         resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         square = np.zeros((self.size, self.size, 3), np.float32)
@@ -155,7 +157,7 @@ class EvaluationTransform:
         for labels in (mask, base_mask):
             if labels is not None:
                 square = np.full((self.size, self.size), IGNORE, np.uint8)
-                square[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+                square[:height, :width] = cv2.resize(labels, (width, height), interpolation=nearest)
                 squares.append(square)
         return tuple(squares)
 

@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
 
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import Episode
 from fss.evaluation.record import Record
 from fss.evaluation.results import write_json
+from fss.geometry import Geometry, at_original_size
 from fss.labels import IGNORE
-from fss.metrics import at_original_size
 from fss.models.segmenter import FewShotSegmenter
 
 Rule = Literal["final", "base"]
@@ -60,6 +60,7 @@ class GeneralizedIoU(Metric):
         novel_classes: Ids of the novel classes, in the order of the results.
         rule: See `merge_maps`.
         threshold: See `merge_maps`.
+        geometry: How pictures lie in the square; see `at_original_size`.
     """
 
     full_state_update = False
@@ -67,10 +68,17 @@ class GeneralizedIoU(Metric):
     intersection: Tensor
     union: Tensor
 
-    def __init__(self, base_classes: int, novel_classes: Iterable[int], rule: Rule, threshold: float) -> None:
+    def __init__(
+        self,
+        base_classes: int,
+        novel_classes: Iterable[int],
+        rule: Rule,
+        threshold: float,
+        geometry: Geometry = "published",
+    ) -> None:
         super().__init__()
         self.base_classes, self.novel_classes = base_classes, list(novel_classes)
-        self.rule, self.threshold = rule, threshold
+        self.rule, self.threshold, self.geometry = rule, threshold, geometry
         zeros = torch.zeros(base_classes + len(self.novel_classes), dtype=torch.int64)
         self.add_state("intersection", zeros.clone(), dist_reduce_fx="sum")
         self.add_state("union", zeros.clone(), dist_reduce_fx="sum")
@@ -85,7 +93,8 @@ class GeneralizedIoU(Metric):
             class_id: Id of the novel class.
         """
         n = self.base_classes
-        final, base = (at_original_size(logits, *label.shape)[None] for logits in (final, base))
+        h, w = label.shape
+        final, base = (at_original_size(logits, h, w, self.geometry)[None] for logits in (final, base))
         prediction = merge_maps(final, base, self.rule, self.threshold)[0]
         counted = label.to(prediction.device) != IGNORE
         pairs = (n + 2) * label.to(prediction.device).long()[counted] + prediction[counted]
@@ -135,7 +144,8 @@ class GeneralizedEvaluation(lightning.LightningModule):
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         base, novel = datamodule.base_classes, datamodule.evaluated_classes(datamodule.test_episodes)
         self.metrics = {
-            rule: GeneralizedIoU(len(base), novel, rule, self.threshold).to(self.device) for rule in RULES
+            rule: GeneralizedIoU(len(base), novel, rule, self.threshold, datamodule.geometry).to(self.device)
+            for rule in RULES
         }
 
     def test_step(self, batch: Episode, batch_idx: int) -> None:
@@ -185,17 +195,17 @@ def evaluate_generalized(
     record: Record,
     threshold: float,
 ) -> None:
-    """Evaluates in the generalised setting, writes `metrics-generalized.json`, prints the table.
+    """Evaluates in the generalised setting, writes `metrics-generalized.json` and prints a table.
 
     Args:
-        trainer: Decides device, precision and processes.
-        segmenter: Its head has a base learner.
-        datamodule: Set up for the generalised setting.
-        record: What the evaluation is of; one seed of episodes.
+        trainer: Provides device, precision and processes.
+        segmenter: A segmenter whose head has a base learner.
+        datamodule: The data module, set up for the generalised setting.
+        record: Description of the evaluation, with a single seed of episodes.
         threshold: See `merge_maps`.
 
     Raises:
-        ValueError: Several seeds, a threshold that is no probability, or a head without a base learner.
+        ValueError: If there are several seeds, the threshold is outside 0..1, or the head has no base learner.
     """
     if len(record.eval_seeds) > 1:
         raise ValueError(f"setting=generalized takes one seed of episodes, not seeds={list(record.eval_seeds)}")
@@ -212,6 +222,6 @@ def evaluate_generalized(
         table.add_column(part, justify="right")
     for rule, result in rules.items():
         table.add_row(f"{rule} first", *(f"{result[part]:.3f}" for part in ("novel", "base", "all")))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"Results: {path}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What an evaluation is of, written down once and handed to whatever makes its results."""
+"""The description of an evaluation, created once and passed to everything that writes its results."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fss.evaluation.results import results_folder
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that metrics.json says besides the numbers.
+    """Everything in metrics.json except the scores.
 
     Attributes:
-        run: The run folder of the evaluated weights; None for a checkpoint file that stands alone.
-        weights: "last", "best", or the checkpoint file.
-        identity: Which weights on which classes: data set, method, fold, shots and so on, by key of metrics.json.
-        protocol: Name of the protocol, "custom" where its numbers of episodes or its seeds were changed.
-        episodes: Episodes of each seed.
+        run: Run folder of the evaluated weights; None for a checkpoint file outside of a run.
+        weights: "last", "best", or the path of the checkpoint file.
+        identity: Evaluated weights and classes (data set, method, fold, shot and so on), by key of metrics.json.
+        protocol: Name of the protocol; "custom" if its number of episodes or its seeds were changed.
+        episodes: Number of episodes per seed.
         eval_seeds: Seeds of the episodes.
-        training: `train_seconds` and `trained_parameters` of the weights, None where unknown.
-        provenance: What made the result: revision, versions, the whole configuration.
+        training: `train_seconds` and `trained_parameters` of the weights, None if unknown.
+        provenance: Revision, versions and the full configuration.
     """
 
     run: Path | None
@@ -36,7 +36,7 @@ class Record:
 
     @property
     def folder(self) -> Path:
-        """Where the results go: its name says what differs from the run and from the protocol."""
+        """Folder of the results, whose name says what differs from the run and the protocol."""
         told = self.identity
         parts = []
         if self.protocol == "custom":
@@ -47,6 +47,6 @@ class Record:
         parts += [f"on-{told['dataset']}"] * (told["dataset"] != told["train_dataset"])
         if self.run is not None:
             return results_folder(self.run, self.weights, self.protocol, "-".join(parts))
-        # results of a file of one's own go beside it, not among the runs
+        # results of a checkpoint file outside of a run are written beside it
         file = Path(self.weights)
         return file.with_name(f"{file.stem}-evaluation") / "-".join([self.protocol, *parts])

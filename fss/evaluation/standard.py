@@ -1,4 +1,4 @@
-"""The standard setting: episodes answered, results and pictures written, the table printed."""
+"""The standard setting: evaluates episodes, writes results and pictures, and prints a table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 import lightning
-from rich.console import Console
 
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
 from fss.evaluation.record import Record
@@ -27,15 +27,15 @@ def evaluate_standard(
     reuse: Reuse,
     pictures: int,
 ) -> dict[str, Any]:
-    """Evaluates a segmenter, going on from what an interrupted evaluation of the same left.
+    """Evaluates a segmenter, resuming the same evaluation if it was interrupted.
 
     Args:
-        trainer: Decides device, precision and processes.
-        segmenter: Left as it is; SVF is merged in a copy.
-        datamodule: Set up.
-        record: What the evaluation is of.
-        reuse: How pictures are encoded.
-        pictures: Episodes on each contact sheet; 0 draws none.
+        trainer: Provides device, precision and processes.
+        segmenter: The segmenter; it is not modified, since SVF layers are merged in a copy.
+        datamodule: The data module, already set up.
+        record: Description of the evaluation.
+        reuse: Settings for encoding pictures.
+        pictures: Number of episodes on each contact sheet; 0 draws none.
 
     Returns:
         The content of metrics.json.
@@ -66,7 +66,7 @@ def evaluate_standard(
             save_sheet(pictures_of(trainer, done.segmenter, episodes, seeds[0], ids), folder / sheet)
     write_results(folder, metrics, done.episodes)
     finish(folder)
-    console = Console()
+    console = PlainConsole()
     console.print(evaluation_table(metrics))
     console.print(f"Results: {folder / METRICS}", soft_wrap=True)
     if pictures:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fss.evaluation.results import Spread, spread
+from fss.shown import shown
 
 _KEYS = ("miou", "fb_iou")
 
@@ -30,7 +31,8 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
     for name in metrics["classes"]:
         own = [seed["classes"][name] for seed in seeds if name in seed["classes"]]
         cells = _cells(spread([scores["iou"] for scores in own]), len(seeds) > 1)
-        table.add_row(Text(name), *cells, str(sum(scores["episodes"] for scores in own)))  # not parsed as markup
+        episodes = str(sum(scores["episodes"] for scores in own))
+        table.add_row(Text(shown(name)), *cells, episodes)  # not parsed as markup
     table.add_section()
     for label, key in (("mIoU", "miou"), ("FB-IoU", "fb_iou")):
         value = Spread(metrics[key], metrics[f"{key}_std"], metrics[f"{key}_interval"])

@@ -60,7 +60,13 @@ def load_published(
 
 
 def load_base_learner(segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: str | Path) -> None:
-    """Loads a base learner, ours or published: for stage 2 its backbone and its head, before any tuning.
+    """Loads the backbone and head of a base learner, saved by this program or a published one.
+
+    For stage 2 (a `FewShotSegmenter`), call it before the backbone is tuned.
+
+    Args:
+        segmenter: The segmenter to fill.
+        file: The base learner's checkpoint.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -80,7 +86,7 @@ def load_base_learner(segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: 
 def published_state_dict(
     segmenter: FewShotSegmenter | BaseLearnerSegmenter, factored: bool = False
 ) -> dict[str, Tensor]:
-    """A segmenter's state dict under the published names.
+    """Returns a segmenter's state dict under the published names.
 
     Args:
         segmenter: A segmenter with a ResNet or VGG backbone.

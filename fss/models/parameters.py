@@ -39,7 +39,7 @@ def count_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> list
 
 
 def _base_learner(segmenter: FewShotSegmenter) -> list[nn.Parameter]:
-    """Parameters of a base learner that are not the tuned backbone's as well."""
+    """Parameters of a base learner that it does not share with the tuned backbone."""
     modules = [segmenter.head.get_submodule(part) for part in segmenter.head.base_learner_parts]
     modules += [segmenter.base_backbone] if segmenter.base_backbone is not None else []
     shared = {id(p) for p in segmenter.backbone.parameters()}

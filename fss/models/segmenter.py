@@ -20,22 +20,21 @@ from fss.models.heads import Features, Head, Prediction
 class FewShotSegmenter(nn.Module):
     """Segments in a query the class that the supports show.
 
-    Images come normalised (`backbone.normalize`). The backbone stays in eval mode also while training, as far as
-    `norms` does not say otherwise.
+    Images must be normalised (`backbone.normalize`). The backbone stays in eval mode even during training, except
+    for its norms if `norms` is "batch".
 
     Args:
-        backbone: Where features come from.
-        head: The method.
-        norms: What the backbone's batch norms go by while training: "eval", the statistics that they were
-            pretrained with, which stay; or "batch", those of the queries, and of the supports of each shot, which
-            they also keep a running mean of (dvlab's PFENet). In evaluation they go by what they have kept.
+        backbone: The feature extractor.
+        head: The few-shot method.
+        norms: Statistics used by the backbone's batch norms in training: "eval" for the pretrained ones, which are
+            kept fixed; or "batch" for those of the queries and of the supports of each shot, whose running mean is
+            used in evaluation (dvlab's PFENet).
 
     Attributes:
-        base_backbone: The backbone as it was before tuning, for a head with a base learner; None where it
-            is the same.
+        base_backbone: For a head with a base learner, the backbone before tuning; None if `backbone` is unchanged.
 
     Raises:
-        ValueError: `norms` is neither, or "batch" for a backbone without batch norms.
+        ValueError: If `norms` is neither, or is "batch" for a backbone without batch norms.
     """
 
     def __init__(self, backbone: Backbone, head: Head, norms: Literal["eval", "batch"] = "eval") -> None:
@@ -67,11 +66,11 @@ class FewShotSegmenter(nn.Module):
     def keep_for_base_learner(self, backbone: Backbone) -> None:
         """Gives the base learner its own frozen backbone.
 
-        Parts in which the two are equal and stay so are stored once: `backbone` gets those of the tuned one. Where
-        that holds for the stem, the stem also runs once.
+        Parts that are equal in both backbones and stay equal are stored once: `backbone` takes those of the tuned
+        one. If the stem is such a part, it also runs only once.
         """
         self.base_backbone = backbone.requires_grad_(False).eval()
-        if self.norms == "eval":  # else norms everywhere are about to change
+        if self.norms == "eval":  # otherwise all norms are about to change
             _share_equal_parts(self.base_backbone, self.backbone)
 
     def train(self, mode: bool = True) -> Self:
@@ -126,8 +125,8 @@ class FewShotSegmenter(nn.Module):
     ) -> Prediction:
         """Runs all three functions, with a single pass of the backbone over all images.
 
-        Where norms go by the images that they see together, queries and the supports of each shot pass one after
-        another, as in the program that trains so.
+        If norms use batch statistics, the queries and the supports of each shot are instead passed through the
+        backbone one after another, as in the published program.
 
         Args:
             query: (B, 3, S, S), normalised.

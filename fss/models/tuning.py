@@ -32,12 +32,12 @@ def svf(
     train: Collection[str] = ("S",),
     svd: SVD = exact_svd,
 ) -> None:
-    """Singular value fine-tuning: factors the layers of some stages and trains their S.
+    """Singular value fine-tuning: decomposes the layers of the given stages and trains their S.
 
     Args:
-        backbone: Changed in place.
-        stages: Of 0 to 4.
-        train: The factors to train, S alone or the ablation of the paper with U and V.
+        backbone: The backbone, changed in place.
+        stages: Stages to tune, from 0 to 4.
+        train: Factors to train: S alone, or with U and V for the paper's ablation.
         svd: See `decompose`.
 
     Raises:

@@ -88,10 +88,11 @@ def commands(verdict: Verdict, found: Found) -> list[str]:
     seed = min(have, key=lambda s: (-have[s], s)) if have else 0
     missing = {fold for fold in range(FOLDS) if (fold, seed) not in verdict.evaluated}
     to_train = {fold for fold in missing if (fold, seed) not in trained}
-    place = Place(str(_outputs(verdict, seed, found)), str(seed))
+    outputs = _outputs(verdict, seed, found)
+    place = Place(_shared(outputs, found), str(seed))
     lines = []
     if starts_from_base_learner(claim):
-        bases = _base_learners(claim, place, found, seed)
+        bases = _base_learners(claim, outputs, found, seed)
         lines += _both(base_learner_line, claim, to_train - _ready(bases), set(bases), place)
     resumed = {fold for fold, of_seed in began if of_seed == seed}
     lines += _both(training_line, claim, to_train, resumed, place)
@@ -113,9 +114,17 @@ def _outputs(verdict: Verdict, seed: int, found: Found) -> Path:
     return found.folder
 
 
-def _base_learners(claim: Claim, place: Place, found: Found, seed: int) -> dict[int, Run]:
+def _shared(outputs: Path, found: Found) -> str:
+    """A folder of runs as a report names it, which is made to be shared: without the place where it is kept."""
+    if not found.folder.is_absolute():
+        return str(outputs)
+    inside = outputs.relative_to(found.folder) if outputs.is_relative_to(found.folder) else Path()
+    return str("DIR_OF_RUNS" / inside)
+
+
+def _base_learners(claim: Claim, outputs: Path, found: Found, seed: int) -> dict[int, Run]:
     """Base learners of a claim's runs by fold, trained or begun without settings of their own."""
-    folder = Path(place.outputs, claim.dataset, f"base-{claim.network}")
+    folder = outputs / claim.dataset / f"base-{claim.network}"
     runs = {fold: found.runs.get(folder / f"fold{fold}" / f"seed{seed}") for fold in range(FOLDS)}
     return {fold: run for fold, run in runs.items() if run is not None and not run.own_settings}
 

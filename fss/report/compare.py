@@ -16,7 +16,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from fss.evaluation.results import CONFIDENCE, METRICS, EpisodeResult, read_episodes, read_metrics
 
@@ -161,6 +160,8 @@ def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) ->
 
     everything = [np.arange(stratum.counts.shape[-1]) for stratum in strata]
     gathered = sum(stratum.counts.size for stratum in strata)
+    from scipy.stats import bootstrap  # slow to import
+
     done = bootstrap(
         everything,
         lambda *drawn, axis: np.diff(both(*drawn), axis=0)[0],

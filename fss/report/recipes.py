@@ -6,11 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from fss.configuration import conf_folder
+from fss.plain_files import read_yaml
 from fss.report.claims import FOLDS, Claim, training_pictures
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 class Training(NamedTuple):
@@ -69,4 +67,4 @@ def starts_from_base_learner(claim: Claim) -> bool:
 
 @cache
 def _read(group: str, name: str) -> dict[str, Any]:
-    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    return read_yaml(Path(conf_folder(), group, f"{name}.yaml"))

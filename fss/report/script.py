@@ -75,7 +75,7 @@ def _head(claims: Sequence[Claim], trainings: int) -> str:
 # Memory: nvidia-smi shows that of the GPU during the first steps, the first validation and an evaluation; top that
 # of the host. Where a GPU has too little for a training, OPTIONS=trainer=ddp shares each batch among several GPUs.
 # An evaluation keeps encoded pictures, in up to reuse.limit_gb=4 GB of each memory.
-# Disk: two checkpoints per training, of 0.15 to {LARGEST_CHECKPOINT} GB; of {trainings} trainings, at most {disk:.0f} GB.
+# Disk: two checkpoints per training, up to {LARGEST_CHECKPOINT} GB each; for {trainings} trainings {disk:.0f} GB.
 set -euo pipefail
 
 # Places and options, which the environment can set

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from fss.evaluation.results import Spread, spread
+from fss.report.escape import without_places
 from fss.report.found import Evaluation
 
 # Runs can share a table if they agree in these: the same episodes of the same classes.
@@ -175,7 +176,7 @@ def _circumstances(evaluation: Evaluation) -> tuple[str, ...]:
         told.append("original data")
     if m.get("recipe") not in (None, USUAL_RECIPE):
         told.append(f"recipe {m['recipe']}")
-    return (*told, *(evaluation.run.typed_settings if evaluation.run else ()))
+    return (*told, *map(without_places, evaluation.run.typed_settings if evaluation.run else ()))
 
 
 def _comparison(evaluations: list[Evaluation]) -> Comparison:

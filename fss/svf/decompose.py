@@ -68,12 +68,12 @@ def decompose(
 
     Args:
         module: Any torch network (not itself a single layer).
-        only: The layers to take: names of submodules ("layer2", "layer3.0.conv1": the submodule and
-            all below it), or a predicate of name and layer. Default all.
-        progress: Wraps the list of layers while it is worked off, for a progress bar
-            (`rich.progress.track` and `tqdm.tqdm` fit as they are).
+        only: Which layers to decompose: names of submodules ("layer2", "layer3.0.conv1"; everything
+            inside them is included), or a predicate on a layer's name and the layer. Default: all.
+        progress: Wraps the list of layers while they are decomposed, to show a progress bar
+            (`rich.progress.track` and `tqdm.tqdm` work as they are).
         svd: Factors a weight (O, I, ...) into U (O, R), S (R,) and V (R, I, ...). The default is exact and
-            works in float64 on the device that holds the weight.
+            runs in float64 on the weight's device.
 
     Returns:
         The same module.

@@ -22,11 +22,11 @@ SVD = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 def exact_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Exact thin SVD of a weight (O, I, ...) -> U (O, R), S (R,) descending, V (R, I, ...).
 
-    Computed in float64 on the device that holds the weight, then brought back to the weight's own type. A
-    ResNet-50 takes seconds on a CPU: move the network to a GPU first, each of several processes to its own.
+    Computed in float64 on the weight's device and then converted back to its dtype. A ResNet-50 takes seconds on
+    a CPU: move the network to a GPU first (with several processes, each to its own).
 
     Raises:
-        ValueError: The weight holds NaN or infinite values.
+        ValueError: If the weight contains NaN or infinite values.
     """
     device = torch.device("cpu") if weight.device.type == "mps" else weight.device  # mps has no float64
     matrix = weight.detach().to(device, torch.float64).flatten(1)  # (O, I * kh * kw)
@@ -52,7 +52,7 @@ class _SVF(nn.Module):
         V: (R, I, ...), frozen.
         S0: (R,), the singular values of the original weight.
         bias: (O,) or None.
-        svd: What factors a plain weight, here and when one is loaded.
+        svd: Factors a plain weight, both here and when a state dict is loaded.
     """
 
     S0: Tensor
@@ -141,8 +141,8 @@ class SVFConv2d(_SVF):
     """A convolution whose weight is U diag(S) V; equal to the plain layer up to rounding.
 
     Args:
-        layer: The plain convolution (`groups` 1, any kernel, stride, padding and dilation); its
-            bias is taken over, not copied.
+        layer: The plain convolution (one group; any kernel, stride, padding and dilation); its
+            bias is shared, not copied.
         svd: See `decompose`.
 
     Raises:

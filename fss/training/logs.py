@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import lightning
 import numpy as np
-import wandb
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from fss.visualize import EpisodePicture, as_picture, base_map, contact_sheet, heat_map
+
+if TYPE_CHECKING:
+    import wandb  # optional, and slow to import: at run time only where a run logs to it
 
 
 def shows_pictures(trainer: lightning.Trainer) -> bool:
@@ -29,6 +32,8 @@ def log_histograms(trainer: lightning.Trainer, values: Mapping[str, Tensor]) -> 
     """Sends distributions of values (of any shape) to W&B and TensorBoard."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
+            import wandb
+
             histograms = {name: wandb.Histogram(value.flatten().tolist()) for name, value in values.items()}
             logger.experiment.log({**histograms, **_step(trainer)})
         elif isinstance(logger, TensorBoardLogger):
@@ -41,6 +46,8 @@ def log_class_iou(trainer: lightning.Trainer, stage: str, class_iou: Mapping[str
     log_scalars(trainer, {f"{stage}/iou/{name}": iou for name, iou in class_iou.items()})
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
+            import wandb
+
             # a table can belong to only one chart, so the bar chart needs its own
             table, bars = (wandb.Table(["class", "IoU"], [*map(list, class_iou.items())]) for _ in range(2))
             chart = wandb.plot.bar(bars, "class", "IoU", title=f"{stage}: IoU of each class")
@@ -72,6 +79,8 @@ def _step(trainer: lightning.Trainer) -> dict[str, int]:
 
 def _panel(episode: EpisodePicture, base_names: Sequence[str]) -> list[wandb.Image]:
     """Supports, query with truth, prediction and base map, and the prior mask, all of the same size."""
+    import wandb
+
     objects = {0: "background", 1: episode.title, 255: "ignored"}
     query = as_picture(episode.query)
     pictures = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -51,6 +52,10 @@ class MetaLearner(lightning.LightningModule):
         foreground_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < foreground_weight < math.inf:
+            raise ValueError(
+                f"method.foreground_weight={foreground_weight}: must be above 0; the background has the weight 1"
+            )
         self.class_weights: Tensor
         self.segmenter = segmenter
         self.make_optimizer = optimizer
@@ -85,7 +90,8 @@ class MetaLearner(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()
-        self.metric = ClassIoU(self._datamodule.evaluated_classes(self._datamodule.val_episodes)).to(self.device)
+        data = self._datamodule
+        self.metric = ClassIoU(data.evaluated_classes(data.val_episodes), data.geometry).to(self.device)
 
     def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
         """Updates the metric and returns the predictions, for callbacks that draw them."""

@@ -1,4 +1,4 @@
-"""Batch norms of a run that is spread over several processes."""
+"""Batch norms in a run with several processes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def share_norms(module: M, trainer: lightning.Trainer, setting: str) -> M:
-    """Lets the norms of a network see the whole batch of a step also where several processes share it.
+    """Synchronises a network's batch norms, so that they see the whole batch even if several processes share it.
 
     Args:
         module: The network.
-        trainer: Knows the processes.
-        setting: What asks for norms over the batch, for the message.
+        trainer: The trainer, which knows the number of processes.
+        setting: The setting that requires norms over the batch, for the error message.
 
     Returns:
-        The same network, or one of the same parameters.
+        The same network, or one with the same parameters.
 
     Raises:
-        ValueError: The processes have no GPUs; torch shares norms between GPUs alone.
+        ValueError: If the processes do not run on GPUs; torch can synchronise norms only between GPUs.
     """
     if trainer.world_size == 1:
         return module
@@ -32,4 +32,4 @@ def share_norms(module: M, trainer: lightning.Trainer, setting: str) -> M:
             f"{setting} trains norms over the whole batch, which several processes can only do on GPUs: train it "
             "with trainer=cpu"
         )
-    return convert_sync_batchnorm(module)  # timm's, whose norms are also activations
+    return convert_sync_batchnorm(module)  # timm's version, which also handles its fused norm layers

@@ -256,14 +256,11 @@ def test_same_bytes_whatever_the_workers_and_batches(shot: int, workers: int, ba
 
 
 def test_same_bytes_in_a_fresh_process() -> None:
+    places = f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}"
     run = subprocess.run(
         [sys.executable, "-c", "import test_episodes; test_episodes.subprocess_digests()"],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}",
-            "PYTHONHASHSEED": "123",
-        },
+        env={**os.environ, "PYTHONPATH": places, "PYTHONHASHSEED": "123"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -305,7 +302,7 @@ def test_picture_and_mask_of_different_sizes_name_the_file(shape: tuple[int, ...
     episodes = dataset(1, Odd(), classes=(1,))
     name = rf"numbered/{episodes.draw(0).query}\.png"
     with pytest.raises(
-        ValueError, match=rf"{name}: the picture has the shape \(31, 33, 3\), its mask {re.escape(str(shape))}"
+        ValueError, match=rf"{name}: the picture has shape \(31, 33, 3\), but its mask {re.escape(str(shape))}"
     ):
         episodes[0]
 

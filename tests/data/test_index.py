@@ -76,7 +76,7 @@ def test_index_takes_masks_of_different_sizes() -> None:
 @pytest.mark.parametrize("unknown", [4, 254])
 def test_unknown_class_names_the_picture(unknown: int) -> None:
     reader = Masks([mask(c1=4), mask(**{"c3": 4, f"c{unknown}": 1})])
-    with pytest.raises(ValueError, match=rf"pictures/1\.png: its mask holds class id {unknown}, .* 3 classes"):
+    with pytest.raises(ValueError, match=rf"pictures/1\.png: its mask has class id {unknown}, .* 3 classes"):
         build_index(reader)
 
 

@@ -307,7 +307,7 @@ def test_object_crop_cuts_image_and_mask_alike() -> None:
 @pytest.mark.parametrize("scale", [(1.1, 0.9), (0, 1), (-0.5, 1.0), (0.9, float("nan"))])
 def test_bad_scale(scale: tuple[float, float]) -> None:
     with pytest.raises(
-        ValueError, match=r"dataset\.scale=\[.*\]: give the smallest and the largest factor, above 0"
+        ValueError, match=r"dataset\.scale=\[.*\]: give the smallest and largest factor, both above 0"
     ):
         TrainingTransform(64, scale)
 

@@ -352,7 +352,7 @@ def test_segmenter_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_bam_of_another_shot_is_refused_before_work_starts(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a BAM of shot=1 got 3 supports"):
+    with pytest.raises(ValueError, match="a BAM trained with shot=1 got 3 supports"):
         answer_episodes(trainer(), segmenter(bam(1)), dataset(3), SEEDS, COUNT, tmp_path, PLENTY)
 
 

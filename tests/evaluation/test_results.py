@@ -22,7 +22,12 @@ from fss.evaluation.results import (
     write_results,
 )
 
-IDENTITY = dict.fromkeys(results.REQUIRED)
+IDENTITY = {
+    **dict.fromkeys(results.REQUIRED, ""),
+    **dict.fromkeys(("fold", "shot", "train_shot", "seed", "episodes", "trained_parameters"), 1),
+    **{"eval_seeds": [321, 322, 323], "train_seconds": None, "test_seconds": 2.5, "classes_left_out": []},
+    **{"versions": {}, "config": {}},
+}
 
 
 @dataclass
@@ -105,7 +110,7 @@ def test_foreign_metrics_are_named(content: str, tmp_path: Path) -> None:
 
 def test_metrics_of_an_earlier_version_are_named(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics.json", {"miou": 0.5})
-    with pytest.raises(ValueError, match=r"metrics\.json has the format 1, this version reads 2: delete it"):
+    with pytest.raises(ValueError, match=r"metrics\.json has format 1, but this version reads 2: delete it"):
         read_metrics(tmp_path)
 
 

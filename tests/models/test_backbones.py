@@ -535,7 +535,7 @@ def test_timm_file_of_the_whole_network(tmp_path: Path) -> None:
     assert all(torch.equal(value, state[name]) for name, value in own.items())
 
     torch.save(state | {"layer5.0.weight": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match=r"not ours: layer5\.0\.weight"):
+    with pytest.raises(ValueError, match=r"unexpected: layer5\.0\.weight"):
         TimmBackbone("resnet18", low=1, mid=2, weights=str(file))
     del state["layer1.0.conv1.weight"]
     torch.save(state, file)
@@ -653,8 +653,8 @@ def test_entries_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         ResNetBackbone(stem="torchvision", weights=str(tmp_path / "weights.pth"))
     assert str(error.value).split("; ")[1:] == [
         "missing: layer2.0.conv1.weight",
-        "not ours: layer5.weight",
-        "other shape: layer0.1.bias (3,) instead of (64,)",
+        "unexpected: layer5.weight",
+        "wrong shape: layer0.1.bias (3,) instead of (64,)",
     ]
 
 
@@ -662,7 +662,7 @@ def test_entries_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     ("stem", "names", "message"),
     [
         ("deep", ["conv1.weight", "bn1.weight"], r"missing: .*layer0\.3\.weight"),
-        ("torchvision", ["conv1.weight", "conv2.weight"], r"not ours: conv2\.weight;"),
+        ("torchvision", ["conv1.weight", "conv2.weight"], r"unexpected: conv2\.weight;"),
     ],
 )
 def test_file_of_the_other_stem_is_an_error(tmp_path: Path, stem: Any, names: list[str], message: str) -> None:

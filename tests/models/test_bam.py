@@ -187,7 +187,7 @@ def test_distance_of_equal_and_of_opposite_maps() -> None:
 
 def test_another_shot_is_another_model() -> None:
     segmenter = bam(shot=5)
-    with pytest.raises(ValueError, match="a BAM of shot=5 got 1 supports"):
+    with pytest.raises(ValueError, match="a BAM trained with shot=5 got 1 supports"):
         segmenter(*episode(k=1))
     one, five = bam(1), bam(5)
     assert set(five.state_dict()) - set(one.state_dict()) == {
@@ -271,7 +271,7 @@ def test_weights_of_the_supports_are_left_out_of_a_baseline_alone(tmp_path: Path
     target = FewShotSegmenter(TinyBackbone(), Baseline(backbone.channels, width=8))
     load_published(target, state)
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
-    with pytest.raises(ValueError, match=r"not ours: head\.kshot_other"):
+    with pytest.raises(ValueError, match=r"unexpected: head\.kshot_other"):
         load_published(target, {**state, "kshot_other.0.weight": torch.zeros(1)})
 
 
@@ -318,7 +318,7 @@ def test_checkpoint_of_another_bam_leaves_everything_as_it_was(tmp_path: Path) -
     source, target = bam(shot=5), bam(shot=1)
     source.tune(svf)
     write(source, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"not ours: head\.kshot_rw"):
+    with pytest.raises(ValueError, match=r"unexpected: head\.kshot_rw"):
         load_checkpoint(target, tmp_path / "last.ckpt")
     assert target.base_backbone is None
 
@@ -355,7 +355,7 @@ def test_base_learner_is_read(published: bool, into: str, tmp_path: Path) -> Non
 
 def test_file_that_is_no_base_learner(tmp_path: Path) -> None:
     write(bam(), tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"last\.ckpt is no checkpoint of a base learner: .*method=base"):
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a base learner's checkpoint: .*method=base"):
         load_base_learner(bam(), tmp_path / "last.ckpt")
     write(BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, 9, width=8)), tmp_path / "nine.ckpt")
     with pytest.raises(ValueError, match=r"head\.1\.4\.weight \(10, 8, 1, 1\) instead of \(6, 8, 1, 1\)"):

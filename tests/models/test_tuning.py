@@ -417,8 +417,8 @@ def change(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 MISMATCH = (
-    r"missing: backbone\.layer3\.0\.weight; not ours: backbone\.layer9\.bias; "
-    r"other shape: backbone\.layer2\.0\.weight \(1, 2\) instead of \(4, 4, 3, 3\)$"
+    r"missing: backbone\.layer3\.0\.weight; unexpected: backbone\.layer9\.bias; "
+    r"wrong shape: backbone\.layer2\.0\.weight \(1, 2\) instead of \(4, 4, 3, 3\)$"
 )
 
 
@@ -441,13 +441,13 @@ def test_published_head_entries_are_the_heads() -> None:
     segmenter = segmenter_of(TinyBackbone())
     state = published_state(segmenter)
     state["cls.7.weight"] = torch.zeros(1)
-    with pytest.raises(ValueError, match=r"the state dict do not fit.*not ours: head\.cls\.7\.weight$"):
+    with pytest.raises(ValueError, match=r"the state dict do not fit.*unexpected: head\.cls\.7\.weight$"):
         load_published(segmenter, state)
 
 
 def test_checkpoint_of_another_backbone(tmp_path: Path) -> None:
     write(segmenter_of(lite0()), tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"missing: backbone\.layer0\.0\.weight.*not ours: backbone\.network"):
+    with pytest.raises(ValueError, match=r"missing: backbone\.layer0\.0\.weight.*unexpected: backbone\.network"):
         load_checkpoint(segmenter_of(TinyBackbone()), tmp_path / "last.ckpt")
 
 

@@ -93,7 +93,7 @@ def test_position_is_read_when_the_epoch_begins() -> None:
 
 def test_batches_are_shared_equally_or_not_at_all() -> None:
     assert batch_size_of_each(8, 4) == 2
-    with pytest.raises(ValueError, match=r"batch_size=8 is for all 3 processes.*multiple of 3.*trainer\.devices"):
+    with pytest.raises(ValueError, match=r"batch_size=8 cannot be divided .*multiple of 3.*trainer\.devices"):
         batch_size_of_each(8, 3)
 
 
@@ -103,7 +103,7 @@ def test_processes_that_would_train_apart(monkeypatch: pytest.MonkeyPatch) -> No
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        ValueError, match=r"started as 2 processes, of which 1 would train together: set trainer=ddp"
+        ValueError, match=r"2 processes were started, but only 1 would train together: set trainer=ddp"
     ):
         check_processes(alone, 8)
     together: Any = SimpleNamespace(world_size=2)

@@ -17,14 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fss.cli.errors import run_script
+from fss.configuration import conf_folder
 from fss.data.check.census import PUBLISHED_PIXELS, FoldCensus, Oracle, count_classes, count_folds, oracles
-from fss.data.episodes import EpisodeDataset
 from fss.data.index import Index, build_index, build_pool
 from fss.data.readers.reader import Reader
-from fss.visualize import EpisodePicture, save_sheet
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[3] / "conf"), config_name="check")
+@hydra.main(version_base="1.3", config_path=conf_folder(), config_name="check")
 def main(cfg: DictConfig) -> None:
     data = cfg.dataset
     readers: list[Reader] = [instantiate(data[part])() for part in ("train_reader", "eval_reader")]
@@ -102,6 +101,9 @@ def _oracles(known: Sequence[Oracle]) -> Table:
 
 def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[Index], fold: FoldCensus) -> None:
     """Draws the first training episodes (augmented) and evaluation episodes of a run with these settings."""
+    from fss.data.episodes import EpisodeDataset  # these bring torch, which --help need not wait for
+    from fss.visualize import EpisodePicture, save_sheet
+
     data, pictures = cfg.dataset, []
     training = (readers[0], indices[0], fold.classes.base, fold.classes.novel if data.exclude_novel else ())
     evaluation = (readers[1], indices[1], getattr(fold.classes, data.eval_classes), ())

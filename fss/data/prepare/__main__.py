@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from fss import lock
 from fss.data.parallel import cores
-from fss.data.prepare.coco import prepare_coco
-from fss.data.prepare.pascal import prepare_pascal, summary
+from fss.shown import shown
 
 
 def main() -> int:
@@ -32,8 +32,13 @@ def main() -> int:
     coco.add_argument("--crowd", choices=("include", "ignore"), default="include", help="default: %(default)s")
     coco.add_argument("--sets", nargs="+", default=["train", "val"], help="default: train val")
     given = parser.parse_args()
+    from fss.data.prepare.coco import prepare_coco  # these bring SciPy, which --help need not wait for
+    from fss.data.prepare.pascal import prepare_pascal, summary
+
     root, archives = given.root, given.archives or given.root
     try:
+        if root.is_dir():
+            lock.hold(root, "prepare another folder")
         if given.dataset == "pascal5i":
             print(*prepare_pascal(root, archives, given.workers, given.download), *summary(root), sep="\n")
         else:
@@ -42,8 +47,8 @@ def main() -> int:
                     root, archives, image_set, given.year, given.crowd, given.workers, given.download
                 )
                 print(*lines, sep="\n")
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(shown(error, lines=True), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted: run the same command again to continue.", file=sys.stderr)

@@ -14,7 +14,7 @@ from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
 from fss.data.readers.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
 from fss.data.readers.pictures import absent, read_mask
-from fss.files import whole
+from fss.files import forget_unfinished, whole
 from fss.labels import IGNORE
 
 VOC = Archive(
@@ -93,6 +93,8 @@ def prepare_pascal(root: Path, archives: Path, workers: int, download: bool = Fa
     sources |= {stem: voc / f"SegmentationClass/{stem}.png" for stem in train | val}  # prefer VOC's own masks
     targets = {voc / MASKS / f"{stem}.png": source for stem, source in sorted(sources.items())}
     tasks = [_Task(targets[target], target) for target in absent(targets)]
+    for place in {target.parent for target in targets}:
+        forget_unfinished(place)
     for_each(_render, tasks, workers, "Drawing masks")
     done.append(f"{len(tasks)} masks drawn, {len(targets) - len(tasks)} already existed.")
     # written last, as a sign that everything else is complete

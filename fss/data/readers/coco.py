@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pycocotools.coco import COCO
 
 from fss.data import index_cache
+from fss.data.readers.annotations import AnnotatedObject, AnnotatedPicture, read_annotations
 from fss.data.readers.coco_masks import contents_path, folder_of, mask_name, mask_path, read_contents
-from fss.data.readers.pictures import absent, image_size, read_image, read_mask
-from fss.labels import IGNORE, MAX_CLASSES
+from fss.data.readers.pictures import MAX_PIXELS, absent, image_size, read_image, read_mask
+from fss.data.readers.segmentations import region
+from fss.labels import IGNORE
+from fss.text import printable, some
 
 Crowd = Literal["include", "ignore"]
 
@@ -33,16 +33,19 @@ class Coco:
         image_set: "train", "val", or another name used in the file names.
         year: Release year: 2014 (the published protocol) or 2017.
         crowd: "include" crowd regions in their class, as published, or "ignore" them.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
         FileNotFoundError: If root, annotations, picture folder or pictures are missing; the message names them.
         ValueError: If the annotations cannot be read.
     """
 
-    def __init__(self, root: str, image_set: str, year: int = 2014, crowd: Crowd = "include") -> None:
+    def __init__(
+        self, root: str, image_set: str, year: int = 2014, crowd: Crowd = "include", max_pixels: int = MAX_PIXELS
+    ) -> None:
         if crowd not in ("include", "ignore"):
             raise ValueError(f"dataset.crowd={crowd!r}: must be 'include' or 'ignore'")
-        base, split = Path(root), f"{image_set}{year}"
+        base, split = Path(root).expanduser(), f"{image_set}{year}"
         if not base.is_dir():
             raise FileNotFoundError(f"no folder {base}: set dataset.root to the folder that contains COCO")
         annotations = annotations_path(base, split)
@@ -55,7 +58,7 @@ class Coco:
         folder = next((f for f in folders if f.is_dir() and any(f.iterdir())), None)
         if folder is None:
             raise FileNotFoundError(f"no pictures of {split}: neither {folders[0]} nor {folders[1]} contains any")
-        self._annotations, self._folder = annotations, folder
+        self._annotations, self._folder, self._max_pixels = annotations, folder, max_pixels
         self.cache = base / index_cache.FOLDER / f"coco20i-{split}-{crowd}.npz"
         self._masks = folder_of(base, split, crowd)
         self._drawing: Drawing | None = None
@@ -63,7 +66,7 @@ class Coco:
             self.classes, self._pictures = contents.classes, contents.pictures
             self._check(self._masks, [mask_name(picture) for picture in self._pictures])
         else:
-            self._drawing = Drawing(annotations, crowd)
+            self._drawing = Drawing(annotations, crowd, max_pixels)
             self.classes, self._pictures = self._drawing.classes, self._drawing.pictures
         self._check(folder, self._pictures)
 
@@ -71,23 +74,29 @@ class Coco:
         return len(self._pictures)
 
     def name(self, index: int) -> str:
-        return str(self._folder / self._pictures[index])
+        return printable(self._folder / self._pictures[index])
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self._folder / self._pictures[index])
+        return read_image(self._folder / self._pictures[index], self._max_pixels)
 
     def mask(self, index: int) -> np.ndarray:
         if self._drawing:
             return draw(self._drawing.task(index))
-        return read_mask(mask_path(self._masks, self._pictures[index]))
+        return read_mask(mask_path(self._masks, self._pictures[index]), self._max_pixels)
 
     def size(self, index: int) -> tuple[int, int]:
-        return image_size(self._folder / self._pictures[index])
+        return image_size(self._folder / self._pictures[index], self._max_pixels)
+
+    def remark(self, index: int, mask: np.ndarray) -> str:
+        return self._drawing.remark(index, mask) if self._drawing else ""
 
     def files(self) -> list[str | Path]:
         # it suffices to check the list of prepared masks: it is written after them and whenever they are redrawn
         drawn_from = [self._annotations] if self._drawing else [self._annotations, contents_path(self._masks)]
-        return [*drawn_from, *_within(self._folder, self._pictures)]
+        return [*drawn_from, *self.pictures()]
+
+    def pictures(self) -> list[str]:
+        return _within(self._folder, self._pictures)
 
     def _check(self, folder: Path, names: Sequence[str]) -> None:
         if missing := absent(_within(folder, names)):
@@ -96,7 +105,7 @@ class Coco:
                 what, mend = "masks", f"delete {folder}, or run `python -m fss.data.prepare coco20i`"
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(names)} {what} of {self._annotations} are not in {folder}, "
-                f"the first is {os.path.relpath(missing[0], folder)}: {mend}"
+                f"the first is {printable(os.path.relpath(missing[0], folder))}: {mend}"
             )
 
 
@@ -121,14 +130,14 @@ class MaskTask(NamedTuple):
 
     Attributes:
         source: The annotation file, for messages.
-        picture: COCO's entry for the picture.
-        annotations: COCO's entries for its objects, in the order of the file.
+        picture: The picture.
+        objects: Its objects, in the order of the file.
         labels: The label of each object.
     """
 
     source: Path
-    picture: dict[str, Any]
-    annotations: list[dict[str, Any]]
+    picture: AnnotatedPicture
+    objects: list[AnnotatedObject]
     labels: list[int]
 
 
@@ -138,32 +147,34 @@ class Drawing:
     Args:
         annotations: Path of the instance annotations.
         crowd: See `Coco`.
+        max_pixels: See `Coco`.
 
     Raises:
         ValueError: If the annotations cannot be read.
     """
 
-    def __init__(self, annotations: Path, crowd: Crowd) -> None:
+    def __init__(self, annotations: Path, crowd: Crowd, max_pixels: int = MAX_PIXELS) -> None:
         self._source, self._crowd = annotations, crowd
-        self._coco = _read_annotations(annotations)
-        self._ids = sorted(i for i in self._coco.imgs if self._coco.imgToAnns[i])
-        if not self._ids:
-            raise ValueError(f"{annotations} lists no picture with an annotation")
-        categories = sorted(self._coco.cats)
-        if not 0 < len(categories) <= MAX_CLASSES:
-            raise ValueError(f"{annotations} has {len(categories)} categories, must be 1 to {MAX_CLASSES}")
+        pictures, self._objects, categories = read_annotations(annotations, max_pixels)
+        self._pictures = list(pictures.values())
         self._class_of = {category: c for c, category in enumerate(categories, start=1)}
-        self.classes = tuple(self._coco.cats[category]["name"] for category in categories)
-        self.pictures = tuple(self._coco.imgs[i]["file_name"] for i in self._ids)
+        self.classes = tuple(categories.values())
+        self.pictures = tuple(picture.file_name for picture in self._pictures)
 
     def task(self, index: int) -> MaskTask:
-        picture = self._coco.imgs[self._ids[index]]
-        annotations = self._coco.imgToAnns[picture["id"]]
-        return MaskTask(self._source, picture, annotations, [self._label(a) for a in annotations])
+        picture = self._pictures[index]
+        objects = self._objects[picture.id]
+        return MaskTask(self._source, picture, objects, [self._label(thing) for thing in objects])
 
-    def _label(self, annotation: dict[str, Any]) -> int:
-        ignored = annotation.get("iscrowd") and self._crowd == "ignore"
-        return IGNORE if ignored else self._class_of[annotation["category_id"]]
+    def remark(self, index: int, mask: np.ndarray) -> str:
+        """Which objects leave no pixel in the label map; empty where there are none."""
+        _, picture, objects, labels = self.task(index)
+        shown = set(np.unique(mask).tolist())
+        lost = [thing.id for thing, label in zip(objects, labels, strict=True) if label not in shown]
+        return f"{printable(picture.file_name)}: annotation {some(lost, 3)}" if lost else ""
+
+    def _label(self, thing: AnnotatedObject) -> int:
+        return IGNORE if thing.crowd and self._crowd == "ignore" else self._class_of[thing.category]
 
 
 def draw(task: MaskTask) -> np.ndarray:
@@ -172,43 +183,14 @@ def draw(task: MaskTask) -> np.ndarray:
     Raises:
         ValueError: If an annotation is damaged; the message names it.
     """
-    coco = COCO()
-    coco.imgs = {task.picture["id"]: task.picture}  # annToMask needs nothing else
-    mask = np.zeros((task.picture["height"], task.picture["width"]), np.uint8)
-    for annotation, label in zip(task.annotations, task.labels, strict=True):
+    _, name, height, width = task.picture
+    mask = np.zeros((height, width), np.uint8)
+    for thing, label in zip(task.objects, task.labels, strict=True):
         try:
-            mask[coco.annToMask(annotation).astype(bool)] = label
-        except Exception as error:  # pycocotools raises many types, including bare Exception
+            mask[region(thing.segmentation, height, width)] = label
+        except ValueError as error:
             raise ValueError(
-                f"{task.source}: annotation {annotation.get('id')} of {task.picture['file_name']} is damaged "
-                f"({error!r}): fix or remove it"
+                f"{printable(task.source)}: annotation {thing.id} of {printable(name)} is damaged, {error}: fix "
+                "or remove it"
             ) from error
     return mask
-
-
-def _read_annotations(path: Path) -> COCO:
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
-            coco = COCO(str(path))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{path} is not a COCO annotation file: {error!r}; unpack it again") from error
-    absent = {"images", "annotations", "categories"} - set(coco.dataset)
-    if absent:
-        raise ValueError(
-            f"{path} has no {', '.join(sorted(absent))}: use the instance annotations (instances_*.json)"
-        )
-    for kind, part, entries, needed in (
-        ("picture", "images", coco.imgs, ("file_name", "height", "width")),
-        ("category", "categories", coco.cats, ("name",)),
-        ("annotation", "annotations", coco.anns, ("category_id", "segmentation")),
-    ):
-        if len(entries) < len(coco.dataset[part]):  # of two entries with one id, the later would replace the other
-            raise ValueError(f"{path}: two of its {part} have the same id: give each a unique one")
-        for number, entry in entries.items():
-            if lacking := [key for key in needed if key not in entry]:
-                raise ValueError(f"{path}: {kind} {number} has no {', '.join(lacking)}")
-            if kind == "annotation" and entry["category_id"] not in coco.cats:
-                raise ValueError(
-                    f"{path}: annotation {number} has category {entry['category_id']}, which is not listed"
-                )
-    return coco

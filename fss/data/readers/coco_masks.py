@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fss.files import whole
+from fss.text import is_file_name, is_name, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,8 @@ def read_contents(folder: Path, annotations: Path) -> Contents | None:
     if not path.is_file():
         return None
     try:
-        read = json.loads(path.read_text())
-        contents = Contents(read["annotations"], tuple(read["classes"]), tuple(read["pictures"]))
-    except (ValueError, KeyError, TypeError):
+        contents = _checked(json.loads(read_text(path)))
+    except (ValueError, KeyError, TypeError, RecursionError):
         logger.warning("%s is damaged: masks are drawn again from %s", path, annotations)
         return None
     if contents.annotations != digest(annotations):
@@ -70,6 +70,22 @@ def read_contents(folder: Path, annotations: Path) -> Contents | None:
     return contents
 
 
+def _checked(read: dict[str, Any]) -> Contents:
+    """What contents.json holds; ValueError, KeyError or TypeError where it is not what this program writes."""
+    contents = Contents(read["annotations"], tuple(read["classes"]), tuple(read["pictures"]))
+    if read.get("checksum") != _checksum(contents):
+        raise ValueError("checksum")
+    if not all(isinstance(name, str) and is_file_name(name) for name in contents.pictures):
+        raise ValueError("a picture's name leads elsewhere")
+    if not all(isinstance(name, str) and is_name(name) for name in contents.classes):
+        raise ValueError("a class without a name")
+    return contents
+
+
+def _checksum(contents: Contents) -> str:
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+
 def write_contents(folder: Path, contents: Contents) -> None:
     with whole(contents_path(folder)) as unfinished:
-        unfinished.write_text(json.dumps(contents._asdict()))
+        unfinished.write_text(json.dumps({**contents._asdict(), "checksum": _checksum(contents)}))

@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
 from fss.data import index_cache
 from fss.data.readers.annotated_folder import ANNOTATIONS, AnnotatedFolder
-from fss.data.readers.pictures import image_size, read_image, read_mask
+from fss.data.readers.class_names import class_folders, class_name, read_class_names
+from fss.data.readers.matched import Matched
+from fss.data.readers.pictures import MAX_PIXELS, image_size, read_image, read_mask
 from fss.data.readers.reader import Reader
 from fss.labels import IGNORE, MAX_CLASSES
+from fss.text import printable, some
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-def open_folder(root: str) -> Reader:
+def open_folder(root: str, like: str | None = None, max_pixels: int = MAX_PIXELS) -> Reader:
     """Opens your own pictures, with objects in `annotations.json` (`AnnotatedFolder`) or with masks (`Folder`).
 
     Args:
         root: Folder that contains either.
+        like: Another such folder, whose class ids are used: classes are matched by name (`Matched`). None, or the
+            same folder, uses the class ids as they are.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
         FileNotFoundError: If pictures, annotations or masks are missing.
-        ValueError: If both annotations and masks exist, or if they cannot be used.
+        ValueError: If both annotations and masks exist, if they cannot be used, or if `like` lacks one of the
+            classes.
     """
-    if not Path(root, ANNOTATIONS).is_file():
-        return Folder(root)
-    if Path(root, "masks").is_dir():
-        raise ValueError(f"{root} contains both {ANNOTATIONS} and masks/: move away the one you do not want")
-    return AnnotatedFolder(root)
+    reader = _open(Path(root).expanduser(), max_pixels)
+    if like is None or Path(like).expanduser().resolve() == Path(root).expanduser().resolve():
+        return reader
+    return Matched(reader, _open(Path(like).expanduser(), max_pixels).classes, root, like)
+
+
+def _open(root: Path, max_pixels: int) -> Folder | AnnotatedFolder:
+    if not (root / ANNOTATIONS).is_file():
+        return Folder(str(root), max_pixels)
+    if (root / "masks").is_dir():
+        raise ValueError(
+            f"{printable(root)} contains both {ANNOTATIONS} and masks/: move away the one you do not want"
+        )
+    return AnnotatedFolder(str(root), max_pixels)
 
 
 class Folder:
@@ -51,26 +69,27 @@ class Folder:
 
     Args:
         root: Folder that contains all of these.
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
         FileNotFoundError: If there are no pictures or no masks.
         ValueError: If classes and masks do not match.
     """
 
-    def __init__(self, root: str) -> None:
-        self._root = Path(root)
+    def __init__(self, root: str, max_pixels: int = MAX_PIXELS) -> None:
+        self._root, self._max_pixels = Path(root).expanduser(), max_pixels
         if not self._root.is_dir():
             raise FileNotFoundError(
                 f"no folder {root}: set dataset.root to a folder with images/, and masks/ or {ANNOTATIONS}"
             )
         self._masks = self._root / "masks"
         self._pictures = self._find_pictures()
-        if not self._masks.is_dir() or not any(self._masks.iterdir()):
+        if not self._masks.is_dir() or not any(_visible(self._masks)):
             raise FileNotFoundError(
                 f"no masks in {self._masks}: add STEM.png or CLASS/STEM.png for each picture, or put objects in "
                 f"COCO format into {self._root / ANNOTATIONS}"
             )
-        self._class_folders = sorted(path.name for path in self._masks.iterdir() if path.is_dir())
+        self._class_folders = class_folders(self._masks)
         self._mask_paths = self._find_masks()
         self.classes = self._find_classes()
         if not 0 < len(self.classes) <= MAX_CLASSES:
@@ -81,10 +100,10 @@ class Folder:
         return len(self._pictures)
 
     def name(self, index: int) -> str:
-        return str(self._pictures[index])
+        return printable(self._pictures[index])
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self._pictures[index])
+        return read_image(self._pictures[index], self._max_pixels)
 
     def mask(self, index: int) -> np.ndarray:
         picture = self._pictures[index]
@@ -93,9 +112,9 @@ class Folder:
             wanted = self._masks / ("CLASS" if self._class_folders else "") / f"{picture.stem}.png"
             raise FileNotFoundError(f"{picture}: has no mask {wanted}: add it or remove the picture")
         if not self._class_folders:
-            return read_mask(paths[0])
-        by_class = sorted((self.classes.index(path.parent.name) + 1, path) for path in paths)
-        regions = [(c, path, _read_region(path)) for c, path in by_class]
+            return _read_labels(paths[0], self._max_pixels)
+        by_class = sorted((self.classes.index(class_name(path.parent.name)) + 1, path) for path in paths)
+        regions = [(c, path, _read_region(path, self._max_pixels)) for c, path in by_class]
         mask = np.zeros_like(regions[0][2], np.uint8)
         for c, path, region in regions:
             if region.shape != mask.shape:
@@ -104,14 +123,31 @@ class Folder:
         return mask
 
     def size(self, index: int) -> tuple[int, int]:
-        return image_size(self._pictures[index])
+        return image_size(self._pictures[index], self._max_pixels)
+
+    def pictures(self) -> list[Path]:
+        return self._pictures
 
     def files(self) -> list[Path]:
         return [*self._pictures, *(path for paths in self._mask_paths.values() for path in paths)]
 
+    def remark(self, index: int, mask: np.ndarray) -> str:
+        if not self._class_folders:
+            if (mask == IGNORE).any() and not ((mask > 0) & (mask < IGNORE)).any():
+                return (
+                    f"the mask of {self.name(index)} holds {IGNORE} (ignored) and no class id; masks of 0 and "
+                    f"{IGNORE} belong in masks/CLASS/"
+                )
+            return ""
+        shown = {self.classes[c - 1] for c in np.unique(mask).tolist() if c}
+        paths = self._mask_paths[self._pictures[index].stem]
+        if hidden := sorted({class_name(path.parent.name) for path in paths} - shown):
+            return f"{self.name(index)} shows no pixel of {some(hidden)}, its mask is empty or covered by others"
+        return ""
+
     def _find_pictures(self) -> list[Path]:
         folder = self._root / "images"
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = sorted(_visible(folder)) if folder.is_dir() else []
         pictures = [path for path in found if path.suffix.lower() in SUFFIXES]
         if not pictures:
             raise FileNotFoundError(f"no pictures in {folder}: put them there ({', '.join(sorted(SUFFIXES))})")
@@ -123,10 +159,13 @@ class Folder:
     def _find_masks(self) -> dict[str, list[Path]]:
         """Mask paths, keyed by the stem of their picture."""
         masks = defaultdict(list)
-        for path in sorted(self._masks.glob("*/*.png" if self._class_folders else "*.png")):
-            masks[path.stem].append(path)
+        for folder in self._class_folders.values() if self._class_folders else [self._masks]:
+            for path in sorted(_visible(folder)):
+                if path.suffix == ".png":
+                    masks[path.stem].append(path)
         if orphans := sorted(masks.keys() - {picture.stem for picture in self._pictures}):
-            logger.warning("%d masks in %s have no picture: %s", len(orphans), self._masks, ", ".join(orphans))
+            told = some(map(printable, orphans))
+            logger.warning("%d masks in %s have no picture: %s", len(orphans), printable(self._masks), told)
             for stem in orphans:
                 del masks[stem]
         return dict(masks)
@@ -134,18 +173,15 @@ class Folder:
     def _find_classes(self) -> tuple[str, ...]:
         listed = self._root / "classes.txt"
         if listed.is_file():
-            lines = listed.read_text(encoding="utf-8-sig").splitlines()
-            names = tuple(line.strip() for line in lines if line.strip())
-            if len(set(names)) < len(names):
-                raise ValueError(f"{listed} names a class twice: give each class a unique name")
+            names = read_class_names(listed)
             if unknown := [name for name in self._class_folders if name not in names]:
-                raise ValueError(f"{self._masks} has folders that {listed} does not name: {', '.join(unknown)}")
+                raise ValueError(f"{self._masks} has folders that {listed} does not name: {some(unknown)}")
             return names
         if self._class_folders:
             return tuple(self._class_folders)
         with ThreadPoolExecutor() as pool:
-            paths = (path for paths in self._mask_paths.values() for path in paths)
-            n = max(pool.map(_greatest_id, paths), default=0)
+            paths = [path for paths in self._mask_paths.values() for path in paths]
+            n = max(pool.map(_greatest_id, paths, repeat(self._max_pixels)), default=0)
         if n == 0:
             raise ValueError(
                 f"the masks in {self._masks} contain no class id ({IGNORE} is ignored): put masks of 0 and "
@@ -154,17 +190,35 @@ class Folder:
         return tuple(f"class {c}" for c in range(1, n + 1))
 
 
-def _greatest_id(path: Path) -> int:
+def _visible(folder: Path) -> Iterator[Path]:
+    """What a folder holds, without what editors and file managers hide there (`.ipynb_checkpoints`, `._name`)."""
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _greatest_id(path: Path, max_pixels: int) -> int:
     try:
-        mask = read_mask(path)
+        mask = _read_labels(path, max_pixels)
     except ValueError:  # the scan will report it along with all others
         return 0
     return int(np.max(mask, where=mask != IGNORE, initial=0))
 
 
-def _read_region(path: Path) -> np.ndarray:
+def _read_labels(path: Path, max_pixels: int) -> np.ndarray:
+    """(h, w) uint8 class ids of a mask."""
+    mask = read_mask(path, max_pixels)
+    # the values of a label map change only at the edges of objects
+    changing = np.mean(mask[:, 1:] != mask[:, :-1]) if mask.shape[1] > 1 else 0.0
+    if changing > 0.2 and len(np.unique(mask)) > 32:
+        raise ValueError(
+            f"{path} looks like a photograph, its numbers change from pixel to pixel: a mask has one class id for "
+            "all pixels of an object"
+        )
+    return mask
+
+
+def _read_region(path: Path, max_pixels: int) -> np.ndarray:
     """(h, w) bool: the pixels of a single-class mask that are not 0."""
-    mask = read_mask(path)
+    mask = read_mask(path, max_pixels)
     values = np.unique(mask)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         raise ValueError(

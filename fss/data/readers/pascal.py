@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from fss.data import index_cache
-from fss.data.readers.pictures import absent, image_size, read_image, read_mask
+from fss.data.readers.pictures import MAX_PIXELS, absent, image_size, read_image, read_mask
+from fss.text import is_file_name, printable, read_text, some
 
 CLASSES = (
     "aeroplane",
@@ -44,6 +46,7 @@ class Pascal:
     Args:
         root: The folder VOC2012, or a folder that contains it or VOCdevkit/VOC2012.
         image_set: "train" or "val".
+        max_pixels: Pictures with more pixels are refused before they are decoded.
 
     Raises:
         FileNotFoundError: If root, list, pictures or masks are missing; the message names them.
@@ -52,14 +55,14 @@ class Pascal:
 
     classes = CLASSES
 
-    def __init__(self, root: str, image_set: Literal["train", "val"]) -> None:
+    def __init__(self, root: str, image_set: Literal["train", "val"], max_pixels: int = MAX_PIXELS) -> None:
         if image_set not in LISTS:
             raise ValueError(f"image_set={image_set!r} of PASCAL-5i: must be 'train' or 'val'")
-        base = find_voc(Path(root))
+        base = find_voc(Path(root).expanduser())
         listed = base / LISTS[image_set]
         if not listed.is_file():
             raise FileNotFoundError(f"no {listed}: {_mend(root)}")
-        self._base, self._stems = base, read_list(listed)
+        self._base, self._stems, self._max_pixels = base, read_list(listed), max_pixels
         self.cache = base / index_cache.FOLDER / f"pascal5i-{image_set}.npz"
         if not self._stems:
             raise ValueError(f"{listed} lists no picture: delete it; {_mend(root)}")
@@ -74,16 +77,19 @@ class Pascal:
         return len(self._stems)
 
     def name(self, index: int) -> str:
-        return str(self._image(index))
+        return printable(self._image(index))
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self._image(index))
+        return read_image(self._image(index), self._max_pixels)
 
     def mask(self, index: int) -> np.ndarray:
-        return read_mask(self._mask(index))
+        return read_mask(self._mask(index), self._max_pixels)
 
     def size(self, index: int) -> tuple[int, int]:
-        return image_size(self._image(index))
+        return image_size(self._image(index), self._max_pixels)
+
+    def pictures(self) -> list[Path]:
+        return [self._image(index) for index in range(len(self))]
 
     def files(self) -> list[Path]:
         return [path_of(index) for path_of in (self._image, self._mask) for index in range(len(self))]
@@ -110,8 +116,17 @@ def find_voc(root: Path) -> Path:
 
 
 def read_list(path: Path) -> list[str]:
-    """Reads the stems in a list of pictures, which has one per line."""
-    return path.read_text().split()
+    """Reads the stems in a list of pictures, which has one per line.
+
+    Raises:
+        ValueError: If it is not text, lists a picture twice, or a stem leads out of the folder of pictures.
+    """
+    stems = read_text(path).split()
+    if odd := [ascii(stem[:60]) for stem in stems if "/" in stem or not is_file_name(stem)]:
+        raise ValueError(f"{printable(path)} lists what cannot be the name of a picture: {some(odd, 3)}")
+    if twins := [stem for stem, count in Counter(stems).items() if count > 1]:
+        raise ValueError(f"{printable(path)} lists pictures twice: {some(twins, 3)}")
+    return stems
 
 
 def _mend(root: str | Path) -> str:

@@ -1,71 +1,149 @@
-"""Reads picture and mask files into arrays, with errors that name the file."""
+"""Reads picture and mask files into arrays, with errors that name the file.
+
+Nothing is decoded before its size is known, and only common formats are decoded at all.
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import warnings
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from fss.text import printable
 
 AnyPath = TypeVar("AnyPath", str, Path)
 
+# Pixels that a picture may have (10 000 x 10 000): a small file can claim to be gigabytes.
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF")
+Image.init()  # or some of them would not be known yet
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are judged here
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_GREY = 0  # PNG's colour type of one number a pixel
+# what Pillow raises for damaged files; SyntaxError is for PNGs
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 
-def read_image(path: Path) -> np.ndarray:
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads any picture file as (h, w, 3) uint8 RGB.
 
     Grey, CMYK and 16-bit pictures are converted, the EXIF orientation is applied, and alpha is dropped.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture, or truncated.
+        ValueError: If it is not a picture, truncated, or larger than `max_pixels`.
     """
     encoded = path.read_bytes()  # imread does not distinguish a missing file from a damaged one
+    _open(path, encoded, max_pixels, "picture")
+    _check_png(path, encoded, "picture")
     image = None if _is_cut_short(encoded) else _decoded(encoded)
-    if image is None:
-        raise ValueError(f"{path} cannot be read as a picture: get a new copy of this file")
+    if image is None or image.dtype != np.uint8 or image.ndim != 3:
+        raise _unreadable(path, "picture")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def _unreadable(path: Path, what: str, why: object = None) -> ValueError:
+    reason = f" ({str(why)[:200]})" if why and what == "mask" else ""
+    return ValueError(f"{printable(path)} cannot be read as a {what}{reason}: get a new copy of this file")
+
+
 def _decoded(encoded: bytes) -> np.ndarray | None:
-    if not encoded:
-        return None
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # OpenCV raises for some damaged headers and returns None for others
         return None
 
 
+def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image:
+    """The picture with its header read and nothing decoded."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # or Pillow's own limit would be the lower one
+    try:
+        file = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(_too_large(path, str(error).partition(", ")[0], max_pixels)) from None
+    except UnidentifiedImageError as error:
+        raise _unreadable(path, what, f"none of {', '.join(FORMATS)}") from error
+    except _DAMAGE as error:
+        raise _unreadable(path, what, error) from error
+    width, height = file.size
+    if width * height > max_pixels:
+        raise ValueError(_too_large(path, f"{width} x {height} pixels", max_pixels))
+    return file
+
+
+def _too_large(path: Path, size: str, max_pixels: int) -> str:
+    return (
+        f"{printable(path)}: {size} are more than dataset.max_pixels={max_pixels}: make it smaller, or raise the "
+        "setting if you trust the file"
+    )
+
+
 def _is_cut_short(encoded: bytes) -> bool:
     """Whether a JPEG ends within its pixel data, in which case OpenCV would fill the rest with grey."""
     end_of_picture, start_of_scan = b"\xff\xd9", b"\xff\xda"  # neither can occur within the pixel data
-    if not encoded.startswith(b"\xff\xd8") or encoded.endswith(end_of_picture):
+    if not encoded.startswith(_JPEG) or encoded.endswith(end_of_picture):
         return False
     return encoded.rfind(end_of_picture) < encoded.rfind(start_of_scan)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def _check_png(path: Path, encoded: bytes, what: str) -> None:
+    """Verifies a PNG's checksums; decoders skip them, so that a flipped bit would give another picture."""
+    if not encoded.startswith(_PNG):
+        return
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":
+        if len(encoded) < at + 12:
+            raise _unreadable(path, what, "cut short")
+        length, kind = struct.unpack(">I4s", encoded[at : at + 8])
+        checked = encoded[at + 4 : at + 8 + length]  # a slice that ends early fails the comparison
+        if zlib.crc32(checked) != int.from_bytes(encoded[at + 8 + length : at + 12 + length]):
+            raise _unreadable(path, what, f"damaged: checksum at byte {at}")
+        at += 12 + length
+
+
+def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Returns the (h, w) of `read_image`, usually reading only the beginning and end of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture, or certainly truncated.
+        ValueError: If it is not a picture, certainly truncated, or larger than `max_pixels`.
     """
+    with path.open("rb") as raw:
+        head = raw.read(1 << 16)
     try:
-        with Image.open(path) as file:
-            width, height = file.size
-            # for a TIFF, Pillow gives the size after applying the orientation
-            turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: get a new copy of this file") from error
+        file = _open(path, head, max_pixels, "picture")
+        width, height = file.size
+        # for a TIFF, Pillow gives the size after applying the orientation
+        turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except (ValueError, *_DAMAGE) as error:
+        if "max_pixels" in str(error):
+            raise
+        # the header is longer than what was read, as in some TIFFs, or damaged
+        height, width = read_image(path, max_pixels).shape[:2]
+        return height, width
+    marker = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}.get(file.format or "", b"")
     if marker not in _tail(path):
-        read_image(path)  # an unusual ending, which is rare: decode the file to be sure
+        read_image(path, max_pixels)  # an unusual ending, which is rare: decode the file to be sure
     return (width, height) if turned else (height, width)
 
 
@@ -75,43 +153,64 @@ def _tail(path: Path, length: int = 256) -> bytes:
         return file.read()
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads the raw values (h, w) uint8 of a single-channel or palette picture.
 
     Uses Pillow, since OpenCV would convert a palette's indices to the brightness of their colours.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture, has colours instead of single values, or values above 255.
+        ValueError: If it is not a picture, is larger than `max_pixels`, is stored with losses, or has colours,
+            fractions, or values above 255.
     """
-    mask = _open_mask(path)
+    encoded = path.read_bytes()
+    mask = _load_mask(path, encoded, max_pixels)
     mode, values = mask.mode, np.asarray(mask)
     if values.ndim != 2:
-        raise ValueError(f"{path} is a colour picture ({mode}): a mask needs one value per pixel or a palette")
-    if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
-        raise ValueError(f"{path} has values from {values.min()} to {values.max()}: a mask must have 0 to 255")
+        raise ValueError(
+            f"{printable(path)} is a colour picture ({mode}): a mask needs one value per pixel or a palette"
+        )
+    if mask.format in ("JPEG", "WEBP"):
+        raise ValueError(
+            f"{printable(path)} is a {mask.format}, which changes values when it compresses: save the mask as PNG"
+        )
+    if values.dtype.kind == "f":
+        raise ValueError(f"{printable(path)} has fractions ({mode}): a mask needs one whole number per pixel")
+    if values.dtype.itemsize > 1 and (values.min() < 0 or values.max() > 255):
+        raise ValueError(
+            f"{printable(path)} has values from {values.min()} to {values.max()}: a mask must have 0 to 255"
+        )
+    depth, colours = encoded[24:26] if encoded.startswith(_PNG) else b"\x08\x00"
+    if colours == _GREY and depth in (2, 4):  # Pillow stretches them to 0..255, so that 1 would be 85 or 17
+        values = values // (255 // (2**depth - 1))
     return values.astype(np.uint8)
 
 
-def read_region(path: Path) -> np.ndarray:
+def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads the mask of a single object from any kind of picture: (h, w) bool, True for bright pixels.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture.
+        ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
     """
-    return np.asarray(_open_mask(path).convert("L")) >= 128
+    brightness = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("L"))
+    between = np.count_nonzero((brightness >= 64) & (brightness < 192)) / brightness.size
+    if between > 0.2:
+        raise ValueError(
+            f"{printable(path)} looks like a photograph, {between:.0%} of it is neither dark nor bright: a mask "
+            "of one object is black and white"
+        )
+    return brightness >= 128
 
 
-def _open_mask(path: Path) -> Image.Image:
+def _load_mask(path: Path, encoded: bytes, max_pixels: int) -> Image.Image:
+    mask = _open(path, encoded, max_pixels, "mask")
+    _check_png(path, encoded, "mask")
     try:
-        with Image.open(path) as file:
-            file.load()
-            return file
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for damaged PNGs
-        raise ValueError(f"{path} cannot be read as a mask ({error}): get a new copy of this file") from error
+        mask.load()
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        raise _unreadable(path, "mask", error) from error
+    return mask
 
 
 def absent(paths: Iterable[AnyPath]) -> list[AnyPath]:

@@ -22,7 +22,7 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Name of a picture for messages: its file, if there is one."""
+        """Name of a picture for messages and results: its file, if there is one, made `printable`."""
         ...
 
     def image(self, index: int) -> np.ndarray:
@@ -57,6 +57,24 @@ class FileReader(Reader, Protocol):
         """
         ...
 
+    def pictures(self) -> Iterable[str | Path]:
+        """The file of each picture, in their order."""
+        ...
+
     def files(self) -> Iterable[str | Path]:
         """All files from which pictures and masks are read."""
+        ...
+
+
+@runtime_checkable
+class RemarkingReader(Reader, Protocol):
+    """A reader that knows of things that are odd, but can be used."""
+
+    def remark(self, index: int, mask: np.ndarray) -> str:
+        """What to tell of a picture, with its name; empty if nothing.
+
+        Args:
+            index: Of the picture.
+            mask: As `mask` gives it.
+        """
         ...

@@ -23,7 +23,7 @@ def _deep_stem() -> nn.Sequential:
 
 
 def _dilate(layer: nn.Module, dilation: int, first: int) -> None:
-    # The 3x3 convolutions in place of a stride; the first block's may have a dilation of its own.
+    # Dilates 3x3 convolutions instead of using a stride; the first block can have a different dilation.
     for name, module in layer.named_modules():
         if name.endswith("conv2") and isinstance(module, nn.Conv2d):
             own = first if name == "0.conv2" else dilation
@@ -47,13 +47,13 @@ class ResNetBackbone(LayeredBackbone):
         weights: See `load_backbone_weights`; a torchvision enum name needs `stem="torchvision"`. None
             leaves the weights random.
         high: See `LayeredBackbone`.
-        dilation: Which 3x3 convolutions are dilated: "all" of layer 3 by 2 and of layer 4 by 4 (BAM, PSPNet,
-            dvlab's PFENet), or "after_first", where the first block of layer 3 keeps 1 and that of layer 4 has 2
-            (torchvision's `replace_stride_with_dilation`; the SVF program's PFENet and baseline). The second alone
-            gives the features of the undilated network at the positions that its strides keep.
+        dilation: Which 3x3 convolutions are dilated: "all", by 2 in layer 3 and by 4 in layer 4 (BAM, PSPNet,
+            dvlab's PFENet), or "after_first", with dilation 1 in layer 3's first block and 2 in layer 4's
+            (torchvision's `replace_stride_with_dilation`; the SVF program's PFENet and baseline). Only the latter
+            reproduces the features of the undilated network at the positions that its strides keep.
 
     Raises:
-        ValueError: Unknown depth, stem or dilation, or weights that do not fit.
+        ValueError: If depth, stem or dilation is unknown, or if the weights do not fit.
     """
 
     def __init__(

@@ -46,19 +46,18 @@ class Baseline(PrototypeHead):
     """Compares query, prototype and prior mask in an ASPP; all supports have equal weight.
 
     Args:
-        channels: The backbone's channels of low, mid and high features.
-        width: Reduced channels D (256 as published).
-        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
-        shots: How the K prototypes and prior masks become one: their "mean", or their "sum", which is what the
-            SVF program does.
-        train_query_reduction: Whether the layer that reduces the query's features is trained. The SVF program
-            hands it to no optimiser, so that it stays as it was drawn.
+        channels: Number of channels of the backbone's low, mid and high features.
+        width: Number of reduced channels D (256 as published).
+        dropout: Probability that a reduced channel is dropped in training (0.5 as published).
+        shots: How the K prototypes and prior masks are combined: "mean", or "sum" as in the SVF program.
+        train_query_reduction: Train the layer that reduces the query's features. The SVF program passes it to no
+            optimiser, so there it keeps its random initialisation.
 
     Raises:
-        ValueError: `shots` is neither.
+        ValueError: If `shots` is neither "mean" nor "sum".
     """
 
-    # BAM's weighing of the supports, in a published baseline of several shots
+    # BAM's weighting of supports, in published checkpoints of the baseline with several shots
     unused_parts: tuple[str, ...] = ("kshot_rw",)
 
     def __init__(
@@ -89,7 +88,7 @@ class Baseline(PrototypeHead):
         return Prediction(resize(logits, size), prior)
 
     def compare(self, query: Query, support: Support, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 2, h, w) and prior mask (B, 1, h, w), the supports weighted by (B, K)."""
+        """Returns logits (B, 2, h, w) and prior mask (B, 1, h, w); `weights` (B, K) are those of the supports."""
         features = query.features
         b, k = weights.shape
         prior = resize(prior_masks(query.high, support.high), features.shape[-2:]).to(features.dtype)

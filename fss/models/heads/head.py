@@ -53,10 +53,9 @@ class Head(nn.Module):
     the same for every image.
 
     Attributes:
-        base_learner_parts: Submodules that belong to a base learner, which is trained beforehand. A head that has
-            any gets queries with `Features.base`.
-        unused_parts: Submodules that published checkpoints of the method hold and never use; left out when they
-            are loaded.
+        base_learner_parts: Submodules that belong to a base learner, which is trained beforehand. A head with any
+            of them receives queries with `Features.base`.
+        unused_parts: Submodules in published checkpoints of the method that are never used; skipped when loading.
     """
 
     base_learner_parts: tuple[str, ...] = ()
@@ -64,7 +63,7 @@ class Head(nn.Module):
 
     @property
     def has_base_learner(self) -> bool:
-        """Whether queries come with `Features.base`."""
+        """Whether the head receives queries with `Features.base`."""
         return bool(self.base_learner_parts)
 
     def encode_support(self, features: Features, masks: Tensor) -> Any:

@@ -25,12 +25,12 @@ class PFENet(PrototypeHead):
     """Enriches query features with the prototype and the prior mask over a pyramid of scales.
 
     Args:
-        channels: The backbone's channels of low, mid and high features.
-        width: Reduced channels D (256 as published).
-        pyramid: Scales from fine to coarse: sides in locations where above 1, else fractions of the query's
-            feature map. dvlab's program has 60, 30, 15, 8 on PASCAL-5i and 1, .5, .25, .125 on COCO-20i, the
-            SVF program the first on both.
-        dropout: Probability with which a reduced channel is dropped in training (0.5 as published).
+        channels: Number of channels of the backbone's low, mid and high features.
+        width: Number of reduced channels D (256 as published).
+        pyramid: Scales from fine to coarse: above 1, the side in feature locations; otherwise a fraction of the
+            query's feature map. dvlab's program uses 60, 30, 15, 8 on PASCAL-5i and 1, .5, .25, .125 on COCO-20i;
+            the SVF program uses the former on both.
+        dropout: Probability that a reduced channel is dropped in training (0.5 as published).
     """
 
     def __init__(

@@ -43,7 +43,7 @@ def test_same_as_drawn_at_start(tmp_path: Path, crowd: Crowd, workers: int) -> N
     root = write(tmp_path)
     before = Coco(str(root), "train", crowd=crowd)
     assert prepare(root, crowd, workers) == [
-        "train2014: 3 masks drawn, 0 were there.",
+        "train2014: 3 masks drawn, 0 already existed.",
         "coco20i train2014: 3 pictures, 3 masks, 3 classes",
     ]
     after = Coco(str(root), "train", crowd=crowd)
@@ -75,7 +75,7 @@ def test_second_run_does_nothing(tmp_path: Path) -> None:
     root = write(tmp_path)
     prepare(root)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    assert prepare(root)[0] == "train2014: nothing to do, all is there."
+    assert prepare(root)[0] == "train2014: nothing to do, everything is in place."
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
@@ -88,10 +88,10 @@ def test_other_annotations_are_noticed(tmp_path: Path, caplog: pytest.LogCapture
     path.write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
         reader = Coco(str(root), "train")
-    assert "was drawn from other annotations" in caplog.text
+    assert "is therefore not used" in caplog.text
     assert len(reader) == 1
     assert (reader.mask(0) == 1).all()
-    assert prepare(root)[0] == "train2014: 1 masks drawn, 0 were there."
+    assert prepare(root)[0] == "train2014: 1 masks drawn, 0 already existed."
     assert not is_drawn_at_start(Coco(str(root), "train"))
     assert (Coco(str(root), "train").mask(0) == 1).all()
     assert len(list((root / "masks/train2014-include").glob("*.png"))) == 1
@@ -114,7 +114,7 @@ def test_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert is_drawn_at_start(Coco(str(root), "train"))
     assert not (root / "masks/train2014-include").exists()
     monkeypatch.undo()
-    assert prepare(root)[0] == "train2014: 1 masks drawn, 2 were there."
+    assert prepare(root)[0] == "train2014: 1 masks drawn, 2 already existed."
     assert not is_drawn_at_start(Coco(str(root), "train"))
 
 
@@ -126,7 +126,7 @@ def test_lost_masks(tmp_path: Path) -> None:
         FileNotFoundError, match=r"1 of the 3 masks .* the first is COCO_train2014_000000000300\.jpg"
     ):
         Coco(str(root), "train")
-    assert prepare(root)[0] == "train2014: 1 masks drawn, 2 were there."
+    assert prepare(root)[0] == "train2014: 1 masks drawn, 2 already existed."
     assert len(masks(Coco(str(root), "train"))) == 3
 
 
@@ -174,7 +174,7 @@ def test_archives_to_reader(tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.mask(i), drawn.mask(i))
         np.testing.assert_array_equal(reader.image(i), drawn.image(i))
     assert use(reader) == {PICTURES[i]["file_name"] for i in (0, 1, 3)}
-    assert prepare(root, archives=tmp_path / "nowhere")[0] == "train2014: nothing to do, all is there."
+    assert prepare(root, archives=tmp_path / "nowhere")[0] == "train2014: nothing to do, everything is in place."
 
 
 @pytest.mark.parametrize("name", ["annotations_trainval2014.zip", "train2014.zip"])
@@ -190,7 +190,7 @@ def test_wrong_or_missing_archive_is_named(tmp_path: Path) -> None:
     downloads = packed(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no annotations_trainval2017\.zip in .*downloads or .*data"):
         prepare_coco(tmp_path / "data", downloads, "train", 2017, "include", 1)
-    with pytest.raises(ValueError, match=r"annotations_trainval2014\.zip holds no instances_val2014\.json"):
+    with pytest.raises(ValueError, match=r"annotations_trainval2014\.zip contains no instances_val2014\.json"):
         prepare_coco(tmp_path / "data", downloads, "val", 2014, "include", 1)
     (downloads / "train2014.zip").write_bytes((downloads / "annotations_trainval2014.zip").read_bytes())
     with pytest.raises(ValueError, match=r"train2014\.zip is not the official archive"):
@@ -203,7 +203,7 @@ def test_command(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--year", "2017"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "val2017: 3 masks drawn, 0 were there.",
+        "val2017: 3 masks drawn, 0 already existed.",
         "coco20i val2017: 3 pictures, 3 masks, 3 classes",
     ]
     assert not is_drawn_at_start(Coco(str(tmp_path), "val", 2017))

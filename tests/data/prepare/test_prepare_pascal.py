@@ -140,7 +140,7 @@ def check(root: Path) -> None:
 def test_archives_to_reader(tmp_path: Path, archives: Path, workers: int) -> None:
     root = tmp_path / "data"
     said = prepare_pascal(root, archives, workers)
-    assert said[-1] == "8 masks drawn, 0 were there."
+    assert said[-1] == "8 masks drawn, 0 already existed."
     check(root)
     voc = root / "VOCdevkit/VOC2012"
     assert not (voc / "Annotations").exists()
@@ -187,7 +187,7 @@ def test_interrupted_run_goes_on(tmp_path: Path, archives: Path, monkeypatch: py
     with pytest.raises(FileNotFoundError, match=r"train-5i\.txt"):  # half a data set is none
         Pascal(str(root), "train")
     monkeypatch.undo()
-    assert prepare_pascal(root, archives, 1)[-1] == "5 masks drawn, 3 were there."
+    assert prepare_pascal(root, archives, 1)[-1] == "5 masks drawn, 3 already existed."
     assert before.items() <= state(masks).items()
     check(root)
 
@@ -268,7 +268,7 @@ def test_unknown_class_ids_are_named(tmp_path: Path, archives: Path) -> None:
     files = sbd_files()
     files["benchmark_RELEASE/dataset/cls/2010_000001.mat"] = mat(labels("2010_000001", "sbd") + 20)
     pack(archives / "benchmark.tgz", files)
-    with pytest.raises(ValueError, match=r"2010_000001\.mat holds class ids \[2[0-9, ]*\], there are 1 to 20"):
+    with pytest.raises(ValueError, match=r"2010_000001\.mat contains class ids \[2[0-9, ]*\], not 1 to 20"):
         prepare_pascal(tmp_path / "data", archives, 2)
 
 
@@ -320,7 +320,7 @@ def test_command(tmp_path: Path, archives: Path) -> None:
     first, second = run(), run()
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     now = ["pascal5i train: 5 pictures, 5 masks, 20 classes", "pascal5i val: 2 pictures, 2 masks, 20 classes"]
-    assert first.stdout.splitlines()[-3:] == ["8 masks drawn, 0 were there.", *now]
+    assert first.stdout.splitlines()[-3:] == ["8 masks drawn, 0 already existed.", *now]
     assert second.stdout.splitlines() == ["Nothing to do: everything is in place.", *now]
     (tmp_path / "data/VOCdevkit/VOC2012/ImageSets/Segmentation/train-5i.txt").unlink()
     for archive in archives.iterdir():

@@ -133,7 +133,7 @@ def test_no_annotation_file(tmp_path: Path) -> None:
 def test_no_picture_folder(tmp_path: Path) -> None:
     write(tmp_path, folder="elsewhere")
     root = re.escape(str(tmp_path))
-    message = rf"no pictures of train2014: neither {root}/train2014 nor {root}/images/train2014 holds any"
+    message = rf"no pictures of train2014: neither {root}/train2014 nor {root}/images/train2014 contains any"
     with pytest.raises(FileNotFoundError, match=message):
         Coco(str(tmp_path), "train")
 
@@ -175,7 +175,7 @@ def test_annotation_file_without_a_part(tmp_path: Path, part: str) -> None:
 def test_captions_instead_of_instances(tmp_path: Path) -> None:
     captions = [{"id": 1, "image_id": 300, "caption": "a car"}]
     write(tmp_path, annotations=captions, replaced={"categories": None})
-    with pytest.raises(ValueError, match=r"has no categories: take the instance annotations"):
+    with pytest.raises(ValueError, match=r"has no categories: use the instance annotations"):
         Coco(str(tmp_path), "train")
 
 
@@ -214,7 +214,7 @@ def test_bad_crowd(tmp_path: Path, crowd: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ({"category_id": 55}, r"annotation 1000 is of category 55, which is not listed"),
+        ({"category_id": 55}, r"annotation 1000 has category 55, which is not listed"),
         ({"segmentation": []}, r"annotation 1000 of .* is damaged"),
         ({"segmentation": [[1.0, 2.0]]}, r"annotation 1000 of .* is damaged"),
         ({"segmentation": None}, r"annotation 1000 of .* is damaged"),

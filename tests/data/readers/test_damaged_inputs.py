@@ -194,20 +194,20 @@ COCO_PICTURE = f"train2014/{coco_tree.PICTURES[0]['file_name']}"
         (
             own,
             instead(f"masks/{P3}.png", np.ones((H, W + 2), np.uint8)),
-            rf"{P3}\.png: has 32 x 24 pixels, its mask",
+            rf"{P3}\.png: has 32 x 24 pixels, but its mask",
         ),
         (
             own,
             instead(f"masks/{P3}.png", RGB),
-            rf"{P3}\.png is a picture in colours \(RGB\): a mask needs",
+            rf"{P3}\.png is a colour picture \(RGB\): a mask needs",
         ),
         (
             own,
             instead(f"masks/{P3}.png", np.full((H, W), 9, np.uint8)),
-            rf"{P3}\.png: its mask holds class id 9,",
+            rf"{P3}\.png: its mask has class id 9,",
         ),
         (own, no_folder("images"), r"no pictures in .*images: put them there"),
-        (own, no_folder("masks"), r"no masks in .*masks: put STEM\.png"),
+        (own, no_folder("masks"), r"no masks in .*masks: add STEM\.png"),
         (
             pascal,
             cut(f"JPEGImages/{VOC}.jpg", 0.7),
@@ -222,25 +222,25 @@ COCO_PICTURE = f"train2014/{coco_tree.PICTURES[0]['file_name']}"
         (
             coco,
             cut("annotations/instances_train2014.json", 0.5),
-            rf"{JSON} is not a COCO annotation file: .*anew",
+            rf"{JSON} is not a COCO annotation file: .*again",
         ),
         (coco, edited(lambda c: c["images"][0].pop("file_name")), rf"{JSON}: picture 300 has no file_name"),
         (coco, edited(lambda c: c["annotations"][0].pop("category_id")), rf"{JSON}.*category_id"),
         (
             coco,
             edited(lambda c: c["annotations"][0].update(category_id=7)),
-            rf"{JSON}: .* 1000 is of category 7",
+            rf"{JSON}: .* 1000 has category 7",
         ),
-        (coco, edited(lambda c: c["images"][0].update(id=9)), rf"{JSON}: two of its images share an id"),
+        (coco, edited(lambda c: c["images"][0].update(id=9)), rf"{JSON}: two of its images have the same id"),
         (
             coco,
             edited(lambda c: c["annotations"][0].update(id=999)),
-            rf"{JSON}: two of its annotations share",
+            rf"{JSON}: two of its annotations have the same",
         ),
         (
             coco,
             edited(lambda c: c["images"][0].update(height=21)),
-            r"0300\.jpg: has 30 x 20 pixels, its mask",
+            r"0300\.jpg: has 30 x 20 pixels, but its mask",
         ),
     ],
 )

@@ -115,9 +115,9 @@ def test_problems_of_all_files_are_named_at_once(tmp_path: Path) -> None:
         (0, 2, 4, 6, 8, 10),
         (
             "has no mask",
-            "has 32 x 24 pixels, its mask 33 x 24",
+            "has 32 x 24 pixels, but its mask 33 x 24",
             "cannot be read as a mask",
-            "holds class id 6, but there are 5 classes",
+            "has class id 6, but there are 5 classes",
             "cannot be read as a picture",
             "is a colour picture",
         ),
@@ -137,10 +137,8 @@ def test_problems_of_folders_of_classes(tmp_path: Path) -> None:
         build_index(Folder(str(tmp_path)))
     lines = str(error.value).splitlines()[1:]
     assert f"{stem(0)}.png: has no mask" in lines[0]
-    assert (
-        f"bee/{stem(1)}.png: holds the numbers 0, 1, 2, 3, 4 ...; a mask in a folder of one class has" in lines[1]
-    )
-    assert f"dog/{stem(2)}.png: is of another size than" in lines[2]
+    assert f"bee/{stem(1)}.png: contains the values 0, 1, 2, 3, 4 ...; a mask in a class's folder" in lines[1]
+    assert f"dog/{stem(2)}.png: differs in size from" in lines[2]
 
 
 def without_root(root: Path) -> None:
@@ -189,14 +187,14 @@ def binary_masks(root: Path) -> None:
     [
         (without_root, r"no folder .*: set dataset\.root to a folder with images/, and masks/"),
         (without_pictures, r"no pictures in .*images: put them there"),
-        (without_masks, r"no masks in .*masks: put STEM\.png"),
+        (without_masks, r"no masks in .*masks: add STEM\.png"),
         (twins, rf"{stem(3)}\.\w+ and .*{stem(3)}\.\w+ would share a mask: rename"),
         (class_twice, r"classes\.txt names a class twice"),
         (no_class, r"has 0 classes, must be 1 to 254"),
         (too_many, r"has 255 classes, must be 1 to 254"),
         (
             binary_masks,
-            r"hold no class id \(255 is ignored\): put masks of 0 and 255 into a folder for each class",
+            r"contain no class id \(255 is ignored\): put masks of 0 and 255 into one folder per class",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_missing_files_are_counted_and_the_first_is_named(
     for stem in TRAIN[1:]:
         (tmp_path / folder / f"{stem}.{suffix}").unlink()
     message = (
-        rf"2 of the 3 {what} of .*train-5i\.txt are not there, the first is .*{TRAIN[1]}\.{suffix}: run `python"
+        rf"2 of the 3 {what} of .*train-5i\.txt are missing, the first is .*{TRAIN[1]}\.{suffix}: run `python"
     )
     with pytest.raises(FileNotFoundError, match=message):
         Pascal(str(tmp_path), "train")

@@ -148,7 +148,7 @@ def test_mask_of_one_bit(tmp_path: Path) -> None:
 def test_mask_of_sixteen_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", IDS.astype(np.uint16))), IDS)
     save(tmp_path / "b.png", IDS.astype(np.uint16) + 300)
-    with pytest.raises(ValueError, match=r"b\.png holds numbers from 300 to 555: a mask has 0 to 255"):
+    with pytest.raises(ValueError, match=r"b\.png has values from 300 to 555: a mask must have 0 to 255"):
         read_mask(tmp_path / "b.png")
 
 

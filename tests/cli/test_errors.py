@@ -1,0 +1,68 @@
+"""What a user sees of an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.scripts import ROOT
+
+from fss.cli.errors import mendable
+from fss.data.folds import fold_classes
+
+
+def run(script: str, *typed: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**{k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}, **environment}
+    command = [sys.executable, str(ROOT / script), *typed]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["folds=1"], "error: Could not override 'folds'."),
+        (["fold=1="], "error: "),
+        (["dataset=nothing"], "error: In 'shared': Could not find 'dataset/nothing'"),
+        (["dataset=pascal5i", "start=imagenet"], "error: no folder data/pascal5i (dataset.root): put VOC 2012"),
+        (["start=there"], "error: start=there: must be imagenet or base_learner"),
+        (["method=bam", "start=imagenet"], "error: start=imagenet: method=bam needs a base learner"),
+        (["trained_on=coco20i"], "error: trained_on=coco20i: a setting of evaluate.py"),
+        (["method=prior"], "error: method=prior trains nothing"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else "",
+)
+def test_what_can_be_mended_is_one_paragraph(typed: list[str], message: str, tmp_path: Path) -> None:
+    done = run("train.py", *typed, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(message)
+    assert done.stderr.strip().count("\n") == 0
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_the_traceback_is_shown_on_request(tmp_path: Path) -> None:
+    done = run("train.py", "start=there", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "start=there: must be imagenet" in done.stderr
+
+
+def test_evaluation_without_a_run(tmp_path: Path) -> None:
+    done = run("evaluate.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no checkpoint outputs/shapes/")
+
+
+def test_a_fault_of_the_program_is_none_to_mend() -> None:
+    with pytest.raises(TypeError) as raised:
+        fold_classes("4", 0, "contiguous")  # type: ignore[arg-type]
+    assert mendable(raised.value) is None
+    with pytest.raises(ValueError, match="invalid literal") as foreign:
+        exec("int('x')")
+    assert mendable(foreign.value) is None
+    with pytest.raises(ValueError, match="fold=9") as ours:
+        fold_classes(4, 9, "contiguous")
+    assert mendable(ours.value) == "fold=9: there are 4 folds, 0 to 3"
