@@ -179,6 +179,9 @@ def test_places_and_options_come_from_the_environment(tmp_path: Path) -> None:
     assert "backbone.weights=my weights.pth" in base.words
     assert "dataset.eval_list=my list.txt" in train.words
     assert "dataset.eval_list=my list.txt" in evaluate.words
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert composed(train)[0].dataset.eval_list == "my list.txt"
+        assert recipe.differences(*composed(train)) == {}
     assert told[-1].words == ["my runs"]
 
 

@@ -51,7 +51,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             reason = error.__cause__ if isinstance(error, NotWrittenError) else error
             raise OSError(
                 f"the checkpoint {path} could not be written ({reason}): is the disk full? Older checkpoints are "
-                "whole; make room and go on with the same command and resume=true"
+                "intact; free some space and continue with the same command and resume=true"
             ) from error
 
 
@@ -202,7 +202,7 @@ class LastCheckpoint(Checkpoint):
             raise SystemExit(0)  # Lightning takes another code for a crash and kills the first process
         steps = int(trainer.estimated_stepping_batches)
         logger.warning(
-            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; go on with the same command and "
+            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; continue with the same command and "
             "resume=true",
             *(told, trainer.global_step, steps, trainer.current_epoch + 1, trainer.max_epochs, self.path),
         )
