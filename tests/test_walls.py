@@ -48,7 +48,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
         *("svf", "models", "data", "evaluation", "checked_zip", "files", "labels", "lock", "metrics"),
         *("plain_files", "processes", "shown", "visualize"),
     },
-    "report": {"evaluation", "files", "plain_files", "shown", "text"},
+    "report": {"configuration", "evaluation", "files", "plain_files", "shown", "text"},
     "cli": {
         *("configuration", "models", "data", "evaluation", "training", "console", "jobs", "plain_files"),
         *("revision", "shown"),
