@@ -29,8 +29,8 @@ GROUND = {
 }
 GROUND_KNOWS = {
     "console": {"shown"},
-    "lock": {"shown"},
     "geometry": {"resize"},
+    "lock": {"shown"},
     "metrics": {"geometry"},
     "plain_files": {"text"},
     "visualize": {"files"},
