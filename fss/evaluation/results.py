@@ -265,7 +265,7 @@ def read_metrics_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a metrics file of this program ({shown(error)}): delete it") from error
     if found != FORMAT:
         raise ValueError(
-            f"{path} has the format {shown(found)}, this version reads {FORMAT}: delete it and run evaluate.py "
+            f"{path} has format {shown(found)}, but this version reads {FORMAT}: delete it and run evaluate.py "
             "again"
         )
     if absent:

@@ -96,9 +96,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` up to date, and stops the run cleanly when it receives a signal.
 
-    The checkpoint is written at the end of each epoch, before each validation, and every `minutes` in between. After
-    SIGTERM or SIGUSR1, the step is finished, the checkpoint written, and the program exits with code 75; after
-    Ctrl-C, it does the same with code 130. A second Ctrl-C ends it immediately.
+    The checkpoint is written at the end of each epoch, before each validation, and every `minutes` in between.
+    After SIGTERM or SIGUSR1, the step is finished, the checkpoint written, and the program exits with code 75;
+    after Ctrl-C, it does the same with code 130. A second Ctrl-C ends it immediately.
 
     Args:
         folder: Folder of the run's checkpoints.
