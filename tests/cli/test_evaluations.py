@@ -72,6 +72,18 @@ def test_a_run_of_before_a_setting_was_renamed() -> None:
     assert one.cfg.method.head.pyramid == [1.0]
 
 
+def test_a_run_from_before_recipes_keeps_its_networks() -> None:
+    run = "outputs/coco20i/pfenet-svf-resnet50/1shot/fold0/seed0"
+    saved(run, "dataset=coco20i", "dataset.root=x", "backbone=resnet50")
+    settings = Path(run) / "config.yaml"
+    settings.write_text("fold: 0\n")
+    [one] = asked(f"run_dir={run}")
+    assert (one.cfg.backbone.dilation, one.cfg.method.pyramid) == ("all", [1.0, 0.5, 0.25, 0.125])
+    settings.write_text("recipe: {name: svf}\n")
+    [one] = asked(f"run_dir={run}")
+    assert (one.cfg.backbone.dilation, one.cfg.method.pyramid) == ("after_first", [60, 30, 15, 8])
+
+
 def test_shots_of_the_run_and_of_the_evaluation() -> None:
     [one] = asked("shot=5", "train_shot=1", "method=bam", "dataset=pascal5i", "dataset.root=x")
     assert one.cfg.run_dir == "outputs/pascal5i/bam-svf-efficientnet_lite0/1shot/fold0/seed0"
