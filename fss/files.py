@@ -48,5 +48,5 @@ class NotWrittenError(OSError):
     def __init__(self, path: Path, reason: Exception) -> None:
         super().__init__(
             f"{path} could not be written ({reason}): is the disk full, or the folder not yours to write? What "
-            "was there before is as it was; make room and run the same command again"
+            "was there before is as it was; free some space and run the same command again"
         )

@@ -12,23 +12,37 @@ from checks.structure import FLOORS, imports, lines, room, structure, top
 
 # modules that every room may use
 GROUND = {
-    *("checked_zip", "configuration", "console", "files", "jobs", "labels", "lock", "metrics", "orphans"),
+    *(
+        "checked_zip",
+        "configuration",
+        "console",
+        "digests",
+        "files",
+        "geometry",
+        "jobs",
+        "labels",
+        "lock",
+        "metrics",
+        "orphans",
+    ),
     *("plain_files", "processes", "resize", "revision", "shown", "text", "visualize"),
 }
 GROUND_KNOWS = {
     "console": {"shown"},
     "lock": {"shown"},
-    "metrics": {"resize"},
+    "geometry": {"resize"},
+    "metrics": {"geometry"},
     "plain_files": {"text"},
     "visualize": {"files"},
 }
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
     "models": {"svf", "checked_zip", "files", "labels", "processes", "resize", "shown"},
-    "data": {"files", "labels", "orphans", "text"},
+    "data": {"digests", "files", "geometry", "labels", "orphans", "text"},
     "evaluation": {
-        *("svf", "models", "data", "console", "files", "labels", "lock", "metrics", "plain_files", "processes"),
-        *("shown", "text", "visualize"),
+        *("svf", "models", "data", "console", "digests", "files", "geometry", "labels", "lock", "metrics"),
+        "plain_files",
+        *("processes", "shown", "text", "visualize"),
     },
     "training": {
         *("svf", "models", "data", "evaluation", "checked_zip", "files", "labels", "lock", "metrics"),

@@ -63,7 +63,7 @@ def _recalled(typed: Sequence[str]) -> Request:
     folder = str(cfg.run_dir)
     saved = _recorded(Path(folder)) if cfg.ckpt is None else []
     if any(overrides.setting(o) == "protocol" for o in typed):
-        saved = overrides.without(saved, "episodes", "seeds")
+        saved = overrides.without(saved, "episodes", "seeds", "protocol")
     if cfg.trained_on == cfg.dataset.name:
         cfg = compose("evaluate", overrides.merged(saved, typed)) if saved else cfg
         cfg.run_dir = folder  # whatever the record would make of it

@@ -83,7 +83,7 @@ def _read_log(file: Path) -> dict[str, list[tuple[float, float]]]:
                 if text and name != "step" and abs(value := float(text)) < _DRAWN and 0 <= step < _DRAWN:
                     points[name].append((step, value))
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"{file} is not a log of training ({shown(error)}): delete it") from error
+        raise ValueError(f"{file} is not a training log ({shown(error)}): delete it") from error
     return points
 
 

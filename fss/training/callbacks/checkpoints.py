@@ -202,8 +202,8 @@ class LastCheckpoint(Checkpoint):
             raise SystemExit(0)  # Lightning treats any other code as a crash and kills the first process
         steps = int(trainer.estimated_stepping_batches)
         logger.warning(
-            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; go on with the same command and "
-            "resume=true",
+            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; continue with the same command "
+            "and resume=true",
             *(told, trainer.global_step, steps, trainer.current_epoch + 1, trainer.max_epochs, self.path),
         )
         raise SystemExit(INTERRUPTED if self._told == signal.SIGINT else STOPPED)
