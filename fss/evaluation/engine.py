@@ -180,9 +180,9 @@ def answer_episodes(
         num_workers: Loader processes; 0 loads in the main process.
 
     Raises:
-        ValueError: The method does not answer this many supports, or a setting makes no sense.
-        OSError: The folder cannot be written, or another process works in it.
-        RuntimeError: It was stopped before its end.
+        ValueError: If the method does not accept this number of supports, or if a setting is out of range.
+        OSError: If the folder is not writable, or if another process is working in it.
+        RuntimeError: If the evaluation is stopped before its end.
         SystemExit: It was interrupted by Ctrl-C; what is finished is kept.
     """
     check_reuse(*reuse)
