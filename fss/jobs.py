@@ -19,7 +19,7 @@ def run_alone(command: Sequence[str], environment: Mapping[str, str] | None = No
         SystemExit: If this process, and hence the command, has received a signal to stop.
     """
     job = subprocess.Popen(command, start_new_session=True, env=environment)
-    with _passing_on(job.send_signal) as received:
+    with _passing_on(job.send_signal) as received, _guarded(job.pid):
         try:
             code = job.wait()
         finally:
@@ -28,6 +28,27 @@ def run_alone(command: Sequence[str], environment: Mapping[str, str] | None = No
     if received:
         raise SystemExit(code if code > 0 else 128 + received[-1])
     return code
+
+
+@contextmanager
+def _guarded(session: int) -> Iterator[None]:
+    """Has all processes of a session killed if this process is itself killed within the block.
+
+    A guard reads from a pipe, which the operating system closes when its only writer, this process, has ended.
+    """
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _; kill -KILL "-$0"', str(session)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # or Ctrl-C would end it first
+    )
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.wait()
+        assert guard.stdin is not None
+        guard.stdin.close()
 
 
 @contextmanager

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fss.files import whole
+
 TRUTH_COLOR = (64, 220, 90)
 PREDICTION_COLOR = (255, 64, 160)
 _MARGIN = 6  # pixels between tiles
@@ -127,10 +129,9 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
 
 def save_sheet(episodes: Sequence[EpisodePicture], path: Path) -> None:
     """Writes a contact sheet as PNG, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    contact_sheet(episodes).save(unfinished, format="PNG")
-    unfinished.replace(path)
+    sheet = contact_sheet(episodes)
+    with whole(path) as unfinished:
+        sheet.save(unfinished, format="PNG")
 
 
 def _tiles(episode: EpisodePicture) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from fss.shown import shown
+
 FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
 MENDABLE = 2  # exit code
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
 
 _PROJECT = Path(__file__).parents[1]
 _given = os.environ.get(FULL) == "1"  # by the user, before a script switches it on for itself
@@ -34,6 +38,13 @@ def run_script(main: Callable[[], Any]) -> None:
     os.environ[FULL] = "1"  # has Hydra raise errors in place of printing its own extract of them
     try:
         main()
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted: what is finished is kept; the same command goes on from there, a training with "
+            "resume=true",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
     except Exception as error:
         _leave(error)
         raise
@@ -51,7 +62,7 @@ class Paragraph(Callback):
 
 def _leave(error: Exception) -> None:
     if (text := mendable(error)) is not None:
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {shown(text, lines=True)}", file=sys.stderr)
         sys.exit(MENDABLE)
 
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from fss.cli import build, recipe, start
 from fss.cli.requests import Request, find_checkpoint, requests
+from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation import standard
 from fss.evaluation.engine import Reuse
 from fss.evaluation.generalized import evaluate_generalized
 from fss.evaluation.record import Record
-from fss.evaluation.results import SETTINGS, TRAINING
+from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.tables import folds_table
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 
+DRAWING = ("draw", "workers", "absent")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
@@ -43,7 +44,7 @@ def evaluate(cfg: DictConfig) -> None:
             done.append(metrics)
     for _, folds in groupby(done, key=lambda metrics: metrics["checkpoint"]):
         if len(together := list(folds)) > 1 and start.is_first():
-            Console().print(folds_table(together))
+            PlainConsole().print(folds_table(together))
 
 
 def evaluate_weights(
@@ -87,10 +88,8 @@ def record_of(cfg: DictConfig) -> Record:
     """What an evaluation is of; train.py's configuration evaluates the last weights of its own run."""
     weights = cfg.ckpt or (cfg.checkpoint if cfg.method.trained else "last")
     selected = cfg.ckpt is None and weights == "best"
-    named = cfg.protocol
-    unchanged = (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
     notes = Path(cfg.run_dir) / TRAINING
-    training = json.loads(notes.read_text()) if cfg.ckpt is None and notes.is_file() else {}
+    training = read_training(notes) if cfg.ckpt is None else {}
     return Record(
         run=Path(cfg.run_dir) if cfg.ckpt is None else None,
         weights=weights,
@@ -109,9 +108,10 @@ def record_of(cfg: DictConfig) -> Record:
             "eval_classes": cfg.dataset.eval_classes,
             "support_annotation": cfg.dataset.support_annotation,
         },
-        protocol=named.name if unchanged else "custom",
+        protocol=_protocol(cfg),
         episodes=cfg.episodes,
         eval_seeds=list(cfg.seeds),
+        drawing={key: cfg.protocol[key] for key in DRAWING},
         training={
             "train_seconds": training.get("seconds"),
             "trained_parameters": training.get("parameters") if cfg.method.trained else 0,
@@ -123,6 +123,14 @@ def record_of(cfg: DictConfig) -> Record:
             "config": OmegaConf.to_container(cfg, resolve=True),
         },
     )
+
+
+def _protocol(cfg: DictConfig) -> str:
+    """The protocol's name if all that its file says is unchanged, else "custom"."""
+    named = OmegaConf.merge(cfg, compose(f"protocol/{cfg.protocol.name}")).protocol
+    unchanged = all(cfg.protocol[key] == named[key] for key in DRAWING)
+    unchanged &= (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
+    return named.name if unchanged else "custom"
 
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:

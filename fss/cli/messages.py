@@ -11,10 +11,10 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from fss.cli import overrides
+from fss.console import PlainConsole
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.parameters import count_parameters
@@ -36,7 +36,7 @@ def print_settings(cfg: DictConfig, differing: Mapping[str, Sequence[Any]]) -> N
         table.add_row(name, str(cfg[name]))
     table.add_row("epochs", str(cfg.trainer.max_epochs))
     table.add_row("recipe", cfg.recipe.name)
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     if differing:
         changes = ", ".join(f"{name}={ours} ({theirs})" for name, (ours, theirs) in differing.items())
@@ -53,7 +53,7 @@ def print_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None
     for part in parts:
         table.add_row(part.part, f"{part.trained:,}", f"{part.all:,}")
     table.add_row("together", f"{sum(p.trained for p in parts):,}", f"{sum(p.all for p in parts):,}", style="bold")
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def print_end(cfg: DictConfig, trainer: Trainer, typed: list[str]) -> None:

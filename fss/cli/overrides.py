@@ -6,11 +6,21 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 
 def setting(override: str) -> str:
     """The full name of the setting or group that an override is for: `dataset.root` of `++dataset.root=DIR`."""
-    return str(_parser().parse_override(override).key_or_group)
+    return parsed(override).key_or_group
+
+
+def parsed(override: str) -> Override:
+    """An override in its parts.
+
+    Raises:
+        HydraException: It is none.
+    """
+    return _parser().parse_override(override)
 
 
 def is_for(override: str, *settings: str) -> bool:

@@ -10,11 +10,14 @@ from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fss.cli import overrides
+from fss.cli.recorded import recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
-from fss.evaluation.results import CHECKPOINTS
+from fss.evaluation.results import CHECKPOINTS, SETTINGS
+from fss.plain_files import read_yaml
 
-RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
+# The recipe whose networks are those of runs from before there were recipes.
+BEFORE_RECIPES = "recipe=bam"
 
 
 class Request(NamedTuple):
@@ -57,19 +60,30 @@ def _recalled(typed: Sequence[str]) -> Request:
     and what is typed now goes over them. A model of another data set keeps what that set's recipe made of it.
     """
     cfg = compose("evaluate", overrides.merged(typed))
-    file = Path(cfg.run_dir) / ".hydra" / "overrides.yaml"
-    saved: list[str] = list(OmegaConf.load(file)) if cfg.ckpt is None and file.is_file() else []
-    saved = [overrides.renamed(o, RENAMED) for o in saved]
+    folder = str(cfg.run_dir)
+    saved = _recorded(Path(folder)) if cfg.ckpt is None else []
     if any(overrides.setting(o) == "protocol" for o in typed):
-        saved = overrides.without(saved, "episodes", "seeds")
+        saved = overrides.without(saved, "episodes", "seeds", "protocol")
     if cfg.trained_on == cfg.dataset.name:
-        return Request(compose("evaluate", overrides.merged(saved, typed)) if saved else cfg, None)
+        cfg = compose("evaluate", overrides.merged(saved, typed)) if saved else cfg
+        cfg.run_dir = folder  # whatever the record would make of it
+        return Request(cfg, None)
     own, data = overrides.without(typed, "dataset"), overrides.only(typed, "dataset")
     model = compose("evaluate", overrides.merged(saved, own, [f"dataset={cfg.trained_on}"]))
     seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
     cfg = compose("evaluate", overrides.merged(overrides.without(saved, "dataset"), own, data))
     cfg.method = OmegaConf.to_container(model.method, resolve=True)
+    cfg.run_dir = folder
     return Request(cfg, seen)
+
+
+def _recorded(run: Path) -> list[str]:
+    """What a run was trained with, in today's words."""
+    saved = recorded_overrides(run)
+    settings = run / SETTINGS
+    if settings.is_file() and "recipe" not in read_yaml(settings):
+        return [BEFORE_RECIPES, *saved]
+    return saved
 
 
 def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:

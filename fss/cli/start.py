@@ -13,6 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from fss.shown import show_record
+
 
 def prepare(cfg: DictConfig, needs_weights: bool) -> None:
     """Checks that every setting that is needed has a value and the data a place, and seeds all randomness.
@@ -34,6 +36,8 @@ def prepare(cfg: DictConfig, needs_weights: bool) -> None:
         expects = cfg.dataset.expects.replace("ROOT", root)
         raise FileNotFoundError(f"no folder {root} (dataset.root): {expects}")
     _quiet_lightning()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(show_record)
     torch.backends.cudnn.allow_tf32 = cfg.tf32
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from fss.data.base_images import BaseImages, LabelledImages, base_images
 from fss.data.episodes import Transform
-from fss.data.folds import FoldScheme, fold_classes
+from fss.data.folds import FoldScheme, check_base, fold_classes
 from fss.data.index import build_index
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
@@ -84,7 +84,9 @@ class BaseLearnerDataModule(lightning.LightningDataModule):
         return self._eval.reader.classes
 
     def _dataset(self, reader: Reader, transform: Transform, description: str) -> BaseImages:
-        self.base_classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme).base
+        classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
+        check_base(classes, self.fold)
+        self.base_classes = classes.base
         index = build_index(reader, description)
         images = base_images(index, len(reader), self.base_classes, self.keep_unlabelled)
         return BaseImages(self._keep(reader), images, self.base_classes, transform, self.seed)

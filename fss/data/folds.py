@@ -29,8 +29,8 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
             A list: the novel class ids of each fold.
 
     Raises:
-        ValueError: If the fold or scheme is unknown, if the number of classes is not divisible by 4, or if a fold
-            has no novel or no base classes.
+        ValueError: Unknown fold or scheme, a number of classes that 4 does not divide, or a fold without novel
+            classes. One without base classes can be evaluated, and `check_base` says where these are needed.
     """
     given = not isinstance(scheme, str) and isinstance(scheme, Sequence)
     folds = len(scheme) if given else FOLDS
@@ -58,6 +58,19 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
     if unknown := sorted(novel - set(ids), key=str):
         raise ValueError(f"dataset.fold_scheme: fold {fold} lists {unknown}, but class ids are 1 to {n_classes}")
     base = set(ids) - novel
-    if not novel or not base:
-        raise ValueError(f"fold {fold} of {n_classes} classes has no {'base' if novel else 'novel'} class")
+    if not novel:
+        raise ValueError(f"fold {fold} of {n_classes} classes has no novel class")
     return FoldClasses(tuple(sorted(novel)), tuple(sorted(base)))
+
+
+def check_base(classes: FoldClasses, fold: int) -> None:
+    """Looks whether a fold has classes to train on.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if not classes.base:
+        raise ValueError(
+            f"fold {fold} has no base class to train on, only {len(classes.novel)} novel: add classes, or "
+            "evaluate what needs no training here (method=prior tuning=frozen, or ckpt=FILE)"
+        )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
+import multiprocessing
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import queues
 from typing import Any, Protocol
 
 import cv2
@@ -11,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fss.data.sampler import EpisodeSampler
+from fss.orphans import end_with_parent
 
 
 class Loop(Protocol):
@@ -86,7 +93,7 @@ def training_loader(
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
     """Builds a loader whose worker processes live until the run ends."""
-    return _LateLoader(
+    return _Loader(
         dataset, persistent_workers=num_workers > 0, **_settings(sampler, batch_size, num_workers, collate)
     )
 
@@ -99,17 +106,38 @@ def build_loader(
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
     """Builds a loader for an evaluation, whose worker processes end with it."""
-    return DataLoader(dataset, **_settings(sampler, batch_size, num_workers, collate))
+    return _Loader(dataset, **_settings(sampler, batch_size, num_workers, collate))
 
 
-class _LateLoader(DataLoader[Any]):
-    """A loader that starts prefetching when the first batch is requested.
+class _Loader(DataLoader[Any]):
+    """Begins to read ahead when the first batch is asked for, and says what to do where a worker process fails.
 
     Lightning creates a loader's iterator before it knows the position of a resumed run within the epoch.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().__iter__()
+        try:
+            yield from super().__iter__()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
+                raise
+            raise OSError(f"{self.num_workers} loader processes cannot be started ({error}): {_MEND}") from error
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
+                raise
+            raise RuntimeError(f"a loader process ended before its work ({error}): {_MEND}") from error
+
+
+_MEND = "lower dataset.num_workers, or raise the limit of memory or of open files (ulimit -n)"
+
+
+@atexit.register  # after multiprocessing's own, and so called before it, which waits until they have ended
+def _end_workers() -> None:
+    """Kills daemonic children, as loaders' are: those that ignore SIGTERM or wait for what will never come."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call each an error
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def _settings(
@@ -126,7 +154,16 @@ def _settings(
 
 
 def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # OpenCV's own threads would compete with the other workers
-    # A cluster signals all processes of a job to end, but the main process still needs batches to finish a step.
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    cv2.setNumThreads(0)  # OpenCV's own threads would fight the workers beside it
+    end_with_parent()
+    # A cluster tells all processes of a job to end, and Ctrl-C all of a terminal; the main one still needs its
+    # batches to finish a step.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    # A batch that could not be sent, as with too few open files allowed, would be waited for for ever.
+    queues.Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+
+
+def _cannot_send(error: Exception, batch: Any) -> None:
+    print(f"A loader process cannot hand over a batch ({error}): {_MEND}", file=sys.stderr, flush=True)
+    os._exit(1)  # which the main process notices

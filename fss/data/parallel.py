@@ -6,10 +6,13 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fss.orphans import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,6 +48,11 @@ def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, descr
             results = pool.map(_call, tasks, chunksize=chunk)
             try:
                 return list(bar.track(results, total=len(tasks), description=description))
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    f"{description}: one of {workers} processes was ended from outside, as happens where memory "
+                    "is short: lower the number of processes (--workers, where the command has it), or make room"
+                ) from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # otherwise the pool would finish all tasks first
                 raise
@@ -57,6 +65,7 @@ def _keep(function: Callable[[Any], Any]) -> None:
     global _kept
     _kept = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
+    end_with_parent()
 
 
 def _call(task: Any) -> Any:

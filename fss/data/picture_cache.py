@@ -12,6 +12,8 @@ from torch import multiprocessing
 from fss.data.readers.reader import Reader
 from fss.data.shared_memory import shared_zeros
 
+PATIENCE = 5.0  # seconds for what takes microseconds
+
 
 class PictureCache:
     """Stores arrays in the order of first use until it is full; later arrays are not stored.
@@ -36,15 +38,18 @@ class PictureCache:
             ) from error
         self._used = shared_zeros((1,), torch.int64)
         self._lock = multiprocessing.Lock()
+        self._is_lost = False  # a process has died that held the lock
 
     def shelf(self, things: int) -> Shelf:
         """Reserves places for `things` arrays, which are addressed by number."""
         return Shelf(self, shared_zeros((things, 5), torch.int64))
 
     def fetch(self, place: torch.Tensor) -> np.ndarray | None:
-        """Returns a copy of the array stored at a place of a shelf; None if there is none."""
-        with self._lock:  # so that a place never becomes visible before its bytes
-            end, *shape, width = place.tolist()
+        """A copy of the array that was kept at a place of a shelf; None where there is none."""
+        if not self._take():
+            return None
+        end, *shape, width = place.tolist()  # under the lock, so that a place is never seen before its bytes
+        self._lock.release()
         if not end:
             return None
         dtype, size = np.dtype(f"u{width}"), width * int(np.prod(shape))
@@ -54,16 +59,29 @@ class PictureCache:
 
     def keep(self, place: torch.Tensor, array: np.ndarray) -> None:
         """Stores a (h, w) or (h, w, C) array of unsigned integers if there is room and it is not yet stored."""
-        with self._lock:
-            start = int(self._used)
-            end = start + array.nbytes
-            if place[0] or end > len(self._room):
-                return
-            self._room.numpy()[start:end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            # align the next array to 8 bytes, which suits integers of any width
-            self._used.fill_(-(-end // 8) * 8)
-            height, width, *channels = array.shape
-            place.copy_(torch.tensor([end, height, width, *(channels or [1]), array.itemsize]))
+        if not self._take():
+            return
+        try:
+            self._keep(place, array)
+        finally:
+            self._lock.release()
+
+    def _keep(self, place: torch.Tensor, array: np.ndarray) -> None:
+        start = int(self._used)
+        end = start + array.nbytes
+        if place[0] or end > len(self._room):
+            return
+        self._room.numpy()[start:end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        # the next array begins where numbers of any width can
+        self._used.fill_(-(-end // 8) * 8)
+        height, width, *channels = array.shape
+        place.copy_(torch.tensor([end, height, width, *(channels or [1]), array.itemsize]))
+
+    def _take(self) -> bool:
+        """Takes the lock; False where a process died with it, whose brothers go on without the cache."""
+        if not self._is_lost and not self._lock.acquire(timeout=PATIENCE):
+            self._is_lost = True
+        return not self._is_lost
 
 
 class Shelf:

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import logging
+import signal
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from fss import processes
+from fss import lock, processes
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
@@ -103,7 +104,7 @@ class Evaluation(lightning.LightningModule):
         trainer = self.trainer
         # all processes use what the first one reads
         finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
-        done = {(entry.seed, entry.id): entry for entry in finished}
+        done = {(entry.seed, entry.id): entry for entry in finished if (entry.seed, entry.id) in self._row}
         if trainer.is_global_zero:  # count them in one process only
             for entry in done.values():
                 self._note(entry)
@@ -142,6 +143,11 @@ class Evaluation(lightning.LightningModule):
     def on_test_end(self) -> None:
         self._evaluator = None  # frees its memory
 
+    @property
+    def progress(self) -> str:
+        """How many episodes are finished, as far as this process knows."""
+        return f"{int((self.numbers[:, 4] > 0).sum())} of {len(self.planned)} episodes"
+
     def _note(self, entry: Entry) -> None:
         self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry.numbers)
 
@@ -174,20 +180,27 @@ def answer_episodes(
         num_workers: Loader processes; 0 loads in the main process.
 
     Raises:
-        ValueError: If the method does not accept this number of supports, or if a setting is out of range.
-        RuntimeError: If the evaluation is stopped before its end.
+        ValueError: The method does not answer this many supports, or a setting makes no sense.
+        OSError: The folder cannot be written, or another process works in it.
+        RuntimeError: It was stopped before its end.
+        SystemExit: It was interrupted by Ctrl-C; what is finished is kept.
     """
     check_reuse(*reuse)
     segmenter.head.check_shot(episodes.shot)
     if count < 1 or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"episodes={count} seeds={list(seeds)}: give at least 1 episode and different seeds")
+    if trainer.is_global_zero:
+        lock.hold(folder, "evaluate other weights or by another protocol")  # until `finish`
     merged = merge(copy.deepcopy(segmenter)).eval()
     planned = plan_episodes(episodes, seeds, count)
     key = _fingerprint(merged, episodes, planned, {"precision": str(trainer.precision), "batch": reuse.batch})
     journal = Journal(folder, key)
     module = Evaluation(merged, episodes, planned, journal, reuse, num_workers)
     try:
-        trainer.test(module, verbose=False)
+        _test(trainer, module, folder)
+    except BaseException:
+        lock.release(folder)
+        raise
     finally:
         journal.close()
     numbers = processes.total(module.numbers.to(trainer.strategy.root_device)).cpu()
@@ -209,6 +222,23 @@ def answer_episodes(
         for episode, integers in zip(planned, numbers[:, :4].tolist(), strict=True)
     ]
     return Evaluated(sorted(results, key=lambda r: (r.eval_seed, r.id)), float(microseconds.sum()) / 1e6, merged)
+
+
+def _test(trainer: lightning.Trainer, module: Evaluation, folder: Path) -> None:
+    """Answers the episodes; what ends it before its end says how far it came."""
+    try:
+        trainer.test(module, verbose=False)
+    except SystemExit:
+        if trainer.interrupted and trainer.is_global_zero:  # Lightning makes this of Ctrl-C, and says nothing
+            logger.warning(
+                "interrupted after %s, which %s keeps; the same command goes on from there",
+                module.progress,
+                folder,
+            )
+            raise SystemExit(128 + signal.SIGINT) from None
+        raise
+    except OSError as error:
+        raise OSError(f"stopped after {module.progress}, which stay finished: {error}") from error
 
 
 @torch.inference_mode()
@@ -245,8 +275,9 @@ def pictures_of(
 
 
 def finish(folder: Path) -> None:
-    """Removes the journal of an evaluation whose results have been written."""
+    """Removes the notes of an evaluation whose results are written, and lets others work there."""
     Journal(folder, "").remove()
+    lock.release(folder)
 
 
 def _fingerprint(

@@ -1,9 +1,19 @@
-"""Records the finished episodes of an unfinished evaluation, so that it can be resumed."""
+"""The finished episodes of an evaluation that is not finished, so that it can go on where it was stopped.
+
+A line holds an episode's numbers and a checksum of them together with the evaluation's key, so that neither damage
+nor another evaluation's line is taken for a result. What does not check is left out and evaluated anew.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from pathlib import Path
-from typing import NamedTuple, Self, TextIO
+from typing import BinaryIO, NamedTuple, Self
+
+from fss.files import NotWrittenError, whole
+
+logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
@@ -24,6 +34,16 @@ class Entry(NamedTuple):
     microseconds: int
 
     @property
+    def is_possible(self) -> bool:
+        """Whether an episode can give these numbers."""
+        return (
+            0 <= self.intersection <= self.union
+            and 0 <= self.background_intersection <= self.background_union
+            and self.microseconds >= 1
+            and max(self) < 2**63
+        )
+
+    @property
     def numbers(self) -> tuple[int, int, int, int, int]:
         """The result in pixels, and the time in microseconds."""
         background = self.background_intersection, self.background_union
@@ -40,27 +60,48 @@ class Journal:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
+        self._path: Path | None = None
 
     def read(self) -> list[Entry]:
-        """Reads the entries of all processes, leaving out a truncated last line."""
-        lines = [line for path in self._paths() for line in self._whole_lines(path)[1:]]
-        return [Entry(*map(int, line.split())) for line in lines]
+        """The entries of all processes; what was cut short or damaged is left out with a warning."""
+        return [entry for path in self._paths() for entry in self._entries(path)]
 
     def open(self, process: int) -> Self:
-        """Opens a process's file to append entries to those already there."""
+        """Prepares for new entries of a process, behind those that it already made.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
         path = self.folder / f".unfinished-{process}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lines = self._whole_lines(path) or [self.key]
-        path.write_text("".join(f"{line}\n" for line in lines))  # drops a truncated line
-        self._file = path.open("a")
+        if not self._is_ours(path):
+            with whole(path) as unfinished:  # another evaluation's
+                unfinished.write_text(f"{self.key}\n")
+        try:
+            self._file, self._path = path.open("r+b", buffering=0), path
+            # a line that was cut short would spoil the next one; nothing that is whole is written again
+            content = path.read_bytes()
+            self._file.truncate(content.rindex(b"\n") + 1)
+            self._file.seek(0, 2)
+        except OSError as error:
+            raise NotWrittenError(path, error) from error
         return self
 
     def add(self, entry: Entry) -> None:
-        """Writes an entry, which is kept even if the process is killed right afterwards."""
+        """Writes an entry; it stays when the process ends any moment later.
+
+        Raises:
+            OSError: It could not be written; those before it stay.
+        """
         assert self._file is not None, "call open first"
-        self._file.write(" ".join(map(str, entry)) + "\n")
-        self._file.flush()
+        assert self._path is not None
+        line = self._line(entry)
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                self._file.write(line[written:])  # tells why it did not fit
+        except OSError as error:
+            raise NotWrittenError(self._path, error) from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -76,9 +117,38 @@ class Journal:
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob(".unfinished-*"))
 
-    def _whole_lines(self, path: Path) -> list[str]:
-        """Complete lines of a file, starting with the key; none if it belongs to another evaluation."""
+    def _is_ours(self, path: Path) -> bool:
+        """Whether a file is of this evaluation: its head says so or, where that is damaged, any of its lines."""
         if not path.is_file():
+            return False
+        head, _, rest = path.read_bytes().partition(b"\n")
+        return b"\n" in path.read_bytes() and (
+            head == self.key.encode() or any(self._entry(line) for line in rest.split(b"\n"))
+        )
+
+    def _entries(self, path: Path) -> list[Entry]:
+        """Entries of a file of this evaluation; none of another's."""
+        if not self._is_ours(path):
             return []
-        lines = path.read_text().split("\n")[:-1]  # anything after the last line break is truncated
-        return lines if lines and lines[0] == self.key else []
+        *lines, last = path.read_bytes().split(b"\n")[1:]
+        entries = [entry for line in lines if (entry := self._entry(line))]
+        if damaged := len(lines) - len(entries) + bool(last):
+            logger.warning(
+                "%s: %d lines are cut short or damaged; these episodes are evaluated anew", path, damaged
+            )
+        return entries
+
+    def _entry(self, line: bytes) -> Entry | None:
+        """The entry of a line; None if it is none of this evaluation."""
+        fields = line.split(b" ")
+        if len(fields) != len(Entry._fields) + 1 or not all(field.isdigit() for field in fields[:-1]):
+            return None
+        if max(map(len, fields)) > 20:
+            return None
+        entry = Entry(*map(int, fields[:-1]))
+        return entry if entry.is_possible and line + b"\n" == self._line(entry) else None
+
+    def _line(self, entry: Entry) -> bytes:
+        numbers = " ".join(map(str, entry))
+        check = hashlib.blake2b(f"{self.key} {numbers}".encode(), digest_size=8).hexdigest()
+        return f"{numbers} {check}\n".encode()

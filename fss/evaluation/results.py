@@ -15,15 +15,22 @@ episodes nor on the number of processes.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from fss.digests import digest, stem
+from fss.evaluation.metrics_file import check_metrics, check_training
 from fss.files import whole
+from fss.plain_files import read_json
+from fss.shown import shown
+from fss.text import read_text
 
 FORMAT = 2  # version of metrics.json
 CHECKPOINTS = "checkpoints"
@@ -110,14 +117,22 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, std, (mean - half, mean + half))
 
 
-def summarize(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
+def summarize(episodes: Iterable[EpisodeResult], always: Mapping[int, str] | None = None) -> dict[str, Any]:
     """Computes the scores in metrics.json from episodes in any order.
 
     A class's IoU is its summed intersection divided by its summed union. mIoU is the mean over the classes that
-    have episodes. FB-IoU is the mean of the IoUs of foreground and background, each summed over all episodes.
+    have episodes or always count. FB-IoU is the mean of the IoUs of foreground and background, each summed over
+    all episodes.
+
+    Args:
+        episodes: At least one.
+        always: Ids and names of classes that count even without episodes, with an IoU of 0.
     """
-    ordered = sorted(episodes, key=lambda e: (e.eval_seed, e.class_id))
-    seeds = [_summarize_seed(seed, list(group)) for seed, group in groupby(ordered, key=lambda e: e.eval_seed)]
+    ordered = sorted(episodes, key=lambda e: e.eval_seed)
+    seeds = [
+        _summarize_seed(seed, list(group), always or {})
+        for seed, group in groupby(ordered, key=lambda e: e.eval_seed)
+    ]
     numbers: dict[str, Any] = {}
     for key in ("miou", "fb_iou"):
         mean, std, interval = spread([seed[key] for seed in seeds])
@@ -130,13 +145,17 @@ def summarize(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
     return {**numbers, "classes": classes, "seeds": seeds}
 
 
-def _summarize_seed(seed: int, episodes: list[EpisodeResult]) -> dict[str, Any]:
+def _summarize_seed(seed: int, episodes: list[EpisodeResult], always: Mapping[int, str]) -> dict[str, Any]:
+    of_class: dict[int, list[EpisodeResult]] = {class_id: [] for class_id in always}
+    names = dict(always)
+    for episode in episodes:
+        of_class.setdefault(episode.class_id, []).append(episode)
+        names[episode.class_id] = episode.class_name
     classes: dict[str, dict[str, Any]] = {}
-    for (class_id, name), group in groupby(episodes, key=lambda e: (e.class_id, e.class_name)):
-        rows = list(group)
+    for class_id, rows in sorted(of_class.items()):
         sums = {key: sum(getattr(row, key) for row in rows) for key in INTEGERS}
         iou = sums["intersection"] / max(sums["union"], 1)
-        classes[name] = {"id": class_id, "iou": iou, **sums, "episodes": len(rows)}
+        classes[names[class_id]] = {"id": class_id, "iou": iou, **sums, "episodes": len(rows)}
     total = {key: sum(c[key] for c in classes.values()) for key in INTEGERS}
     foreground = total["intersection"] / max(total["union"], 1)
     background = total["background_intersection"] / max(total["background_union"], 1)
@@ -146,6 +165,21 @@ def _summarize_seed(seed: int, episodes: list[EpisodeResult]) -> dict[str, Any]:
         "fb_iou": (foreground + background) / 2,
         "classes": classes,
     }
+
+
+def episode_digests(episodes: Iterable[EpisodeResult]) -> dict[str, str]:
+    """Identifies the episodes of each seed, whatever the results.
+
+    Returns:
+        For each seed the digest of the lines "class query support ..." in order of id, with class ids and the
+        stems of the pictures.
+    """
+    lines: dict[str, list[str]] = {}
+    for e in sorted(episodes, key=lambda e: (e.eval_seed, e.id)):
+        lines.setdefault(str(e.eval_seed), []).append(
+            " ".join([str(e.class_id), *map(stem, (e.query, *e.supports))])
+        )
+    return {seed: digest(of) for seed, of in lines.items()}
 
 
 def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[int]]:
@@ -172,31 +206,36 @@ def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file atomically."""
     with whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        unfinished.write_text(_json(content), encoding="utf-8")
 
 
 def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[EpisodeResult]) -> None:
-    """Writes metrics.json, metrics.csv and episodes.csv, each atomically, metrics.json last.
+    """Writes metrics.json, metrics.csv and episodes.csv, all of them or none, metrics.json last.
 
     Args:
         folder: The results folder.
         metrics: Content of metrics.json, without its format.
         episodes: The episodes, which are written sorted by seed and id.
     """
-    _write_csv(
-        folder / EPISODES, EPISODE_COLUMNS, map(episode_row, sorted(episodes, key=lambda e: (e.eval_seed, e.id)))
-    )
+    rows = map(episode_row, sorted(episodes, key=lambda e: (e.eval_seed, e.id)))
     classes = (
         (seed["eval_seed"], c["id"], name, c["iou"], *(c[key] for key in INTEGERS), c["episodes"])
         for seed in metrics["seeds"]
         for name, c in seed["classes"].items()
     )
-    _write_csv(folder / CLASSES, CLASS_COLUMNS, classes)
-    write_json(folder / METRICS, {"format": FORMAT, **metrics})
+    with ExitStack() as stack:  # all are on the disk before the first takes its name, which the last opened does
+        json_file = stack.enter_context(whole(folder / METRICS))
+        json_file.write_text(_json({"format": FORMAT, **metrics}), encoding="utf-8")
+        _write_csv(stack.enter_context(whole(folder / CLASSES)), CLASS_COLUMNS, classes)
+        _write_csv(stack.enter_context(whole(folder / EPISODES)), EPISODE_COLUMNS, rows)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with whole(path) as unfinished, unfinished.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
@@ -216,8 +255,16 @@ def parse_episode(row: Sequence[str]) -> EpisodeResult:
     if len(row) != len(EPISODE_COLUMNS):
         raise ValueError(f"{len(row)} columns instead of {len(EPISODE_COLUMNS)}")
     seed, number, class_id, name, query, supports, *integers = row
+    numbers = seed, number, class_id, *integers
+    if odd := [value for value in numbers if not (value.isascii() and value.isdigit() and len(value) < 19)]:
+        raise ValueError(f"{odd[0]!r:.100} is not a number of pixels, an id or a seed")
     counts = [int(value) for value in integers]
-    return EpisodeResult(int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts)
+    episode = EpisodeResult(
+        int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts
+    )
+    if episode.intersection > episode.union or episode.background_intersection > episode.background_union:
+        raise ValueError("an intersection is larger than its union")
+    return episode
 
 
 def read_metrics(folder: Path) -> dict[Path, dict[str, Any]]:
@@ -239,18 +286,49 @@ def read_metrics_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: evaluate first (python evaluate.py)")
     try:
-        metrics = json.loads(path.read_text())
+        metrics = read_json(path)
         found = metrics.get("format", 1)
         absent = [key for key in REQUIRED if key not in metrics]
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a metrics file of this program ({error!r}): delete it") from error
+        raise ValueError(f"{path} is not a metrics file of this program ({shown(error)}): delete it") from error
     if found != FORMAT:
         raise ValueError(
-            f"{path} has format {found}, but this version reads {FORMAT}: delete it and run evaluate.py again"
+            f"{path} has format {shown(found)}, but this version reads {FORMAT}: delete it and run "
+            "evaluate.py again"
         )
     if absent:
         raise ValueError(f"{path} is not a metrics file of this program (no {', '.join(absent)}): delete it")
+    try:
+        check_metrics(metrics, _summary_of_sums)
+    except ValueError as error:
+        raise ValueError(f"{path} is not what this program wrote ({shown(error)}): delete it") from error
     return metrics
+
+
+def _summary_of_sums(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """`summarize` of classes' integers: (eval_seed, class id, name, integers) each."""
+    sums = (EpisodeResult(seed, 0, class_id, name, "", (), *rest) for seed, class_id, name, *rest in rows)
+    summary = summarize(sums)
+    for seed in summary["seeds"]:
+        for scores in seed["classes"].values():
+            del scores["episodes"]  # which these rows do not know
+    return summary
+
+
+def read_training(path: Path) -> dict[str, Any]:
+    """`seconds` and `parameters` of a training that has ended; nothing of one that has not.
+
+    Raises:
+        ValueError: The file is not what a training writes.
+    """
+    if not path.is_file():
+        return {}
+    training = read_json(path)
+    try:
+        check_training(training)
+    except ValueError as error:
+        raise ValueError(f"{path} is not what a training writes ({shown(error)}): delete it") from error
+    return training
 
 
 def read_episodes(folder: Path) -> list[EpisodeResult]:
@@ -266,14 +344,20 @@ def read_episodes(folder: Path) -> list[EpisodeResult]:
     path = folder / EPISODES
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: evaluate first (python evaluate.py)")
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     episodes = []
-    with path.open(newline="") as file:
-        reader = csv.reader(file)
+    try:
         if tuple(next(reader, ())) != EPISODE_COLUMNS:
-            raise ValueError(f"{path} is not from this version: delete it and run evaluate.py again")
+            raise ValueError("other columns")
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no episodes file of this version ({error}): delete it and run evaluate.py again"
+        ) from error
+    try:
         for row in reader:
-            try:
-                episodes.append(parse_episode(row))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {reader.line_num}: not an episode ({error})") from error
+            episodes.append(parse_episode(row))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not an episode ({shown(error)})") from error
+    if len({(episode.eval_seed, episode.id) for episode in episodes}) < len(episodes):
+        raise ValueError(f"{path} holds an episode twice: delete it and run evaluate.py again")
     return episodes

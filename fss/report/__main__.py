@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from fss.console import PlainConsole
+from fss.shown import shown
+
 if TYPE_CHECKING:
     from fss.report.compare import Result
 
@@ -25,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _COMMANDS.get(typed[0] if typed else "")
     try:
         return command(typed[1:]) if command else _report(typed)
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(shown(error, lines=True), file=sys.stderr)
         return 1
 
 
@@ -40,23 +43,23 @@ def _report(typed: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder for the pages; default: that of the runs")
     parsed = parser.parse_args(typed)
     from fss.evaluation.results import PICTURES  # these bring matplotlib, which --help need not wait for
-    from fss.report.document import write_report
+    from fss.report.document import is_sheet, write_report
     from fss.report.found import Found
     from fss.report.tables import comparisons, print_comparison
 
     found = Found(parsed.folder)
-    console = Console()
+    console = PlainConsole()
     for comparison in comparisons(found.evaluations):
         print_comparison(console, comparison)
-    pictures = [e.path.with_name(PICTURES) for e in found.evaluations if e.path.with_name(PICTURES).is_file()]
+    pictures = [path for e in found.evaluations if is_sheet(path := e.path.with_name(PICTURES))]
     if pictures:
         console.print("Pictures of episodes:")
         for path in pictures:
-            print(f"  {path}")
+            console.print(f"  {path}", soft_wrap=True)
     if not found.evaluations:
         console.print(f"no evaluation below {parsed.folder} yet: train or evaluate first (python train.py)")
     for path in write_report(found, parsed.out or parsed.folder):
-        print(f"Report: {path}")
+        console.print(f"Report: {path}", soft_wrap=True)
     return 0
 
 
@@ -75,7 +78,7 @@ def _compare(typed: list[str]) -> int:
     if parsed.resamples < 100:
         raise ValueError(f"--resamples {parsed.resamples}: an interval needs at least 100")
     groups, alone = find_pairs(parsed.a, parsed.b)
-    console = Console()
+    console = PlainConsole()
     console.print(f"A: {parsed.a}\nB: {parsed.b}", soft_wrap=True, highlight=False)
     for pairs in groups:
         _print(console, compare(pairs, parsed.resamples))

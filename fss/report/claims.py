@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
+from fss.plain_files import read_yaml
+from fss.shown import shown
 
 FILE = Path(__file__).with_name("claims.yaml")
 FOLDS = 4
@@ -74,8 +75,21 @@ class Claim(NamedTuple):
 
 
 def load_claims(file: Path = FILE) -> list[Claim]:
-    """Loads all claims, sorted by data set and shot, then in the order of the paper."""
-    content = yaml.safe_load(file.read_text())
+    """Loads all claims, sorted by data set and shot, then in the order of the paper.
+
+    Raises:
+        ValueError: If the file does not contain claims.
+    """
+    try:
+        claims = _claims(read_yaml(file))
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
+        raise ValueError(f"{file} does not contain claims ({type(error).__name__}: {shown(error)})") from error
+    if odd := [claim for claim in claims if not _is_sound(claim)]:
+        raise ValueError(f"{file} contains a claim that is none: {shown(odd[0])}")
+    return claims
+
+
+def _claims(content: Any) -> list[Claim]:
     sources = {name: Source(**source) for name, source in content["sources"].items()}
     claims = []
     for dataset, rows in content["claims"].items():
@@ -86,3 +100,25 @@ def load_claims(file: Path = FILE) -> list[Claim]:
                 told = (dataset, backbone, method, tuning, exclude_novel, shot)
                 claims.append(Claim(*told, sources[source], first, tuple(folds), mean))
     return claims
+
+
+def _is_sound(claim: Claim) -> bool:
+    """Whether a claim's parts are of their kinds."""
+    source = claim.source
+    texts = [*claim[:4], *source[:2], source.arxiv, source.table, source.selection]
+    numbers = [*claim.folds, claim.mean]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and claim.dataset in DATASETS
+        and claim.backbone in BACKBONES
+        and claim.method in METHODS
+        and isinstance(claim.exclude_novel, bool)
+        and isinstance(claim.first, bool)
+        and isinstance(source.year, int)
+        and isinstance(source.protocols, list)
+        and bool(source.protocols)
+        and all(isinstance(protocol, str) for protocol in source.protocols)
+        and (source.train_shot == "same" or isinstance(source.train_shot, int))
+        and len(claim.folds) == FOLDS
+        and all(isinstance(number, int | float) and 0 <= number <= 100 for number in numbers)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 
@@ -58,7 +59,8 @@ def _without_base(claim: Claim, found: Found, folds: Iterable[int], seed: int) -
 def _line(script: str, folds: set[int], claim: Claim, found: Found, what: str, seed: int) -> list[str]:
     if not folds:
         return []
-    outputs = str(found.folder)
+    # a report is made to be shared, and does not tell where somebody keeps things
+    outputs = "DIR_OF_RUNS" if found.folder.is_absolute() else str(found.folder)
     words = ["python", script, *(["-m"] if len(folds) > 1 else [])]
     words += [f"dataset={claim.dataset}", "dataset.root=DIR", f"backbone={claim.backbone}", what]
     words += [f"fold={','.join(map(str, sorted(folds)))}"]
@@ -70,5 +72,5 @@ def _line(script: str, folds: set[int], claim: Claim, found: Found, what: str, s
         words.append("dataset.exclude_novel=false")
         outputs = f"{outputs}/{NOVEL_KEPT}"
     if outputs != "outputs":
-        words.append(f"outputs={outputs}")
+        words.append(shlex.quote(f"outputs={outputs}"))
     return [" ".join(words)]

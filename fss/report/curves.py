@@ -16,9 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fss.report.found import Run
+from fss.shown import shown
+from fss.text import read_text
 
 LOGS = "csv"  # see conf/logger/csv.yaml: version_0/metrics.csv, and one more for each time a run was resumed
 _PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))
+_DRAWN = 1e12  # larger numbers are none of a training
 _POINTS = 150  # per curve, each the mean over consecutive steps
 _COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
 _INK = "#010203"  # placeholder for the colour of the page's text
@@ -60,7 +63,8 @@ def read_logs(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ValueError: If a file is not such a log.
     """
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for file in sorted(folder.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
+    logs = [file for file in folder.glob("version_*/metrics.csv") if file.parent.name[8:].isdecimal()]
+    for file in sorted(logs, key=lambda file: int(file.parent.name[8:])):
         new = _read_log(file)
         begin = min((step for values in new.values() for step, _ in values), default=np.inf)
         for name in points.keys() | new.keys():
@@ -71,20 +75,21 @@ def read_logs(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def _read_log(file: Path) -> dict[str, list[tuple[float, float]]]:
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with file.open(newline="") as opened:
-        for row in csv.DictReader(opened):
-            try:
-                step = float(row["step"])
-                for name, text in row.items():
-                    if text and name != "step":
-                        points[name].append((step, float(text)))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{file} is not a training log ({error!r}): delete it") from error
+    try:
+        for row in csv.DictReader(io.StringIO(read_text(file), newline="")):
+            step = float(row["step"])
+            for name, text in row.items():
+                # what is not finite, or no loss or score at all, cannot be drawn
+                if text and name != "step" and abs(value := float(text)) < _DRAWN and 0 <= step < _DRAWN:
+                    points[name].append((step, value))
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{file} is not a training log ({shown(error)}): delete it") from error
     return points
 
 
 def _name(run: Run) -> str:
-    return "-".join(run.config[group]["name"] for group in ("method", "tuning", "backbone"))
+    name = shown("-".join(run.config[group]["name"] for group in ("method", "tuning", "backbone")))
+    return f" {name}" if name.startswith("_") else name  # matplotlib leaves out of a legend what begins so
 
 
 def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
@@ -93,6 +98,7 @@ def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
         **ink,
         "svg.fonttype": "none",
         "svg.hashsalt": "fss",
+        "text.parse_math": False,  # a name is no formula
         "font.size": 9,
         "font.family": "sans-serif",
     }
@@ -106,9 +112,9 @@ def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
                 axes.plot(x, y, color=colors[_name(run)], marker="o" if len(x) < 15 else None, ms=3, lw=1.2)
             axes.set(xlabel="step", title=label)
             axes.grid(alpha=0.15, color=_INK)
-        shown = sorted({_name(run) for run in runs})
-        lines = [Line2D([], [], color=colors[name]) for name in shown]
-        figure.legend(lines, shown, loc="outside lower center", ncols=min(len(shown), 3), frameon=False)
+        names = sorted({_name(run) for run in runs})
+        lines = [Line2D([], [], color=colors[name]) for name in names]
+        figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 3), frameon=False)
         return _for_a_page(figure)
 
 

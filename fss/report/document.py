@@ -6,6 +6,7 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +18,17 @@ from fss.files import whole
 from fss.report.claims import BACKBONES, DATASETS, Claim, load_claims
 from fss.report.commands import commands
 from fss.report.curves import learning_curves
+from fss.report.escape import Ours, in_code, in_html, in_markdown, without_places
 from fss.report.found import Evaluation, Found
 from fss.report.tables import comparisons, matrices, show
 from fss.report.verify import Measured, Status, Verdict, verify
+from fss.shown import shown
 
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))
 _MOST_SHEETS = 6  # evaluations whose pictures are embedded: three sheets of about 150 kB each
 _WIDTH = 900  # pixels; width of an embedded sheet
+_LARGEST = 50_000_000  # pixels of a sheet
 
 
 class Line(NamedTuple):
@@ -54,7 +58,7 @@ class Sheets(NamedTuple):
 
 
 def write_report(found: Found, out: Path) -> list[Path]:
-    """Writes report.md and report.html, each atomically.
+    """Writes report.md and report.html, both or none.
 
     Args:
         found: The runs and evaluations to report.
@@ -78,14 +82,13 @@ def write_report(found: Found, out: Path) -> list[Path]:
         "curves": learning_curves(list(found.runs.values())),
         "sheets": _sheets(evaluations),
     }
-    written = []
-    out.mkdir(parents=True, exist_ok=True)
+    pages = {}
     for name in ("report.md", "report.html"):
         is_html = name.endswith("html")
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent),
             autoescape=is_html,
-            finalize=None if is_html else _in_markdown,
+            finalize=in_html if is_html else in_markdown,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
@@ -97,12 +100,15 @@ def write_report(found: Found, out: Path) -> list[Path]:
             "way": way,
             "published": published,
             "show": show,
+            "code": in_code,
+            "ours": Ours,
         }
         environment.globals |= {"datasets": DATASETS, "backbones": BACKBONES, "statuses": STATUSES}
-        with whole(out / name) as unfinished:
-            unfinished.write_text(environment.get_template(f"{name}.j2").render(content))
-        written.append(out / name)
-    return written
+        pages[out / name] = environment.get_template(f"{name}.j2").render(content)
+    with ExitStack() as stack:  # both or none
+        for path, page in pages.items():
+            stack.enter_context(whole(path)).write_text(page, encoding="utf-8")
+    return list(pages)
 
 
 def points(value: Spread | None) -> str:
@@ -134,13 +140,8 @@ def way(measured: Measured) -> str:
         facts.append(measured.backbone)
     if measured.place:
         facts.append(f"in {measured.place}")
-    facts += measured.own_settings
+    facts += map(without_places, measured.own_settings)
     return ", ".join(facts)
-
-
-def _in_markdown(value: Any) -> str:
-    """Escapes a value so that it is not read as markup or as the end of a cell."""
-    return str(value).replace("<", "&lt;").replace("|", "\\|")
 
 
 def _sections(lines: Sequence[Line]) -> list[Section]:
@@ -153,12 +154,17 @@ def _sections(lines: Sequence[Line]) -> list[Section]:
 
 def _sheets(evaluations: Sequence[Evaluation]) -> list[Sheets]:
     """Pictures of up to six evaluations, those with the most kinds of pictures first."""
-    there = [(e, [(f, w) for f, w in _SHEETS if e.path.with_name(f).is_file()]) for e in evaluations]
+    there = [(e, [(f, w) for f, w in _SHEETS if is_sheet(e.path.with_name(f))]) for e in evaluations]
     chosen = sorted((pair for pair in there if pair[1]), key=lambda pair: -len(pair[1]))[:_MOST_SHEETS]
     return [
         Sheets(_title(e.metrics, e), [(words, _data_uri(e.path.with_name(file))) for file, words in files])
         for e, files in chosen
     ]
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a picture is there, and no link, which could lead to one that nobody means to share."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _title(m: dict[str, Any], evaluation: Evaluation) -> str:
@@ -169,9 +175,18 @@ def _title(m: dict[str, Any], evaluation: Evaluation) -> str:
 
 
 def _data_uri(picture: Path) -> str:
-    """Encodes a picture as WebP, scaled to the page's width."""
-    with Image.open(picture) as opened:
-        image = opened.convert("RGB")
+    """As WebP of the page's width.
+
+    Raises:
+        ValueError: It is no picture, or larger than any contact sheet.
+    """
+    try:
+        with Image.open(picture, formats=["PNG"]) as opened:
+            if opened.width * opened.height > _LARGEST:
+                raise ValueError(f"{opened.width} x {opened.height} pixels")
+            image = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{picture} is no contact sheet of an evaluation ({shown(error)}): delete it") from error
     image.thumbnail((_WIDTH, 100_000))
     file = io.BytesIO()
     image.save(file, format="WEBP", quality=70)

@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from fss.evaluation.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
+from fss.plain_files import read_yaml
 
 # Settings that identify a run, or affect only where it reads and writes, its speed and its evaluation. Any other
 # setting on the command line may change the recipe.
@@ -72,6 +71,44 @@ class Evaluation(NamedTuple):
         return checkpoint if checkpoint in ("last", "best") else "file"
 
 
+def read_run(folder: Path) -> Run:
+    """A training run, from what its folder says.
+
+    Raises:
+        ValueError: Its config.yaml or its overrides.yaml is not what a run writes.
+    """
+    config, overrides = folder / SETTINGS, folder / ".hydra/overrides.yaml"
+    settings = read_yaml(config)
+    _check_config(settings, config)
+    typed = read_yaml(overrides) if overrides.is_file() else []
+    if not isinstance(typed, list) or not all(isinstance(override, str) for override in typed):
+        raise ValueError(f"{overrides} is no list of overrides: delete it")
+    return Run(folder, settings, typed)
+
+
+def _check_config(config: Any, file: Path) -> None:
+    """Raises a ValueError where settings lack what tells runs apart, or hold it in another form."""
+    odd = [] if isinstance(config, dict) else ["settings"]
+    if not odd:
+        for name in ("fold", "shot", "seed"):
+            if not isinstance(config.get(name), int) or isinstance(config[name], bool) or config[name] < 0:
+                odd.append(name)
+        is_base = isinstance(config.get("method"), dict) and config["method"].get("name") == "base"
+        for group in (
+            "dataset",
+            "backbone",
+            "method",
+            *(() if is_base and "tuning" not in config else ("tuning",)),
+        ):
+            if not isinstance(config.get(group), dict) or not isinstance(config[group].get("name"), str):
+                odd.append(f"{group}.name")
+        excluded = config["dataset"].get("exclude_novel") if "dataset.name" not in odd else None
+        if not isinstance(excluded, bool | None):
+            odd.append("dataset.exclude_novel")
+    if odd:
+        raise ValueError(f"{file} holds no settings of a run of this program ({', '.join(odd)}): delete it")
+
+
 class Found:
     """Everything below a folder.
 
@@ -88,6 +125,8 @@ class Found:
             raise FileNotFoundError(f"no folder {folder}: train first (python train.py), or give another folder")
         self.folder = folder
         self._metrics = read_metrics(folder)
+        for path, metrics in self._metrics.items():
+            _check_config(metrics["config"], path)
 
     @cached_property
     def runs(self) -> dict[Path, Run]:
@@ -95,10 +134,8 @@ class Found:
         runs = {}
         for checkpoints in sorted(self.folder.rglob(CHECKPOINTS)):
             folder = checkpoints.parent
-            config, overrides = folder / SETTINGS, folder / ".hydra/overrides.yaml"
-            if config.is_file() and any(checkpoints.glob("*.ckpt")):
-                typed = yaml.safe_load(overrides.read_text()) if overrides.is_file() else []
-                runs[folder] = Run(folder, yaml.safe_load(config.read_text()), typed)
+            if (folder / SETTINGS).is_file() and any(checkpoints.glob("*.ckpt")):
+                runs[folder] = read_run(folder)
         return runs
 
     @cached_property

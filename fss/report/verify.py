@@ -114,9 +114,8 @@ def verify(claims: Sequence[Claim], found: Found) -> list[Verdict]:
 
 def _row(config: dict[str, Any]) -> tuple[Any, ...]:
     """Identifies the row of the published tables that a configuration belongs to."""
-    dataset, backbone, method, tuning = (
-        config[group]["name"] for group in ("dataset", "backbone", "method", "tuning")
-    )
+    dataset, backbone, method = (config[group]["name"] for group in ("dataset", "backbone", "method"))
+    tuning = config["tuning"]["name"] if "tuning" in config else None  # a base learner has none
     return dataset, backbone.removesuffix("_deep"), method, tuning, config["dataset"].get("exclude_novel")
 
 

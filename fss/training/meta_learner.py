@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -51,6 +52,10 @@ class MetaLearner(lightning.LightningModule):
         foreground_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < foreground_weight < math.inf:
+            raise ValueError(
+                f"method.foreground_weight={foreground_weight}: must be above 0; the background has the weight 1"
+            )
         self.class_weights: Tensor
         self.segmenter = segmenter
         self.make_optimizer = optimizer

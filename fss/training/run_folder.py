@@ -5,18 +5,25 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
+from fss import lock
+from fss.checked_zip import check_zip
 from fss.data.loading import batch_size_of_each
-from fss.files import whole
+from fss.files import forget_unfinished, whole
+from fss.plain_files import read_yaml
+from fss.shown import shown
 
 logger = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+_MEND = "choose another place with outputs=DIR"
 
 
 def check_processes(trainer: lightning.Trainer, batch_size: int) -> None:
@@ -46,9 +53,10 @@ def prepare_folder(folder: Path, resume: bool, first: bool) -> Path | None:
         The checkpoint to resume from; None to start from scratch.
 
     Raises:
-        OSError: If the folder is not writable.
+        OSError: The folder cannot be written, or another process works in it.
     """
     if first:
+        lock.hold(folder.parent, _MEND)  # until this process ends
         _check_writable(folder)
     checkpoint = newest_checkpoint(folder) if resume else None
     if first and resume:
@@ -66,17 +74,35 @@ def prepare_folder(folder: Path, resume: bool, first: bool) -> Path | None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest intact checkpoint in a folder; damaged ones are skipped with a warning."""
-    for path in sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    """The checkpoint of a folder that is furthest on, by what it says itself: copying changes the times of files.
+
+    Damaged ones are passed over with a warning.
+    """
+    found = []
+    for path in folder.glob("*.ckpt"):
         try:
-            with zipfile.ZipFile(path) as archive:  # the format of torch.save, which includes checksums
-                damaged = archive.testzip()
-        except (OSError, zipfile.BadZipFile) as error:
-            damaged = str(error)
-        if damaged is None:
-            return path
-        logger.warning("%s is damaged (%s) and skipped", path, damaged)
-    return None
+            check_zip(path)
+            # of several of one step, that of the last step goes before those of the best
+            found.append((_step(path), path.name == LAST, path.stat().st_mtime_ns, path))
+        except (OSError, ValueError) as error:
+            logger.warning("%s; it is passed over", shown(error))
+    return max(found)[-1] if found else None
+
+
+def _step(path: Path) -> int:
+    """How many steps a checkpoint has behind it.
+
+    Raises:
+        ValueError: It does not say so.
+    """
+    try:
+        content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        step = content["global_step"]
+    except Exception as error:  # torch raises many kinds for files that are no checkpoints
+        raise ValueError(f"{path} is no checkpoint of a training ({error})") from error
+    if not isinstance(step, int) or step < 0:
+        raise ValueError(f"{path} is no checkpoint of a training (global_step {step!r:.100})")
+    return step
 
 
 def forget_earlier(folder: Path) -> None:
@@ -87,12 +113,13 @@ def forget_earlier(folder: Path) -> None:
 def note_settings(path: Path, settings: dict[str, Any], resume: bool) -> None:
     """Writes a run's settings to a YAML file; warns about those that have changed since a resumed run started."""
     if resume and path.is_file():
-        before, now = _flat(yaml.safe_load(path.read_text())), _flat(settings)
+        before, now = _flat(read_yaml(path)), _flat(settings)
         for name in sorted((before.keys() | now.keys()) - {"resume"}):
             if name.startswith("differs_from_recipe."):  # follows from the others
                 continue
             if before.get(name) != now.get(name):
-                logger.warning("%s is now %s; the run started with %s", name, now.get(name), before.get(name))
+                told = (shown(value) for value in (name, now.get(name), before.get(name)))
+                logger.warning("%s is now %s; the run started with %s", *told)
     with whole(path) as unfinished:
         unfinished.write_text(yaml.safe_dump(settings, sort_keys=False))
 
@@ -103,10 +130,9 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for unfinished in folder.glob(".*.part"):
-            unfinished.unlink()
+        forget_unfinished(folder)
     except OSError as error:
-        raise OSError(f"{folder} cannot be written ({error}): choose another place with outputs=DIR") from error
+        raise OSError(f"{folder} cannot be written ({error}): {_MEND}") from error
 
 
 def _earlier(folder: Path) -> Path:

@@ -162,7 +162,7 @@ def test_sweep_over_folds_and_tunings(tunings: list[str], tmp_path: Path) -> Non
     spoilt.parent.mkdir(parents=True)
     spoilt.write_text("a file where a folder belongs")
     done = run("train.py", "-m", *small, "fold=0,1", f"tuning={','.join(tunings)}", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     summary = done.stdout[done.stdout.index(f"{2 * len(tunings)} jobs, 1 failed") :]
     failed = [line for line in summary.splitlines() if "failed: " in line]
     assert len(failed) == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fss.data.folds import FOLDS, FoldScheme, fold_classes
+from fss.data.folds import FOLDS, FoldScheme, check_base, fold_classes
 
 COCO_FOLD_0 = {1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61, 65, 69, 73, 77}
 SCHEMES: tuple[FoldScheme, ...] = ("contiguous", "interleaved")
@@ -91,8 +91,11 @@ def test_few_classes_make_few_folds() -> None:
     assert fold_classes(2, 1, "uneven") == ((2,), (1,))
     with pytest.raises(ValueError, match="fold 2 of 2 classes has no novel class"):
         fold_classes(2, 2, "uneven")
-    with pytest.raises(ValueError, match="fold 0 of 1 classes has no base class"):
-        fold_classes(1, 0, "uneven")
+    alone = fold_classes(1, 0, "uneven")
+    assert alone.novel == (1,)
+    assert not alone.base
+    with pytest.raises(ValueError, match=r"fold 0 has no base class to train on.*ckpt=FILE"):
+        check_base(alone, 0)
 
 
 def test_given_folds() -> None:
@@ -103,7 +106,6 @@ def test_given_folds() -> None:
         fold_classes(5, 2, folds)
     with pytest.raises(ValueError, match=r"fold 0 lists \[0, 6\], but class ids are 1 to 5"):
         fold_classes(5, 0, [[0, 1, 6]])
-    with pytest.raises(ValueError, match="fold 0 of 2 classes has no base class"):
-        fold_classes(2, 0, [[1, 2]])
+    assert fold_classes(2, 0, [[1, 2]]) == ((1, 2), ())
     with pytest.raises(ValueError, match="fold 0 of 2 classes has no novel class"):
         fold_classes(2, 0, [[]])

@@ -231,7 +231,7 @@ def test_names_of_classes_do_not_break_pages(tmp_path: Path) -> None:
     main([str(tmp_path)])
     html, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
     assert "a|b&lt;i&gt;" in html
-    assert "| a\\|b&lt;i> | 50.0 |" in markdown
+    assert "| a\\|b&lt;i&gt; | 50.0 |" in markdown
 
 
 def test_command_without_runs(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_killed_runs_end_with_the_bits_of_an_undisturbed_one() -> None:
 
 
 def save(path: Path, value: float, size: int = 10) -> None:
-    WholeCheckpoints().save_checkpoint({"weights": torch.full((size,), value)}, path)
+    WholeCheckpoints().save_checkpoint({"weights": torch.full((size,), value), "global_step": int(value)}, path)
 
 
 def loaded(path: Path) -> float:
@@ -104,7 +104,7 @@ def test_resume_finds_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "outputs").touch()  # a file, so that it fails for root too
-    with pytest.raises(OSError, match=r"outputs/checkpoints cannot be written \(.*outputs=DIR"):
+    with pytest.raises(OSError, match=r"outputs cannot be written \(.*outputs=DIR"):
         prepare_folder(tmp_path / "outputs/checkpoints", resume=False, first=True)
 
 

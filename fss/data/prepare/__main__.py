@@ -10,7 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from fss import lock
 from fss.data.parallel import cores
+from fss.shown import shown
 
 
 def main() -> int:
@@ -36,6 +38,8 @@ def main() -> int:
     root = given.root.expanduser()
     archives = given.archives.expanduser() if given.archives else root
     try:
+        if root.is_dir():
+            lock.hold(root, "prepare another folder")
         if given.dataset == "pascal5i":
             print(*prepare_pascal(root, archives, given.workers, given.download), *summary(root), sep="\n")
         else:
@@ -44,8 +48,8 @@ def main() -> int:
                     root, archives, image_set, given.year, given.crowd, given.workers, given.download
                 )
                 print(*lines, sep="\n")
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(shown(error, lines=True), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted: run the same command again to continue.", file=sys.stderr)

@@ -13,6 +13,7 @@ from fss.data.prepare.masks import write_mask
 from fss.data.readers.coco import Crowd, Drawing, MaskTask, annotations_path, draw, picture_folders
 from fss.data.readers.coco_masks import Contents, digest, folder_of, mask_path, read_contents, write_contents
 from fss.data.readers.pictures import absent
+from fss.files import forget_unfinished
 
 # By way of the bucket's own address: the official one, http://images.cocodataset.org, has no certificate.
 URL = "https://s3.amazonaws.com/images.cocodataset.org"
@@ -121,6 +122,7 @@ def _draw_all(drawing: Drawing, contents: Contents, folder: Path, workers: int) 
     """Draws the masks missing from the folder and returns their number."""
     paths = [mask_path(folder, picture) for picture in contents.pictures]
     number = {path: i for i, path in enumerate(paths)}
+    forget_unfinished(folder)
     tasks = [_Task(drawing.task(number[path]), path) for path in absent(paths)]
     for_each(_draw, tasks, workers, f"Drawing masks of {folder.parent.name}/{folder.name}")
     write_contents(folder, contents)

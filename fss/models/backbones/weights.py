@@ -11,6 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from fss.checked_zip import check_zip, is_zip
+from fss.shown import shown
 from fss.svf import plain_state_dict
 
 PACKAGES = ("efficientnet_lite0",)
@@ -19,26 +21,51 @@ PACKAGES = ("efficientnet_lite0",)
 def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint file, with `module.` prefixes removed.
 
-    The tensors may be at the top level or under `state_dict` or `model`. Only tensors and plain values
-    are unpickled (`weights_only`).
+    Nothing but tensors and plain values is unpickled (`weights_only`). What torch has written since 1.6 has
+    checksums, which are compared; in older files damage shows only where it makes a weight infinite.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a checkpoint or contains no tensors.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, no checkpoint, or holds no tensors of finite numbers.
     """
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}: give the path of a checkpoint (.pth, .ckpt)")
+    if is_zip(path):
+        check_zip(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for files that are not checkpoints
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {error}") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {shown(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
         raise ValueError(f"{path} contains no state dict (a mapping of names to tensors)")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    state = {str(name).removeprefix("module."): value for name, value in content.items()}
+    if odd := [name for name, value in state.items() if not _is_finite(value)]:
+        more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""
+        raise ValueError(
+            f"{path}: {shown(', '.join(odd[:4]))}{more} hold what is "
+            "not a finite real number (NaN, infinity) or are no plain tensors: take another checkpoint, as an "
+            "earlier one of the same run"
+        )
+    return state
+
+
+def _is_finite(value: Tensor) -> bool:
+    """Whether a tensor lies in memory as it is and holds real numbers, all finite."""
+    if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+        return False
+    if not value.is_floating_point() or not value.numel():
+        return True
+    if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return False
+    # one number out of memory that was sent once can stand for terabytes
+    stored = value.untyped_storage().nbytes() // value.element_size()
+    if value.numel() > stored:
+        return False
+    return bool(torch.isfinite(value.sum(dtype=torch.float64) if value.dtype == torch.float32 else value).all())
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str) -> None:

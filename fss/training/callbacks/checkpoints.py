@@ -21,13 +21,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from fss import processes
-from fss.files import whole
+from fss.files import NotWrittenError, whole
+from fss.training.run_folder import LAST
 
 logger = logging.getLogger(__name__)
 
-LAST = "last.ckpt"
 STOPPED = os.EX_TEMPFAIL  # exit code of a run stopped by a signal: 75, "try again later"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by clusters before they take a machine away
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
 
 _GO_ON, _SAVE, _STOP = range(3)
 
@@ -47,8 +48,9 @@ class WholeCheckpoints(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            reason = error.__cause__ if isinstance(error, NotWrittenError) else error
             raise OSError(
-                f"the checkpoint {path} could not be written ({error}): is the disk full? Older checkpoints are "
+                f"the checkpoint {path} could not be written ({reason}): is the disk full? Older checkpoints are "
                 "intact; free some space and continue with the same command and resume=true"
             ) from error
 
@@ -82,6 +84,8 @@ class BestCheckpoint(ModelCheckpoint):
         folder = Path(self.dirpath or "")
 
         def here(path: str) -> str:
+            if path and not Path(path).name.endswith(".ckpt"):  # it will be removed when a better one comes
+                raise ValueError(f"a checkpoint names {path!r:.200} as another one, which is no checkpoint's name")
             return str(folder / Path(path).name) if path else path
 
         moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")}
@@ -92,8 +96,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` up to date, and stops the run cleanly when it receives a signal.
 
-    The checkpoint is written at the end of each epoch, before each validation, and every `minutes` in between.
-    After SIGTERM or SIGUSR1, the step is finished, the checkpoint written, and the program exits with code 75.
+    It is written at the end of each epoch, before each validation and every so many minutes in between. After
+    SIGTERM or SIGUSR1 the step is finished, the checkpoint written and the program left with the exit code 75; so
+    after Ctrl-C, with 130. A second Ctrl-C ends at once.
 
     Args:
         folder: Folder of the run's checkpoints.
@@ -170,9 +175,18 @@ class LastCheckpoint(Checkpoint):
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
                 signal.signal(number, self._note)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup has it ignored
+                signal.signal(signal.SIGINT, self._note)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if signal.getsignal(signal.SIGINT) == self._note:  # Lightning puts back the others
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._told = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            print("\nFinishing this step and writing a checkpoint; Ctrl-C again ends at once.", flush=True)
 
     def _wanted(self, pl_module: lightning.LightningModule, wanted: int = _GO_ON) -> int:
         """What all processes agree to do: stop if any has received a signal, save if it is time for any."""
@@ -185,6 +199,11 @@ class LastCheckpoint(Checkpoint):
     def _leave(self, trainer: lightning.Trainer) -> None:
         told = signal.Signals(self._told).name if self._told is not None else "a signal to another process"
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # Lightning treats any other code as a crash and kills the first process
-        logger.warning("stopped by %s; continue with the same command and resume=true", told)
-        raise SystemExit(STOPPED)
+            raise SystemExit(0)  # Lightning takes another code for a crash and kills the first process
+        steps = int(trainer.estimated_stepping_batches)
+        logger.warning(
+            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; continue with the same command and "
+            "resume=true",
+            *(told, trainer.global_step, steps, trainer.current_epoch + 1, trainer.max_epochs, self.path),
+        )
+        raise SystemExit(INTERRUPTED if self._told == signal.SIGINT else STOPPED)
