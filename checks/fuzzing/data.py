@@ -79,7 +79,7 @@ def _read_picture(folder: Path) -> bytes:
 # Data sets as folders
 
 
-def coco_annotations() -> dict[str, Any]:
+def annotation_file() -> dict[str, Any]:
     """COCO's format with all its kinds of segmentation."""
     runs = {"size": [H, W], "counts": [85, 5, 15, 5, 15, 5, 470]}
     compressed = {"size": [H, W], "counts": "c26>00000000000000000000000Q8"}
@@ -102,7 +102,7 @@ def coco_annotations() -> dict[str, Any]:
 def _write_annotated(folder: Path) -> Sequence[Path]:
     for i in (1, 2):
         _picture(folder / f"images/p{i}.png", i)
-    (folder / "annotations.json").write_text(json.dumps(coco_annotations()))
+    (folder / "annotations.json").write_text(json.dumps(annotation_file()))
     return [folder / "annotations.json"]
 
 
@@ -137,7 +137,7 @@ def _write_class_folders(folder: Path) -> Sequence[Path]:
 
 
 def _write_prepared(folder: Path) -> Sequence[Path]:
-    content = coco_annotations()
+    content = annotation_file()
     for entry in content["images"]:
         _picture(folder / "train2014" / entry["file_name"], entry["id"])
     (folder / "annotations").mkdir()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
 
 from fss.data.parallel import for_each
 from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
+from fss.data.prepare.matlab import struct_field
 from fss.data.readers.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
 from fss.data.readers.pictures import absent, read_mask
 from fss.files import forget_unfinished, whole
@@ -167,15 +167,16 @@ def _render(task: _Task) -> None:
 
 
 def read_sbd(path: Path) -> np.ndarray:
-    """Reads class ids (h, w) uint8 from one of SBD's files.
+    """Reads the class ids (h, w) uint8 of one of SBD's files.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read.
     """
     try:
-        mask = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
-        if mask.ndim != 2 or not np.array_equal(mask, mask.astype(np.uint8)):
-            raise ValueError("it holds no label map of 0 to 255")
-        return mask.astype(np.uint8)
-    except Exception as error:  # scipy raises many types for damaged files
-        raise ValueError(f"{path} cannot be read ({error!r}): delete it and run this command again") from error
+        mask = struct_field(path.read_bytes(), "GTcls", "Segmentation")
+        if not np.array_equal(mask, mask.astype(np.uint8)):
+            raise ValueError("it holds numbers other than 0 to 255")
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it and run this again") from error
+    return mask.astype(np.uint8)
