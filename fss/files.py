@@ -22,7 +22,7 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It could not be written, as on a full disk; what had the name before is as it was.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may be writing it too
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")  # other processes may be writing it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
@@ -48,5 +48,5 @@ class NotWrittenError(OSError):
     def __init__(self, path: Path, reason: Exception) -> None:
         super().__init__(
             f"{path} could not be written ({reason}): is the disk full, or the folder not yours to write? What "
-            "was there before is as it was; make room and run the same command again"
+            "was there before is as it was; free some space and run the same command again"
         )

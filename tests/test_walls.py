@@ -16,6 +16,7 @@ GROUND = {
         "checked_zip",
         "configuration",
         "console",
+        "digests",
         "files",
         "geometry",
         "jobs",
@@ -37,9 +38,21 @@ GROUND_KNOWS = {
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
     "models": {"svf", "checked_zip", "files", "labels", "processes", "resize", "shown"},
-    "data": {"files", "geometry", "labels", "orphans", "text"},
+    "data": {"digests", "files", "geometry", "labels", "orphans", "text"},
     "evaluation": {
-        *("svf", "models", "data", "console", "files", "geometry", "labels", "lock", "metrics", "plain_files"),
+        *(
+            "svf",
+            "models",
+            "data",
+            "console",
+            "digests",
+            "files",
+            "geometry",
+            "labels",
+            "lock",
+            "metrics",
+            "plain_files",
+        ),
         *("processes", "shown", "text", "visualize"),
     },
     "training": {

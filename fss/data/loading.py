@@ -92,7 +92,7 @@ def training_loader(
     num_workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader whose worker processes live as long as the run."""
+    """Builds a loader whose worker processes live until the run ends."""
     return _Loader(
         dataset, persistent_workers=num_workers > 0, **_settings(sampler, batch_size, num_workers, collate)
     )
@@ -105,7 +105,7 @@ def build_loader(
     num_workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader for an evaluation, after which its worker processes end."""
+    """Builds a loader for an evaluation, whose worker processes end with it."""
     return _Loader(dataset, **_settings(sampler, batch_size, num_workers, collate))
 
 

@@ -58,7 +58,7 @@ class PictureCache:
         return kept.reshape(shape if shape[2] > 1 else shape[:2]).copy()
 
     def keep(self, place: torch.Tensor, array: np.ndarray) -> None:
-        """Keeps a (h, w) or (h, w, C) array of unsigned numbers, if there is room and nobody has."""
+        """Stores a (h, w) or (h, w, C) array of unsigned integers if there is room and it is not yet stored."""
         if not self._take():
             return
         try:

@@ -105,7 +105,7 @@ class Evaluation(lightning.LightningModule):
         # all processes use what the first one reads
         finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished if (entry.seed, entry.id) in self._row}
-        if trainer.is_global_zero:  # once over all processes
+        if trainer.is_global_zero:  # count them in one process only
             for entry in done.values():
                 self._note(entry)
             if done:

@@ -26,8 +26,8 @@ from fss.shown import shown
 
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))
-_MOST_SHEETS = 6  # evaluations whose pictures are put into the page: three sheets of some 150 kB each
-_WIDTH = 900  # pixels of a sheet in the page
+_MOST_SHEETS = 6  # evaluations whose pictures are embedded: three sheets of about 150 kB each
+_WIDTH = 900  # pixels; width of an embedded sheet
 _LARGEST = 50_000_000  # pixels of a sheet
 
 
@@ -153,7 +153,7 @@ def _sections(lines: Sequence[Line]) -> list[Section]:
 
 
 def _sheets(evaluations: Sequence[Evaluation]) -> list[Sheets]:
-    """Of those with most kinds of pictures first, in their order."""
+    """Pictures of up to six evaluations, those with the most kinds of pictures first."""
     there = [(e, [(f, w) for f, w in _SHEETS if is_sheet(e.path.with_name(f))]) for e in evaluations]
     chosen = sorted((pair for pair in there if pair[1]), key=lambda pair: -len(pair[1]))[:_MOST_SHEETS]
     return [

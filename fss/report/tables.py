@@ -249,7 +249,7 @@ def _mean_over_folds(evaluations: list[Evaluation]) -> Spread:
 def _note(metrics: dict[str, Any]) -> str:
     seeds = metrics["eval_seeds"]
     told = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} each"
-    boxes = ", supports as boxes" if metrics["support_annotation"] == "box" else ""
+    boxes = ", supports as boxes" if metrics["support_annotation"] != "mask" else ""
     return (
         f"IoU of {metrics['eval_classes']} classes over {metrics['episodes']} episodes "
         f"({told}; protocol {metrics['protocol']}){boxes}"

@@ -113,7 +113,7 @@ def verify(claims: Sequence[Claim], found: Found) -> list[Verdict]:
 
 
 def _row(config: dict[str, Any]) -> tuple[Any, ...]:
-    """Which row of the published tables a configuration is of."""
+    """Identifies the row of the published tables that a configuration belongs to."""
     dataset, backbone, method = (config[group]["name"] for group in ("dataset", "backbone", "method"))
     tuning = config["tuning"]["name"] if "tuning" in config else None  # a base learner has none
     return dataset, backbone.removesuffix("_deep"), method, tuning, config["dataset"].get("exclude_novel")

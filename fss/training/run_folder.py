@@ -119,7 +119,7 @@ def note_settings(path: Path, settings: dict[str, Any], resume: bool) -> None:
                 continue
             if before.get(name) != now.get(name):
                 told = (shown(value) for value in (name, now.get(name), before.get(name)))
-                logger.warning("%s is now %s; the run began with %s", *told)
+                logger.warning("%s is now %s; the run started with %s", *told)
     with whole(path) as unfinished:
         unfinished.write_text(yaml.safe_dump(settings, sort_keys=False))
 

@@ -35,13 +35,13 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
         check_zip(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that are no checkpoints
+    except Exception as error:  # torch raises many types for files that are not checkpoints
         raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {shown(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
-        raise ValueError(f"{path} holds no state dict (a mapping of names to tensors)")
+        raise ValueError(f"{path} contains no state dict (a mapping of names to tensors)")
     state = {str(name).removeprefix("module."): value for name, value in content.items()}
     if odd := [name for name, value in state.items() if not _is_finite(value)]:
         more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""

@@ -26,8 +26,8 @@ from fss.training.run_folder import LAST
 
 logger = logging.getLogger(__name__)
 
-STOPPED = os.EX_TEMPFAIL  # exit code of a run that was told to stop: 75, "try again later"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what clusters send before they take a machine away
+STOPPED = os.EX_TEMPFAIL  # exit code of a run stopped by a signal: 75, "try again later"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by clusters before they take a machine away
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
 
 _GO_ON, _SAVE, _STOP = range(3)
@@ -51,7 +51,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             reason = error.__cause__ if isinstance(error, NotWrittenError) else error
             raise OSError(
                 f"the checkpoint {path} could not be written ({reason}): is the disk full? Older checkpoints are "
-                "whole; make room and go on with the same command and resume=true"
+                "intact; free some space and continue with the same command and resume=true"
             ) from error
 
 
@@ -202,7 +202,7 @@ class LastCheckpoint(Checkpoint):
             raise SystemExit(0)  # Lightning takes another code for a crash and kills the first process
         steps = int(trainer.estimated_stepping_batches)
         logger.warning(
-            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; go on with the same command and "
+            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; continue with the same command and "
             "resume=true",
             *(told, trainer.global_step, steps, trainer.current_epoch + 1, trainer.max_epochs, self.path),
         )
