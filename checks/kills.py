@@ -88,7 +88,8 @@ def write_coco(folder: Path) -> None:
     (root / "annotations").mkdir(parents=True)
     (root / "train2014").mkdir()
     cv2.imwrite(str(root / "train2014/0.jpg"), np.zeros((240, 320, 3), np.uint8))
-    pictures, annotations = [], []
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(2000):
         name = f"{number}.jpg"
         if number:

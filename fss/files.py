@@ -22,7 +22,7 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It could not be written, as on a full disk; what had the name before is as it was.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")  # others may be writing it too
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")  # other processes may be writing it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished

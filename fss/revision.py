@@ -16,5 +16,5 @@ def git_revision() -> str:
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git: results stand without it
+    except (OSError, subprocess.CalledProcessError):  # no git: results are written without a revision
         return __version__

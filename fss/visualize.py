@@ -128,7 +128,7 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
 
 
 def save_sheet(episodes: Sequence[EpisodePicture], path: Path) -> None:
-    """Writes a contact sheet as PNG, whole or not at all."""
+    """Writes a contact sheet as PNG, atomically."""
     sheet = contact_sheet(episodes)
     with whole(path) as unfinished:
         sheet.save(unfinished, format="PNG")

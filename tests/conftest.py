@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from support import voc2012 as official
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at once: threads of one would wait for those of another
     torch.set_num_threads(1)
@@ -25,3 +27,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def voc2012(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder VOC2012 with the official masks of PASCAL-5i and blank pictures; its index is kept there."""
+    if not official.ARCHIVE.is_file():
+        pytest.skip(f"no {official.ARCHIVE}")
+    return official.unpack(tmp_path_factory.mktemp("official"))

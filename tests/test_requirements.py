@@ -42,6 +42,6 @@ def test_lock_holds_all_that_is_wanted_with_hashes_and_no_index() -> None:
     assert "://" not in text
     blocks = re.findall(r"^(\S+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE)
     assert len(blocks) == text.count("==")
-    locked = {canonicalize_name(name): version for name, version, _ in blocks}
+    locked: dict[str, str] = {canonicalize_name(name): version for name, version, _ in blocks}
     for name, requirement in wanted().items():
         assert locked[name] in requirement.specifier, name

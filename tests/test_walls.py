@@ -16,6 +16,7 @@ GROUND = {
         "checked_zip",
         "configuration",
         "console",
+        "digests",
         "files",
         "geometry",
         "jobs",
@@ -28,8 +29,8 @@ GROUND = {
 }
 GROUND_KNOWS = {
     "console": {"shown"},
-    "lock": {"shown"},
     "geometry": {"resize"},
+    "lock": {"shown"},
     "metrics": {"geometry"},
     "plain_files": {"text"},
     "visualize": {"files"},
@@ -37,28 +38,17 @@ GROUND_KNOWS = {
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
     "models": {"svf", "checked_zip", "files", "labels", "processes", "resize", "shown"},
-    "data": {"files", "geometry", "labels", "orphans", "text"},
+    "data": {"digests", "files", "geometry", "labels", "orphans", "text"},
     "evaluation": {
-        *(
-            "svf",
-            "models",
-            "data",
-            "console",
-            "files",
-            "geometry",
-            "labels",
-            "lock",
-            "metrics",
-            "plain_files",
-            "processes",
-        ),
-        *("shown", "text", "visualize"),
+        *("svf", "models", "data", "console", "digests", "files", "geometry", "labels", "lock", "metrics"),
+        "plain_files",
+        *("processes", "shown", "text", "visualize"),
     },
     "training": {
         *("svf", "models", "data", "evaluation", "checked_zip", "files", "labels", "lock", "metrics"),
         *("plain_files", "processes", "shown", "visualize"),
     },
-    "report": {"evaluation", "files", "plain_files", "shown", "text"},
+    "report": {"configuration", "evaluation", "files", "plain_files", "shown", "text"},
     "cli": {
         *("configuration", "models", "data", "evaluation", "training", "console", "jobs", "plain_files"),
         *("revision", "shown"),

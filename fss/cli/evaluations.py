@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import build, recipe, start
@@ -24,6 +25,7 @@ from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 
+DRAWING = ("draw", "workers", "absent")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
@@ -86,8 +88,6 @@ def record_of(cfg: DictConfig) -> Record:
     """What an evaluation is of; train.py's configuration evaluates the last weights of its own run."""
     weights = cfg.ckpt or (cfg.checkpoint if cfg.method.trained else "last")
     selected = cfg.ckpt is None and weights == "best"
-    named = cfg.protocol
-    unchanged = (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
     notes = Path(cfg.run_dir) / TRAINING
     training = read_training(notes) if cfg.ckpt is None else {}
     return Record(
@@ -108,9 +108,10 @@ def record_of(cfg: DictConfig) -> Record:
             "eval_classes": cfg.dataset.eval_classes,
             "support_annotation": cfg.dataset.support_annotation,
         },
-        protocol=named.name if unchanged else "custom",
+        protocol=_protocol(cfg),
         episodes=cfg.episodes,
         eval_seeds=list(cfg.seeds),
+        drawing={key: cfg.protocol[key] for key in DRAWING},
         training={
             "train_seconds": training.get("seconds"),
             "trained_parameters": training.get("parameters") if cfg.method.trained else 0,
@@ -122,6 +123,14 @@ def record_of(cfg: DictConfig) -> Record:
             "config": OmegaConf.to_container(cfg, resolve=True),
         },
     )
+
+
+def _protocol(cfg: DictConfig) -> str:
+    """The protocol's name if all that its file says is unchanged, else "custom"."""
+    named = OmegaConf.merge(cfg, compose(f"protocol/{cfg.protocol.name}")).protocol
+    unchanged = all(cfg.protocol[key] == named[key] for key in DRAWING)
+    unchanged &= (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
+    return named.name if unchanged else "custom"
 
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:

@@ -13,7 +13,11 @@ from fss.cli import overrides
 from fss.cli.recorded import recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
-from fss.evaluation.results import CHECKPOINTS
+from fss.evaluation.results import CHECKPOINTS, SETTINGS
+from fss.plain_files import read_yaml
+
+# The recipe whose networks are those of runs from before there were recipes.
+BEFORE_RECIPES = "recipe=bam"
 
 
 class Request(NamedTuple):
@@ -57,9 +61,9 @@ def _recalled(typed: Sequence[str]) -> Request:
     """
     cfg = compose("evaluate", overrides.merged(typed))
     folder = str(cfg.run_dir)
-    saved = recorded_overrides(Path(folder)) if cfg.ckpt is None else []
+    saved = _recorded(Path(folder)) if cfg.ckpt is None else []
     if any(overrides.setting(o) == "protocol" for o in typed):
-        saved = overrides.without(saved, "episodes", "seeds")
+        saved = overrides.without(saved, "episodes", "seeds", "protocol")
     if cfg.trained_on == cfg.dataset.name:
         cfg = compose("evaluate", overrides.merged(saved, typed)) if saved else cfg
         cfg.run_dir = folder  # whatever the record would make of it
@@ -71,6 +75,15 @@ def _recalled(typed: Sequence[str]) -> Request:
     cfg.method = OmegaConf.to_container(model.method, resolve=True)
     cfg.run_dir = folder
     return Request(cfg, seen)
+
+
+def _recorded(run: Path) -> list[str]:
+    """What a run was trained with, in today's words."""
+    saved = recorded_overrides(run)
+    settings = run / SETTINGS
+    if settings.is_file() and "recipe" not in read_yaml(settings):
+        return [BEFORE_RECIPES, *saved]
+    return saved
 
 
 def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fss.data.episodes import Transform, base_labels, draw_order, read
+from fss.data.draws import draw_order
+from fss.data.episodes import Transform, base_labels, read
 from fss.data.index import Index
 from fss.data.readers.reader import Reader
 

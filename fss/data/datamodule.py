@@ -10,16 +10,20 @@ import lightning
 from torch.utils.data import DataLoader
 
 from fss.data.cross_domain import unseen_classes
+from fss.data.draws import Drawing, draws_of
 from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
 from fss.data.folds import FoldScheme, check_base, fold_classes
-from fss.data.generalized_episodes import GeneralizedEpisodes
-from fss.data.index import build_index, build_pool
+from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
+from fss.data.index import QueryClasses, build_index, build_pool
+from fss.data.lists import facts, in_order
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
 from fss.geometry import Geometry
 
 logger = logging.getLogger(__name__)
+
+Absent = Literal["zero", "leave_out"]
 
 
 class FewShotDataModule(lightning.LightningDataModule):
@@ -41,19 +45,29 @@ class FewShotDataModule(lightning.LightningDataModule):
         test_episodes: Evaluation episodes after training, in the generalised setting.
         eval_seed: Seed of the evaluation episodes (321 as published).
         min_pixels: Minimum number of pixels for a class to count as present in a picture (2048 as published).
+        query_classes: Classes that a query can be paired with; see `build_pool`.
         exclude_novel: Drop training pictures that contain any pixel of a novel class; if False, these pixels are
             background in training.
+        draw: How evaluation episodes are drawn: "published" replays the episodes of the published programs
+            (`Replayed`), "drawn" shuffles the queries (`Shuffled`), "class_first" draws the class before the query
+            (`ClassFirst`). Training episodes are always shuffled.
+        draw_workers: Number of loader processes to replay; see `draws_of`.
+        absent: Whether an evaluation class without episodes counts as 0 ("zero") or is left out of the means
+            ("leave_out").
+        eval_list: File that lists the evaluation pictures in order; None uses the reader's order.
         eval_classes: "novel", or "base" to choose settings without looking at novel classes.
         seen_classes: For a model trained on another data set, the names of its base classes. Evaluation then uses
             all classes except these, whatever the fold.
         with_base_masks: Add the labels of base classes to training episodes, for a base learner.
-        support_annotation: "mask", or "box" to annotate supports with boxes instead of masks.
+        support_annotation: "mask", or boxes instead of support masks; see `annotate`.
         setting: "standard", or "generalized" to evaluate on all pictures with labels that include base classes.
+            With published draws, supports may then show the class at any size, as published.
         num_workers: Loader processes; 0 loads in the main process.
         cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.
 
     Attributes:
         left_out: Names of the evaluation classes with too few pictures; available after `setup`.
+        evaluated: Ids and names of all evaluation classes, ascending; available after `setup`.
     """
 
     def __init__(
@@ -73,7 +87,12 @@ class FewShotDataModule(lightning.LightningDataModule):
         test_episodes: int = 1000,
         eval_seed: int = 321,
         min_pixels: int = 2048,
+        query_classes: QueryClasses = "eligible",
         exclude_novel: bool = True,
+        draw: Drawing = "drawn",
+        draw_workers: int | None = None,
+        absent: Absent = "leave_out",
+        eval_list: str | None = None,
         eval_classes: Literal["novel", "base"] = "novel",
         seen_classes: Sequence[str] | None = None,
         with_base_masks: bool = False,
@@ -86,9 +105,19 @@ class FewShotDataModule(lightning.LightningDataModule):
         if shot < 1:
             raise ValueError(f"shot={shot}: must be at least 1")
         if support_annotation not in get_args(SupportAnnotation):
-            raise ValueError(f"dataset.support_annotation={support_annotation!r}: must be 'mask' or 'box'")
+            allowed = ", ".join(get_args(SupportAnnotation))
+            raise ValueError(f"dataset.support_annotation={support_annotation!r}: must be one of {allowed}")
         if setting not in ("standard", "generalized"):
             raise ValueError(f"setting={setting!r}: must be 'standard' or 'generalized'")
+        if setting == "generalized" and draw == "class_first":
+            raise ValueError(
+                "setting=generalized takes every picture as a query, so the class cannot be drawn first: take "
+                "protocol.draw=published or drawn"
+            )
+        if absent not in get_args(Absent):
+            raise ValueError(f"protocol.absent={absent!r}: must be 'zero' or 'leave_out'")
+        if query_classes not in get_args(QueryClasses):
+            raise ValueError(f"dataset.query_classes={query_classes!r}: must be 'any' or 'eligible'")
         if eval_classes not in ("novel", "base"):
             raise ValueError(f"dataset.eval_classes={eval_classes!r}: must be 'novel' or 'base'")
         for name, value in {
@@ -106,6 +135,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
         self.eval_seed, self.min_pixels, self.exclude_novel = eval_seed, min_pixels, exclude_novel
+        self.query_classes, self.eval_list = query_classes, eval_list
+        self.draw, self.draws, self.absent = draw, draws_of(draw, draw_workers), absent
         self.eval_classes, self.seen_classes, self.num_workers = eval_classes, seen_classes, num_workers
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
         self.setting = setting
@@ -132,6 +163,7 @@ class FewShotDataModule(lightning.LightningDataModule):
             self.min_pixels,
             exclude=novel if self.exclude_novel else (),
             names=dict(enumerate(reader.classes, start=1)),
+            query_classes=self.query_classes,
         )
         logger.info("%d training pictures of %d base classes", len(pool.queries), len(pool.images_of))
         return EpisodeDataset(
@@ -155,30 +187,37 @@ class FewShotDataModule(lightning.LightningDataModule):
         if self.seen_classes is not None:
             evaluated, base = unseen_classes(reader.classes, self.seen_classes), ()
         index = build_index(reader, "Reading evaluation masks")
-        pool = build_pool(
-            index,
-            evaluated,
-            self.shot,
-            self.min_pixels,
-            names=names,
-        )
+        if self.eval_list is not None:
+            reader, index = in_order(reader, index, self.eval_list)
+        any_size = self.setting == "generalized" and self.draw == "published"
+        min_pixels = 1 if any_size else self.min_pixels
+        pool = build_pool(index, evaluated, self.shot, min_pixels, names=names, query_classes=self.query_classes)
         self.left_out = [names[c] for c in pool.left_out]
+        self.evaluated = {c: names[c] for c in sorted(evaluated)}
         logger.info(
             "%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes
         )
-        settings: dict[str, Any] = {
-            "reader": self._keep(reader),
-            "pool": pool,
-            "shot": self.shot,
-            "seed": self.eval_seed,
-            "transform": self.eval_transform,
-            "with_label": True,
-            "base_classes": base,
-            "support_annotation": self.support_annotation,
-        }
+        episodes = EpisodeDataset
         if self.setting == "generalized":
-            return GeneralizedEpisodes(index, **settings)
-        return EpisodeDataset(**settings)
+            shown = 1 if self.query_classes == "any" else min_pixels
+            pool, episodes = generalized_pool(index, pool, base, shown), GeneralizedEpisodes
+        return episodes(
+            self._keep(reader),
+            pool,
+            self.shot,
+            self.eval_seed,
+            self.eval_transform,
+            with_label=True,
+            base_classes=base,
+            support_annotation=self.support_annotation,
+            draws=self.draws,
+        )
+
+    @property
+    def training(self) -> EpisodeDataset:
+        """The training episodes."""
+        assert self._train is not None, "call setup('fit') first"
+        return self._train
 
     @property
     def evaluation(self) -> EpisodeDataset:
@@ -201,30 +240,43 @@ class FewShotDataModule(lightning.LightningDataModule):
         """Names of all classes of the evaluation pictures; class id c has index c - 1."""
         return self.evaluation.reader.classes
 
+    @property
+    def always_counted(self) -> dict[int, str]:
+        """Ids and names of the classes that count even without episodes, ascending."""
+        return self.evaluated if self.absent == "zero" else {}
+
     def evaluated_classes(self, episodes: int) -> dict[int, str]:
-        """Ids and names of the classes in the first `episodes` evaluation episodes, in ascending order of id."""
+        """Ids and names of the classes in the means over the first `episodes` evaluation episodes, ascending."""
         drawn = {self.evaluation.draw(i).class_id for i in range(episodes)}
         missed = sorted(set(self.evaluation.pool.images_of) - drawn)
         names = self.class_names
         if missed and episodes not in self._told:  # warn once, not at every validation
             self._told.add(episodes)
             logger.warning(
-                "none of %d episodes is of the classes: %s; use more episodes to evaluate them",
+                "none of %d episodes is of the classes: %s; %s",
                 episodes,
                 ", ".join(names[c - 1] for c in missed),
+                "they count as 0 (protocol.absent=leave_out leaves them out)"
+                if self.absent == "zero"
+                else "use more episodes to evaluate them",
             )
-        return {c: names[c - 1] for c in sorted(drawn)}
+        return dict(sorted(({c: names[c - 1] for c in drawn} | self.always_counted).items()))
+
+    def list_facts(self) -> dict[str, Any]:
+        """Number of pictures and digest of the ordered lists in evaluation: `all` pictures, and the `queries`."""
+        episodes = self.evaluation
+        lists = {"all": range(len(episodes.reader)), "queries": episodes.pool.queries.tolist()}
+        return {"lists": {name: facts(episodes.reader, numbers)._asdict() for name, numbers in lists.items()}}
 
     def train_dataloader(self) -> DataLoader[Episode]:
-        assert self._train is not None, "call setup first"
-        episodes = self.train_episodes or len(self._train.pool.queries)
+        episodes = self.train_episodes or len(self.training.pool.queries)
         if episodes < self.batch_size:
             raise ValueError(
                 f"an epoch of {episodes} training episodes does not fill a batch of {self.batch_size}: reduce "
                 "batch_size or increase dataset.train_episodes"
             )
         sampler, batch_size = training_batches(self.trainer, episodes, self.batch_size)
-        return training_loader(self._train, sampler, batch_size, self.num_workers, collate)
+        return training_loader(self.training, sampler, batch_size, self.num_workers, collate)
 
     def val_dataloader(self) -> DataLoader[Episode]:
         return self._evaluation(self.val_episodes)

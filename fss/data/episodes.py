@@ -6,7 +6,6 @@ Shapes: B batch, K shots, S image side, h w original height and width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
@@ -15,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fss.data.draws import Draw, MakeDraws, Shuffled
 from fss.data.index import Pool
 from fss.data.readers.reader import Reader
 from fss.geometry import Geometry
 from fss.labels import IGNORE, MAX_CLASSES, ignored
 
-SupportAnnotation = Literal["mask", "box"]
+SupportAnnotation = Literal["mask", "box", "box_published"]
 
 
 class Transform(Protocol):
@@ -29,14 +29,6 @@ class Transform(Protocol):
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, ...]: ...
-
-
-class Draw(NamedTuple):
-    """The choices that define an episode: its class and the picture numbers of the query and the supports."""
-
-    class_id: int
-    query: int
-    supports: tuple[int, ...]
 
 
 class Episode(NamedTuple):
@@ -92,10 +84,6 @@ def stack_pictures(pictures: Sequence[Tensor]) -> Tensor:
 class EpisodeDataset(Dataset[Episode]):
     """Episodes of the pool's classes, for any id >= 0.
 
-    Each query of the pool occurs once in every `len(pool.queries)` consecutive ids, in an order that is drawn
-    anew each time. Its class is drawn uniformly from the query's eligible classes, the supports without
-    replacement from that class's other pictures.
-
     Args:
         reader: Reader of the pictures.
         pool: The pictures from which episodes are drawn.
@@ -105,7 +93,8 @@ class EpisodeDataset(Dataset[Episode]):
         with_label: Include the query's mask at original size.
         base_classes: Base class ids in ascending order, for `own_class` and `base_mask`.
         with_base_mask: Include `base_mask`.
-        support_annotation: "mask", or "box" to fill the bounding box of each connected part of a support mask.
+        support_annotation: "mask", or boxes instead of support masks; see `annotate`.
+        draws: How class, query and supports are drawn.
     """
 
     def __init__(
@@ -119,11 +108,13 @@ class EpisodeDataset(Dataset[Episode]):
         base_classes: Sequence[int] = (),
         with_base_mask: bool = False,
         support_annotation: SupportAnnotation = "mask",
+        draws: MakeDraws = Shuffled,
     ) -> None:
         self.reader, self.pool, self.shot, self.seed = reader, pool, shot, seed
         self.transform, self.with_label = transform, with_label
         self.base_classes, self.with_base_mask = list(base_classes), with_base_mask
         self.support_annotation = support_annotation
+        self._draws = draws(pool, shot)
 
     @property
     def geometry(self) -> Geometry:
@@ -132,11 +123,11 @@ class EpisodeDataset(Dataset[Episode]):
 
     def draw(self, episode_id: int) -> Draw:
         """Draws the episode's class, query and supports without reading any picture."""
-        return self._draw(episode_id, self._stream(episode_id))
+        return self._draws.draw(self.seed, episode_id, self._stream(episode_id))
 
     def __getitem__(self, episode_id: int) -> Episode:
         stream = self._stream(episode_id)
-        class_id, query, supports = self._draw(episode_id, stream)
+        class_id, query, supports = self._draws.draw(self.seed, episode_id, stream)
         numbers = [query, *supports]
         images, masks = [], []
         label = base_mask = np.empty((0, 0), np.uint8)
@@ -145,8 +136,7 @@ class EpisodeDataset(Dataset[Episode]):
             mask = select(labels, class_id)
             seed = int(stream.integers(2**31))
             if number != query:
-                if self.support_annotation == "box":
-                    mask = fill_boxes(mask)
+                mask = annotate(mask, self.support_annotation)
                 image, mask = self.transform(image, mask, seed)
             else:
                 label = self._label(labels, class_id) if self.with_label else label
@@ -173,18 +163,6 @@ class EpisodeDataset(Dataset[Episode]):
 
     def _stream(self, episode_id: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, episode_id])
-
-    def _draw(self, episode_id: int, stream: np.random.Generator) -> Draw:
-        queries = self.pool.queries
-        cycle, place = divmod(episode_id, len(queries))
-        query = int(queries[draw_order(self.seed, cycle, len(queries))[place]])
-        class_id = int(stream.choice(self.pool.classes_of[query]))
-        return Draw(class_id, query, self._supports(class_id, query, stream))
-
-    def _supports(self, class_id: int, query: int, stream: np.random.Generator) -> tuple[int, ...]:
-        others = self.pool.images_of[class_id]
-        others = others[others != query]
-        return tuple(stream.choice(others, self.shot, replace=False).tolist())
 
     def _label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
         return select(labels, class_id)
@@ -225,18 +203,29 @@ def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
     return table[labels]
 
 
-def fill_boxes(mask: np.ndarray) -> np.ndarray:
-    """Fills the bounding box of each 8-connected part of a mask (h, w) with 1; 255 is kept."""
+def annotate(mask: np.ndarray, annotation: SupportAnnotation) -> np.ndarray:
+    """Turns a support mask (h, w) into the annotation that the model receives.
+
+    Args:
+        mask: 1 object, 0 background, 255 ignored.
+        annotation: "mask" keeps the mask, "box" fills the bounding box of each connected part, "box_published"
+            extends these boxes by one pixel to the right and bottom, as BAM's program does.
+    """
+    if annotation == "mask":
+        return mask
+    return fill_boxes(mask, extend=1 if annotation == "box_published" else 0)
+
+
+def fill_boxes(mask: np.ndarray, extend: int = 0) -> np.ndarray:
+    """Fills the bounding box of each 8-connected part of a mask (h, w) with 1; 255 is kept.
+
+    Args:
+        mask: 1 object, 0 background, 255 ignored.
+        extend: Number of pixels by which boxes are extended to the right and bottom.
+    """
     filled = mask.copy()
     _, _, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8), connectivity=8)
     for left, top, width, height, _ in stats[1:]:
-        filled[top : top + height, left : left + width] = 1
+        filled[top : top + height + extend, left : left + width + extend] = 1
     filled[mask == IGNORE] = IGNORE
     return filled
-
-
-@lru_cache(maxsize=8)  # consecutive ids need the same order; a few data sets may alternate
-def draw_order(seed: int, cycle: int, n: int) -> np.ndarray:
-    """Random order of n items in a cycle."""
-    # a separate random stream: [seed, id] belongs to the episodes
-    return np.random.default_rng([seed, cycle, n]).permutation(n)

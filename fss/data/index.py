@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
     else:
         key = index_cache.fingerprint(reader.classes, reader.files())
         kept = index_cache.load(reader.cache, key, (*Index._fields, "remarks"))
-        if kept is not None:
+        if kept is not None and _fits(reader, **kept):
             remarks = kept.pop("remarks").tolist()
             index = Index(**kept)
         else:
@@ -74,6 +74,25 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
     if remarks:
         logger.warning("%d of %d pictures: %s", len(remarks), len(reader), some(remarks, 5, "; "))
     return index
+
+
+def _fits(
+    reader: Reader, image: np.ndarray, class_id: np.ndarray, pixels: np.ndarray, remarks: np.ndarray
+) -> bool:
+    """Whether kept numbers can be those of a reader; data that others pass on may bring a cache along."""
+    columns = (image, class_id, pixels)
+    if remarks.dtype.kind != "U" or any(c.dtype != np.int64 or c.shape != image.shape[:1] for c in columns):
+        return False
+    return bool(
+        (
+            (image >= 0)
+            & (image < len(reader))
+            & (class_id > 0)
+            & (class_id <= len(reader.classes))
+            & (pixels > 0)
+        ).all()
+        and (np.diff(image) >= 0).all()
+    )
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -128,13 +147,16 @@ def _scan(reader: Reader, i: int) -> _Scan:
     return _Scan([(int(c), int(counts[c])) for c in present], remark)
 
 
+QueryClasses = Literal["any", "eligible"]
+
+
 class Pool(NamedTuple):
     """The pictures from which episodes are drawn.
 
     Attributes:
         queries: Numbers of the pictures that can be queries, ascending.
-        classes_of: Eligible classes of each query, ascending.
-        images_of: Numbers of the pictures that show each class, ascending.
+        classes_of: Classes that each query can be paired with, ascending.
+        images_of: Numbers of the pictures that can be supports of each class, ascending.
         left_out: Classes with too few pictures for one episode.
     """
 
@@ -151,6 +173,7 @@ def build_pool(
     min_pixels: int,
     exclude: Iterable[int] = (),
     names: dict[int, str] | None = None,
+    query_classes: QueryClasses = "eligible",
 ) -> Pool:
     """Finds the pictures for episodes of the given classes.
 
@@ -161,14 +184,17 @@ def build_pool(
         min_pixels: Minimum number of pixels for a class to count as present in a picture (2048 as published).
         exclude: Pictures with any pixel of these classes are dropped (`exclude_novel`).
         names: Class names for messages.
+        query_classes: What a query may be asked for: "any" of the classes that it shows, of any size, as
+            published, where `min_pixels` decides only which pictures are queries and supports; or "eligible",
+            those of at least `min_pixels`.
 
     Raises:
-        ValueError: If no class has K + 1 pictures.
+        ValueError: If no class has K + 1 pictures, or `query_classes` is unknown.
     """
+    if query_classes not in get_args(QueryClasses):
+        raise ValueError(f"dataset.query_classes={query_classes!r}: must be 'any' or 'eligible'")
     wanted = sorted(set(classes))
-    dropped = np.unique(index.image[np.isin(index.class_id, list(exclude))])
-    usable = (index.pixels >= min_pixels) & ~np.isin(index.image, dropped)
-    images_of = {c: index.image[usable & (index.class_id == c)] for c in wanted}
+    images_of = images_by_class(index, wanted, min_pixels, exclude)
     counts = {c: len(images) for c, images in images_of.items()}
     left_out = tuple(c for c in wanted if counts[c] < shot + 1)
 
@@ -186,13 +212,32 @@ def build_pool(
             "left out (fewer than %d pictures with at least %d pixels): %s", shot + 1, min_pixels, listed(left_out)
         )
     images_of = {c: images for c, images in images_of.items() if c not in left_out}
-    # rows of the usable classes, sorted by picture and then by class
-    row = np.flatnonzero(usable & np.isin(index.class_id, list(images_of)))
-    row = row[np.lexsort((index.class_id[row], index.image[row]))]
-    queries, first = np.unique(index.image[row], return_index=True)
-    ids, bounds = index.class_id[row].tolist(), [*first.tolist(), len(row)]
-    classes_of = {
-        query: tuple(ids[start:end])
-        for query, start, end in zip(queries.tolist(), bounds[:-1], bounds[1:], strict=True)
-    }
+    queries = np.unique(np.concatenate(list(images_of.values())))
+    classes_of = classes_by_image(index, queries, images_of, 1 if query_classes == "any" else min_pixels)
     return Pool(queries, classes_of, images_of, left_out)
+
+
+def images_by_class(
+    index: Index, classes: Iterable[int], min_pixels: int, exclude: Iterable[int] = ()
+) -> dict[int, np.ndarray]:
+    """The pictures that show each class with enough pixels, ascending; see `build_pool`."""
+    dropped = np.unique(index.image[np.isin(index.class_id, list(exclude))])
+    usable = (index.pixels >= min_pixels) & ~np.isin(index.image, dropped)
+    return {c: index.image[usable & (index.class_id == c)] for c in classes}
+
+
+def classes_by_image(
+    index: Index, images: np.ndarray, classes: Iterable[int], min_pixels: int
+) -> dict[int, tuple[int, ...]]:
+    """Those of the classes that each of some pictures shows with enough pixels, ascending; () where none."""
+    row = np.flatnonzero(
+        (index.pixels >= min_pixels) & np.isin(index.class_id, list(classes)) & np.isin(index.image, images)
+    )
+    row = row[np.lexsort((index.class_id[row], index.image[row]))]
+    shown, first = np.unique(index.image[row], return_index=True)
+    ids, bounds = index.class_id[row].tolist(), [*first.tolist(), len(row)]
+    found = {
+        image: tuple(ids[start:end])
+        for image, start, end in zip(shown.tolist(), bounds[:-1], bounds[1:], strict=True)
+    }
+    return {image: found.get(image, ()) for image in images.tolist()}

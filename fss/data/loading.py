@@ -92,7 +92,7 @@ def training_loader(
     num_workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader whose worker processes live as long as the run."""
+    """Builds a loader whose worker processes live until the run ends."""
     return _Loader(
         dataset, persistent_workers=num_workers > 0, **_settings(sampler, batch_size, num_workers, collate)
     )
@@ -105,7 +105,7 @@ def build_loader(
     num_workers: int,
     collate: Callable[[Any], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader for an evaluation, after which its worker processes end."""
+    """Builds a loader for an evaluation, whose worker processes end with it."""
     return _Loader(dataset, **_settings(sampler, batch_size, num_workers, collate))
 
 
@@ -154,10 +154,10 @@ def _settings(
 
 
 def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # OpenCV's own threads would fight the workers beside it
+    cv2.setNumThreads(0)  # OpenCV's own threads would compete with the other workers
     end_with_parent()
-    # A cluster tells all processes of a job to end, and Ctrl-C all of a terminal; the main one still needs its
-    # batches to finish a step.
+    # A cluster signals all processes of a job to end, and Ctrl-C all those of a terminal, but the main process
+    # still needs batches to finish a step.
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     # A batch that could not be sent, as with too few open files allowed, would be waited for for ever.

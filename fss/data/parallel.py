@@ -64,7 +64,7 @@ _kept: Callable[[Any], Any]
 def _keep(function: Callable[[Any], Any]) -> None:
     global _kept
     _kept = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits here to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     end_with_parent()
 
 

@@ -46,7 +46,7 @@ class ObjectCrop(A.DualTransform):
 
     _targets = (Targets.IMAGE, Targets.MASK)
 
-    def __init__(self, size: int, keep: float = 0.85, tries: int = 30) -> None:
+    def __init__(self, size: int, keep: float = 0.85, tries: int = 31) -> None:
         super().__init__(p=1.0)
         self.size, self.keep, self.tries = size, keep, tries
 

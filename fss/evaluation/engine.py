@@ -105,7 +105,7 @@ class Evaluation(lightning.LightningModule):
         # all processes use what the first one reads
         finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished if (entry.seed, entry.id) in self._row}
-        if trainer.is_global_zero:  # once over all processes
+        if trainer.is_global_zero:  # count them in one process only
             for entry in done.values():
                 self._note(entry)
             if done:
@@ -180,9 +180,9 @@ def answer_episodes(
         num_workers: Loader processes; 0 loads in the main process.
 
     Raises:
-        ValueError: The method does not answer this many supports, or a setting makes no sense.
-        OSError: The folder cannot be written, or another process works in it.
-        RuntimeError: It was stopped before its end.
+        ValueError: If the method does not accept this number of supports, or if a setting is out of range.
+        OSError: If the folder is not writable, or if another process is working in it.
+        RuntimeError: If the evaluation is stopped before its end.
         SystemExit: It was interrupted by Ctrl-C; what is finished is kept.
     """
     check_reuse(*reuse)

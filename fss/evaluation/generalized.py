@@ -52,14 +52,15 @@ def merge_maps(final: Tensor, base: Tensor, rule: Rule, threshold: float) -> Ten
 class GeneralizedIoU(Metric):
     """IoU of each base and novel class, and the means over base, novel and all classes.
 
-    Sums are int64, exact and independent of order. A class that is neither shown nor predicted in any episode is
-    left out of the means.
+    Sums are int64, exact and independent of order.
 
     Args:
         base_classes: Number of base classes N.
         novel_classes: Ids of the novel classes, in the order of the results.
         rule: See `merge_maps`.
         threshold: See `merge_maps`.
+        count_absent: A class that is neither shown nor predicted in any episode counts as 0, as published; if
+            False, it is left out of the means.
         geometry: How pictures lie in the square; see `at_original_size`.
     """
 
@@ -74,9 +75,11 @@ class GeneralizedIoU(Metric):
         novel_classes: Iterable[int],
         rule: Rule,
         threshold: float,
+        count_absent: bool = False,
         geometry: Geometry = "published",
     ) -> None:
         super().__init__()
+        self.count_absent = count_absent
         self.base_classes, self.novel_classes = base_classes, list(novel_classes)
         self.rule, self.threshold, self.geometry = rule, threshold, geometry
         zeros = torch.zeros(base_classes + len(self.novel_classes), dtype=torch.int64)
@@ -109,7 +112,7 @@ class GeneralizedIoU(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Returns `class_iou` (N + M,) and the means `novel`, `base` and `all`, as fractions in float64."""
         class_iou = self.intersection / self.union.double().clamp(min=1)
-        seen = self.union > 0
+        seen = (self.union > 0) | self.count_absent
         novel = torch.arange(len(class_iou), device=seen.device) >= self.base_classes
         parts = {"novel": novel, "base": ~novel, "all": torch.ones_like(novel)}
         # 0 if no class of a part has been seen
@@ -144,7 +147,9 @@ class GeneralizedEvaluation(lightning.LightningModule):
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         base, novel = datamodule.base_classes, datamodule.evaluated_classes(datamodule.test_episodes)
         self.metrics = {
-            rule: GeneralizedIoU(len(base), novel, rule, self.threshold, datamodule.geometry).to(self.device)
+            rule: GeneralizedIoU(
+                len(base), novel, rule, self.threshold, datamodule.absent == "zero", datamodule.geometry
+            ).to(self.device)
             for rule in RULES
         }
 
@@ -215,7 +220,12 @@ def evaluate_generalized(
         return
     rules = learner.results(datamodule.class_names, datamodule.base_classes)
     path = record.folder / "metrics-generalized.json"
-    told = {"protocol": record.protocol, "episodes": record.episodes, "eval_seeds": list(record.eval_seeds)}
+    told: dict[str, Any] = {
+        "protocol": record.protocol,
+        "episodes": record.episodes,
+        "eval_seeds": list(record.eval_seeds),
+    }
+    told["drawing"] = {**record.drawing, **datamodule.list_facts()}
     write_json(path, {**record.identity, **told, "threshold": threshold, "rules": rules, **record.provenance})
     table = Table("", title=f"Generalised, {record.episodes} episodes: mIoU", title_justify="left")
     for part in ("novel", "base", "all"):

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 # What every metrics.json has, besides its format and the numbers that `summarize` makes.
-_TEXTS = ("dataset", "train_dataset", "method", "tuning", "backbone", "checkpoint", "selection", "protocol")
-_TEXTS = (*_TEXTS, "eval_classes", "support_annotation")
+_TEXTS = (
+    *("dataset", "train_dataset", "method", "tuning", "backbone", "checkpoint", "selection", "protocol"),
+    *("eval_classes", "support_annotation"),
+)
 _LONGEST = 4096  # characters of a text: a path
 _NUMBERS = ("fold", "shot", "train_shot", "seed", "episodes")
 SUMS = (("intersection", "union"), ("background_intersection", "background_union"))
@@ -40,6 +42,9 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
         ("seeds", lambda v: isinstance(v, list) and bool(v), "a list of results"),
     ):
         _check(is_kind(metrics[key]), key, metrics[key], kind)
+    drawing = metrics.get("drawing", {})
+    known = isinstance(drawing, dict) and drawing.get("absent", "zero") in ("zero", "leave_out")
+    _check(known, "drawing", drawing, "how episodes are drawn and counted")
     sums = [row for number, seed in enumerate(metrics["seeds"]) for row in _sums(seed, f"seeds[{number}]")]
     _check(
         [s["eval_seed"] for s in metrics["seeds"]] == sorted(metrics["eval_seeds"]), "seeds", "", "of eval_seeds"

@@ -18,9 +18,10 @@ class Record:
         run: Run folder of the evaluated weights; None for a checkpoint file outside of a run.
         weights: "last", "best", or the path of the checkpoint file.
         identity: Evaluated weights and classes (data set, method, fold, shot and so on), by key of metrics.json.
-        protocol: Name of the protocol; "custom" if its number of episodes or its seeds were changed.
+        protocol: Name of the protocol; "custom" if anything in it was changed.
         episodes: Number of episodes per seed.
         eval_seeds: Seeds of the episodes.
+        drawing: How they are drawn and counted, by key: `draw`, `workers` and `absent`; see `FewShotDataModule`.
         training: `train_seconds` and `trained_parameters` of the weights, None if unknown.
         provenance: Revision, versions and the full configuration.
     """
@@ -31,6 +32,7 @@ class Record:
     protocol: str
     episodes: int
     eval_seeds: Sequence[int]
+    drawing: Mapping[str, Any]
     training: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -41,6 +43,9 @@ class Record:
         parts = []
         if self.protocol == "custom":
             parts.append(f"{self.episodes}x{'+'.join(map(str, self.eval_seeds))}")
+            usual = {"draw": "drawn", "absent": "leave_out"}
+            parts += [self.drawing[key] for key in usual if self.drawing[key] != usual[key]]
+            parts += [f"{self.drawing['workers']}workers"] * (self.drawing["workers"] not in (None, 8))
         parts += [told["eval_classes"]] * (told["eval_classes"] != "novel")
         parts += [told["support_annotation"]] * (told["support_annotation"] != "mask")
         parts += [f"{told['shot']}shot"] * (told["shot"] != told["train_shot"])

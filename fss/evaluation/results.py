@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from fss.digests import digest, stem
 from fss.evaluation.metrics_file import check_metrics, check_training
 from fss.files import whole
 from fss.plain_files import read_json
@@ -116,14 +117,22 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, std, (mean - half, mean + half))
 
 
-def summarize(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
+def summarize(episodes: Iterable[EpisodeResult], always: Mapping[int, str] | None = None) -> dict[str, Any]:
     """Computes the scores in metrics.json from episodes in any order.
 
     A class's IoU is its summed intersection divided by its summed union. mIoU is the mean over the classes that
-    have episodes. FB-IoU is the mean of the IoUs of foreground and background, each summed over all episodes.
+    have episodes or always count. FB-IoU is the mean of the IoUs of foreground and background, each summed over
+    all episodes.
+
+    Args:
+        episodes: At least one.
+        always: Ids and names of classes that count even without episodes, with an IoU of 0.
     """
-    ordered = sorted(episodes, key=lambda e: (e.eval_seed, e.class_id))
-    seeds = [_summarize_seed(seed, list(group)) for seed, group in groupby(ordered, key=lambda e: e.eval_seed)]
+    ordered = sorted(episodes, key=lambda e: e.eval_seed)
+    seeds = [
+        _summarize_seed(seed, list(group), always or {})
+        for seed, group in groupby(ordered, key=lambda e: e.eval_seed)
+    ]
     numbers: dict[str, Any] = {}
     for key in ("miou", "fb_iou"):
         mean, std, interval = spread([seed[key] for seed in seeds])
@@ -136,13 +145,17 @@ def summarize(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
     return {**numbers, "classes": classes, "seeds": seeds}
 
 
-def _summarize_seed(seed: int, episodes: list[EpisodeResult]) -> dict[str, Any]:
+def _summarize_seed(seed: int, episodes: list[EpisodeResult], always: Mapping[int, str]) -> dict[str, Any]:
+    of_class: dict[int, list[EpisodeResult]] = {class_id: [] for class_id in always}
+    names = dict(always)
+    for episode in episodes:
+        of_class.setdefault(episode.class_id, []).append(episode)
+        names[episode.class_id] = episode.class_name
     classes: dict[str, dict[str, Any]] = {}
-    for (class_id, name), group in groupby(episodes, key=lambda e: (e.class_id, e.class_name)):
-        rows = list(group)
+    for class_id, rows in sorted(of_class.items()):
         sums = {key: sum(getattr(row, key) for row in rows) for key in INTEGERS}
         iou = sums["intersection"] / max(sums["union"], 1)
-        classes[name] = {"id": class_id, "iou": iou, **sums, "episodes": len(rows)}
+        classes[names[class_id]] = {"id": class_id, "iou": iou, **sums, "episodes": len(rows)}
     total = {key: sum(c[key] for c in classes.values()) for key in INTEGERS}
     foreground = total["intersection"] / max(total["union"], 1)
     background = total["background_intersection"] / max(total["background_union"], 1)
@@ -152,6 +165,21 @@ def _summarize_seed(seed: int, episodes: list[EpisodeResult]) -> dict[str, Any]:
         "fb_iou": (foreground + background) / 2,
         "classes": classes,
     }
+
+
+def episode_digests(episodes: Iterable[EpisodeResult]) -> dict[str, str]:
+    """Identifies the episodes of each seed, whatever the results.
+
+    Returns:
+        For each seed the digest of the lines "class query support ..." in order of id, with class ids and the
+        stems of the pictures.
+    """
+    lines: dict[str, list[str]] = {}
+    for e in sorted(episodes, key=lambda e: (e.eval_seed, e.id)):
+        lines.setdefault(str(e.eval_seed), []).append(
+            " ".join([str(e.class_id), *map(stem, (e.query, *e.supports))])
+        )
+    return {seed: digest(of) for seed, of in lines.items()}
 
 
 def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[int]]:

@@ -11,7 +11,7 @@ from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
 from fss.evaluation.record import Record
-from fss.evaluation.results import METRICS, PICTURES, remarkable, summarize, write_results
+from fss.evaluation.results import METRICS, PICTURES, episode_digests, remarkable, summarize, write_results
 from fss.evaluation.tables import evaluation_table
 from fss.models.segmenter import FewShotSegmenter
 from fss.visualize import save_sheet
@@ -49,8 +49,13 @@ def evaluate_standard(
         "protocol": record.protocol,
         "episodes": record.episodes,
         "eval_seeds": seeds,
-        **summarize(done.episodes),
+        **summarize(done.episodes, datamodule.always_counted),
         "classes_left_out": datamodule.left_out,
+        "drawing": {
+            **record.drawing,
+            **datamodule.list_facts(),
+            "episodes_sha256": episode_digests(done.episodes),
+        },
         "train_seconds": record.training["train_seconds"],
         "test_seconds": round(done.seconds, 1),
         "trained_parameters": record.training["trained_parameters"],

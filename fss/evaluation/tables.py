@@ -24,7 +24,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
     how = f"{_which(metrics)}protocol {metrics['protocol']}: {metrics['episodes']} episodes"
     how += f" x {len(seeds)} seeds" if len(seeds) > 1 else f", seed {metrics['eval_seeds'][0]}"
     how += f", {metrics['eval_classes']} classes" if metrics["eval_classes"] != "novel" else ""
-    how += ", supports as boxes" if metrics["support_annotation"] == "box" else ""
+    how += ", supports as boxes" if metrics["support_annotation"] != "mask" else ""
     table = Table("")
     _add_columns(table, "IoU", len(seeds) > 1)
     table.add_column("episodes", justify="right")
@@ -38,6 +38,9 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
         value = Spread(metrics[key], metrics[f"{key}_std"], metrics[f"{key}_interval"])
         table.add_row(label, *_cells(value, len(seeds) > 1), "", style="bold" if key == "miou" else None)
     notes = [] if metrics["selection"] == "none" else ["This checkpoint was selected on the test classes."]
+    empty = {name for seed in seeds for name, scores in seed["classes"].items() if not scores["episodes"]}
+    if counted := [name for name in metrics["classes"] if name in empty]:
+        notes.append(f"Counted as 0 where no episode asks for it: {', '.join(counted)}.")
     return Group(f"{where}, {_what(metrics)}", how, table, *notes)
 
 

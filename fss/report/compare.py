@@ -119,6 +119,9 @@ def _pair(place: Path, a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str
     differ = [
         f"{key} {metrics[0][key]} and {metrics[1][key]}" for key in _SAME if metrics[0][key] != metrics[1][key]
     ]
+    absent = [m.get("drawing", {}).get("absent", "leave_out") for m in metrics]
+    if absent[0] != absent[1]:
+        differ.append(f"classes without episodes: {absent[0]} and {absent[1]}")
     if not differ and len(episodes[0]) != len(episodes[1]):
         differ = [f"{len(episodes[0])} and {len(episodes[1])} episodes"]
     if not differ:
@@ -150,7 +153,8 @@ def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) ->
     for column, stratum in enumerate(strata):
         weights[0, column] = stratum.weight
         weights[1 + labels.index(stratum.label), column] = 1
-    weights /= weights.sum(1, keepdims=True)
+    weights[0] /= len({pair.metrics[0]["fold"] for pair in pairs})
+    weights[1:] /= weights[1:].sum(1, keepdims=True)
 
     def both(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
         """IoU (2, 1 + classes, ...) of A and B, from the episode indices (..., n) drawn in each stratum."""
@@ -196,7 +200,7 @@ class _Stratum(NamedTuple):
 
     Attributes:
         label: Name of the class.
-        weight: Weight in mIoU, not normalised.
+        weight: Weight in the mIoU of its fold.
         counts: (2, 2, P, n) int64: intersection and union; A and B; P training seeds; n episodes.
     """
 
@@ -226,9 +230,10 @@ def _strata(pairs: Sequence[Pair]) -> list[_Stratum]:
         places: dict[tuple[int, str, int], list[int]] = defaultdict(list)
         for i, episode in enumerate(shown):
             places[episode.class_id, episode.class_name, episode.eval_seed].append(i)
-        seeds = [eval_seed for _, _, eval_seed in places]
+        # number of classes in each seed's mean; classes that count as 0 have no episode and thus no stratum
+        counted = {of["eval_seed"]: len(of["classes"]) for of in members[0].metrics[0]["seeds"]}
         for (_, name, eval_seed), indices in sorted(places.items()):
-            weight = 1 / (seeds.count(eval_seed) * len(set(seeds)))  # these sum to 1 in each fold
+            weight = 1 / (counted[eval_seed] * len(counted))
             strata.append(_Stratum(name, weight, counts[..., indices]))
     return strata
 

@@ -22,7 +22,7 @@ from fss.text import read_text
 LOGS = "csv"  # see conf/logger/csv.yaml: version_0/metrics.csv, and one more for each time a run was resumed
 _PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))
 _DRAWN = 1e12  # larger numbers are none of a training
-_POINTS = 150  # of a curve: the mean of each stretch of steps
+_POINTS = 150  # per curve, each the mean over consecutive steps
 _COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
 _INK = "#010203"  # placeholder for the colour of the page's text
 

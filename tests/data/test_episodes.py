@@ -21,58 +21,17 @@ import pytest
 import torch
 from support import ROOT
 from support.digests import apart, digest
+from support.numbered import Corner, Numbered, S
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fss.data.episodes import Draw, EpisodeDataset, Transform, collate, fill_boxes
+from fss.data.draws import Draw
+from fss.data.episodes import EpisodeDataset, Transform, annotate, collate, fill_boxes
 from fss.data.index import build_index, build_pool
 from fss.data.readers.reader import Reader
 from fss.data.readers.shapes import Shapes
 from fss.data.sampler import EpisodeSampler
 from fss.data.transforms import EvaluationTransform, TrainingTransform
-
-S = 16
-
-
-class Numbered:
-    """24 pictures of 4 classes; red is a picture's number. Every third shows a second class.
-
-    Sizes differ; all objects lie in the top-left 16 x 16 pixels, column 0 is to be ignored.
-    """
-
-    classes = ("ant", "bee", "cat", "dog")
-
-    def __len__(self) -> int:
-        return 24
-
-    def name(self, index: int) -> str:
-        return f"numbered/{index}.png"
-
-    def image(self, index: int) -> np.ndarray:
-        noise = np.random.default_rng(index).integers(0, 256, (20 + index % 4, 24 + index % 3, 3), dtype=np.uint8)
-        noise[..., 0] = index
-        return noise
-
-    def mask(self, index: int) -> np.ndarray:
-        mask = np.zeros((20 + index % 4, 24 + index % 3), np.uint8)
-        mask[2:8, 3 : 6 + index % 5] = 1 + index % 4
-        if index % 3 == 0:
-            mask[9:14, 2:15] = 1 + (index + 1) % 4
-        mask[:, 0] = 255
-        return mask
-
-
-class Corner:
-    """A transform that cuts the top-left S x S pixels, and keeps the seeds that it was given."""
-
-    def __init__(self) -> None:
-        self.seeds: list[int] = []
-
-    def __call__(
-        self, image: np.ndarray, mask: np.ndarray, seed: int, base_mask: np.ndarray | None = None
-    ) -> tuple[np.ndarray, ...]:
-        self.seeds.append(seed)
-        return tuple(a[:S, :S].copy() for a in (image, mask, base_mask) if a is not None)
 
 
 def dataset(
@@ -358,6 +317,25 @@ def test_boxes_are_of_connected_parts() -> None:
     np.testing.assert_array_equal(fill_boxes(mask), expected)
     np.testing.assert_array_equal(mask, before)
     assert not fill_boxes(np.zeros((3, 3), np.uint8)).any()
+
+
+def test_published_boxes_reach_a_pixel_further_to_the_right_and_down() -> None:
+    mask = np.zeros((8, 9), np.uint8)
+    mask[1:3, 2:4] = 1
+    mask[6, 8] = 1  # in the corner nothing is further to the right
+    mask[3, 4] = 255
+    expected = np.zeros((8, 9), np.uint8)
+    expected[1:4, 2:5] = expected[6:8, 8] = 1
+    expected[3, 4] = 255
+    np.testing.assert_array_equal(annotate(mask, "box_published"), expected)
+    np.testing.assert_array_equal(annotate(mask, "box"), fill_boxes(mask))
+    assert annotate(mask, "mask") is mask
+
+
+def test_published_boxes_are_what_episodes_show() -> None:
+    boxes = {kind: dataset(2, support_annotation=kind)[3].support_mask for kind in ("box", "box_published")}
+    assert ((boxes["box_published"] == 1) >= (boxes["box"] == 1)).all()
+    assert (boxes["box_published"] == 1).sum() > (boxes["box"] == 1).sum()
 
 
 def test_training_batch(shot: int) -> None:

@@ -92,7 +92,8 @@ def test_few_classes_make_few_folds() -> None:
     with pytest.raises(ValueError, match="fold 2 of 2 classes has no novel class"):
         fold_classes(2, 2, "uneven")
     alone = fold_classes(1, 0, "uneven")
-    assert alone == ((1,), ())
+    assert alone.novel == (1,)
+    assert not alone.base
     with pytest.raises(ValueError, match=r"fold 0 has no base class to train on.*ckpt=FILE"):
         check_base(alone, 0)
 

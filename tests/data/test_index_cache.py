@@ -209,7 +209,7 @@ def test_all_problems_are_named_at_once(tmp_path: Path, workers: int, monkeypatc
     lines = str(error.value).splitlines()[1:]
     assert f"{TRAIN[0]}.jpg: has 30 x 20 pixels, but its mask 31 x 20" in lines[0]
     assert f"{TRAIN[1]}.png" in lines[1]
-    assert f"{TRAIN[2]}.jpg: its mask holds class id 21, but there are 20 classes" in lines[2]
+    assert f"{TRAIN[2]}.jpg: its mask has class id 21, but there are 20 classes" in lines[2]
     assert not (tmp_path / ".fss-cache").exists()
 
 

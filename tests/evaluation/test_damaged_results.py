@@ -73,7 +73,9 @@ def test_entry_that_does_not_fit_says_so(tmp_path: Path) -> None:
     writing._file.close()
     with (
         Path("/dev/full").open("r+b", buffering=0) as writing._file,
-        pytest.raises(NotWrittenError, match=r"\.unfinished-0 could not be written .*free some space and run the same"),
+        pytest.raises(
+            NotWrittenError, match=r"\.unfinished-0 could not be written .*free some space and run the same"
+        ),
     ):
         writing.add(ENTRIES[0])
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from fss.data.generalized_episodes import GeneralizedEpisodes
+from fss.data.draws import MakeDraws, Replayed, Shuffled
+from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
 from fss.data.index import build_index, build_pool
 from fss.data.transforms import EvaluationTransform
 from fss.evaluation.generalized import GeneralizedEvaluation, GeneralizedIoU, Rule, merge_maps
@@ -47,18 +50,13 @@ class Pictures:
         return mask
 
 
-def episodes(seed: int = 0, shot: int = 2) -> GeneralizedEpisodes:
+def episodes(seed: int = 0, shot: int = 2, draws: MakeDraws = Shuffled) -> GeneralizedEpisodes:
     reader = Pictures()
     index = build_index(reader)
+    pool = generalized_pool(index, build_pool(index, NOVEL, shot, 1), BASE, 1)
+    transform = EvaluationTransform(16)
     return GeneralizedEpisodes(
-        index,
-        reader=reader,
-        pool=build_pool(index, NOVEL, shot, 1),
-        shot=shot,
-        seed=seed,
-        transform=EvaluationTransform(16),
-        with_label=True,
-        base_classes=BASE,
+        reader, pool, shot, seed, transform, with_label=True, base_classes=BASE, draws=draws
     )
 
 
@@ -83,6 +81,24 @@ def test_novel_class_need_not_be_in_the_query() -> None:
     assert 80 < absent < 220
     assert [episodes().draw(i) for i in range(40)] == [dataset.draw(i) for i in range(40)]
     assert [episodes(1).draw(i) for i in range(40)] != [dataset.draw(i) for i in range(40)]
+
+
+def test_published_episodes_walk_the_list() -> None:
+    """Drawn anew here by the published rule, with one stream for each of three processes."""
+    dataset = episodes(shot=1, draws=partial(Replayed, workers=3))
+    pictures = [i for i in range(40) if i % 4 != 3]
+    base = int(torch.empty((), dtype=torch.int64).random_(generator=torch.Generator().manual_seed(0)))
+    streams = [random.Random(base + worker) for worker in range(3)]
+    shows = {i: set(np.unique(Pictures().mask(i)).tolist()) for i in pictures}
+    for place, query in enumerate(pictures):
+        stream = streams[place % 3]
+        class_id = stream.choice(NOVEL if shows[query] & set(BASE) else sorted(shows[query] & set(NOVEL)))
+        files = [i for i in pictures if class_id in shows[i]]
+        stream.choice(files)
+        support = query
+        while support == query:
+            support = stream.choice(files)
+        assert dataset.draw(place) == (class_id, query, (support,))
 
 
 def test_labels_hold_base_classes_and_the_novel_one() -> None:
@@ -141,6 +157,17 @@ def test_classes_never_met_count_in_no_mean() -> None:
     metric.update(torch.zeros(2, 4, 4), base, label, 7)
     scores = metric.compute()
     assert (float(scores["base"]), float(scores["novel"]), float(scores["all"])) == (1, 0, 1)
+
+
+def test_classes_never_met_count_as_0_where_all_count() -> None:
+    metric = GeneralizedIoU(3, (7, 9), "final", 0.6, count_absent=True)
+    label = torch.ones(4, 4, dtype=torch.uint8)
+    base = torch.zeros(4, 4, 4)
+    base[1] = 5
+    metric.update(torch.zeros(2, 4, 4), base, label, 7)
+    scores = metric.compute()
+    expected = [1 / 3, 0, 1 / 5]
+    assert [float(scores[part]) for part in ("base", "novel", "all")] == pytest.approx(expected, abs=1e-12)
 
 
 def test_settings_that_cannot_be() -> None:

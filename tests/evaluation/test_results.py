@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from fss.evaluation.results import (
     write_results,
 )
 
-IDENTITY = {
+IDENTITY: dict[str, Any] = {
     **dict.fromkeys(results.REQUIRED, ""),
     **dict.fromkeys(("fold", "shot", "train_shot", "seed", "episodes", "trained_parameters"), 1),
     **{"eval_seeds": [321, 322, 323], "train_seconds": None, "test_seconds": 2.5, "classes_left_out": []},
@@ -89,6 +90,29 @@ def test_class_that_some_seeds_miss_has_the_mean_of_the_others() -> None:
     summary = summarize(rows)
     assert summary["classes"]["c2"] == {"id": 2, "iou": 0.5, "iou_std": None}
     assert list(summary["seeds"][0]["classes"]) == ["c1"]
+
+
+def test_classes_that_always_count() -> None:
+    rows = [EpisodeResult(s, 0, c, f"c{c}", "q", ("s",), 1, 2, 1, 2) for s, c in ((1, 1), (2, 1), (2, 2))]
+    plain, summary = summarize(rows), summarize(rows, {0: "c0", 2: "c2"})
+    assert [seed["miou"] for seed in summary["seeds"]] == pytest.approx([0.5 / 3, 1 / 3])
+    assert summary["miou"] == pytest.approx(0.25)
+    assert list(summary["classes"]) == ["c0", "c1", "c2"]
+    assert summary["classes"]["c2"]["iou"] == 0.25
+    assert summary["seeds"][0]["classes"]["c2"]["episodes"] == 0
+    assert summary["fb_iou"] == plain["fb_iou"]
+
+
+def test_digest_of_episodes() -> None:
+    rows = [
+        EpisodeResult(321, i, c, "c", f"a/2007_{i}.jpg", (f"b/s{i}.png", "t.png"), 1, 2, 1, 2)
+        for i, c in enumerate((7, 3, 3))
+    ]
+    lines = "7 2007_0 s0 t\n3 2007_1 s1 t\n3 2007_2 s2 t"
+    expected = hashlib.sha256(lines.encode()).hexdigest()[:16]
+    again = [row._replace(eval_seed=7, intersection=0) for row in rows]
+    assert results.episode_digests([*rows[::-1], *again]) == {"7": expected, "321": expected}
+    assert results.episode_digests(rows[:2])["321"] != expected
 
 
 def test_files_are_read_as_they_were_written(made: Made, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def both(rng: np.random.Generator, n: int, classes: int, better: float, eval_see
     return rows
 
 
-def pair(episodes: Any, fold: int = 0, seed: int = 0) -> Pair:
-    metrics = [{"fold": fold, "seed": seed, "miou": summarize(of)["miou"]} for of in episodes]
+def pair(episodes: Any, fold: int = 0, seed: int = 0, always: dict[int, str] | None = None) -> Pair:
+    metrics = [{"fold": fold, "seed": seed, **summarize(of, always)} for of in episodes]
     return Pair(f"fold{fold}/seed{seed}", (metrics[0], metrics[1]), episodes)
 
 
@@ -49,6 +49,14 @@ def test_values_are_those_of_the_metrics() -> None:
         assert classes == pytest.approx({name: c["iou"] for name, c in metrics["classes"].items()})
     assert result.miou.difference == pytest.approx(miou_difference(episodes))
     assert result.episodes == 120
+
+
+def test_classes_that_count_as_0_belong_to_the_mean() -> None:
+    episodes = both(np.random.default_rng(0), 60, 3, 0.3)
+    result = compare([pair(episodes, always={2: "c2", 9: "never"})], resamples=100)
+    a, b = (summarize(of, {9: "never"})["miou"] for of in episodes)
+    assert (result.miou.a, result.miou.b) == pytest.approx((a, b))
+    assert result.miou.difference == pytest.approx(3 / 4 * miou_difference(episodes))
 
 
 def test_interval_equals_that_of_brute_force() -> None:

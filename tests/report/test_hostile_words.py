@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -101,7 +102,7 @@ def test_names_do_nothing_on_pages_and_terminals(
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_names_do_nothing_in_the_table_of_an_evaluation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     keys = ("dataset", "train_dataset", "method", "tuning", "backbone", "protocol", "checkpoint")
-    told = dict.fromkeys(keys, name)
+    told: dict[str, Any] = dict.fromkeys(keys, name)
     told |= {"selection": "none", "eval_classes": name, "support_annotation": "mask", "eval_seeds": [321]}
     numbers = {"fold": 0, "shot": 1, "episodes": 8, "trained_parameters": 3}
     metrics = {**told, **numbers, **summarize(made_up.episodes(0.5, [name]))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import hydra
@@ -18,8 +19,10 @@ from rich.table import Table
 
 from fss.cli.errors import run_script
 from fss.configuration import conf_folder
-from fss.data.check.census import PUBLISHED_PIXELS, FoldCensus, Oracle, count_classes, count_folds, oracles
-from fss.data.index import Index, build_index, build_pool
+from fss.data.check.census import FoldCensus, count_classes, count_folds
+from fss.data.check.published import Comparison, Fact, compare
+from fss.data.index import Index, build_index
+from fss.data.lists import in_order
 from fss.data.readers.reader import Reader
 
 
@@ -31,6 +34,8 @@ def main(cfg: DictConfig) -> None:
         build_index(reader, f"Reading {name} masks")
         for reader, name in zip(readers, ("training", "evaluation"), strict=True)
     )
+    if data.eval_list is not None:
+        readers[1], evaluation = in_order(readers[1], evaluation, data.eval_list)
     names, scheme = readers[0].classes, data.fold_scheme
     if not isinstance(scheme, str):
         scheme = OmegaConf.to_container(scheme)
@@ -39,20 +44,23 @@ def main(cfg: DictConfig) -> None:
     console.print(f"{data.name}: {len(readers[0])} training and {len(readers[1])} evaluation pictures")
     console.print(_folds(census))
     console.print(_classes(census, [train, evaluation], names, data.min_pixels))
-    published_way = data.min_pixels == PUBLISHED_PIXELS and scheme in ("contiguous", "interleaved")
-    known = oracles(data.name, data.get("year"), (len(readers[0]), len(readers[1])), census)
-    if known and published_way:
-        console.print(_oracles(known))
+    compared = compare(
+        data.name, scheme, data.min_pixels, readers, [train, evaluation], data.get("year"), data.get("crowd")
+    )
+    if compared:
+        console.print(_published(compared))
     if cfg.pictures:
-        _write_sheet(cfg, readers, [train, evaluation], census[cfg.fold])
+        _write_sheet(cfg)
         console.print(f"Episodes of fold {cfg.fold}: {cfg.sheet}", soft_wrap=True)
-    if published_way and (differing := [oracle for oracle in known if oracle.found != oracle.published]):
+    if differing := [comparison for comparison in compared if not comparison.equal]:
         console.print(
-            f"{len(differing)} numbers differ from the published lists, so results will not be comparable: "
-            "prepare the data again from the official archives (python -m fss.data.prepare)",
+            f"{len(differing)} of {len(compared)} published lists differ from those of this copy, so results will "
+            "not be comparable: prepare the data again from the official archives (python -m fss.data.prepare)",
             style="bold red",
         )
         sys.exit(1)
+    if compared:
+        console.print(f"All {len(compared)} published lists agree with this copy.")
 
 
 def _folds(census: Sequence[FoldCensus]) -> Table:
@@ -86,46 +94,41 @@ def _classes(
     return table
 
 
-def _oracles(known: Sequence[Oracle]) -> Table:
-    table = Table("", title="Published lists", title_justify="left")
-    for column in ("published", "here", ""):
-        table.add_column(column, justify="right")
-    for oracle in known:
-        equal = oracle.published == oracle.found
-        verdict = "equal" if equal else f"{oracle.found - oracle.published:+d}"
-        table.add_row(
-            oracle.what, str(oracle.published), str(oracle.found), verdict, style=None if equal else "bold red"
-        )
+def _published(compared: Sequence[Comparison]) -> Table:
+    """A row for each list; the figures that differ are red and stand before the published ones."""
+    parts = list(dict.fromkeys(comparison.part for comparison in compared))
+    exact = any(comparison.published.sha256 for comparison in compared)
+    title = "Published lists: entries" + (", compared one by one and in their order" if exact else "")
+    table = Table("list", title=title, title_justify="left")
+    for part in parts:
+        table.add_column(part.replace("_", " "), justify="right")
+    for name, row in groupby(compared, key=lambda comparison: comparison.of):
+        cells = {comparison.part: _cell(comparison.published, comparison.found) for comparison in row}
+        table.add_row(name, *(cells.get(part, "") for part in parts))
     return table
 
 
-def _write_sheet(cfg: DictConfig, readers: Sequence[Reader], indices: Sequence[Index], fold: FoldCensus) -> None:
+def _cell(published: Fact, found: Fact) -> str:
+    if found == published:
+        return str(found.entries)
+    differs = "others" if found.entries == published.entries else f"not {published.entries}"
+    return f"[bold red]{found.entries}, {differs}[/]"
+
+
+def _write_sheet(cfg: DictConfig) -> None:
     """Draws the first training episodes (augmented) and evaluation episodes of a run with these settings."""
-    from fss.data.episodes import EpisodeDataset  # these bring torch, which --help need not wait for
+    from fss.data.datamodule import FewShotDataModule  # these bring torch, which --help need not wait for
     from fss.visualize import EpisodePicture, save_sheet
 
-    data, pictures = cfg.dataset, []
-    training = (readers[0], indices[0], fold.classes.base, fold.classes.novel if data.exclude_novel else ())
-    evaluation = (readers[1], indices[1], getattr(fold.classes, data.eval_classes), ())
-    for part, transform, seed, (reader, index, classes, exclude) in (
-        ("training", data.train_transform, cfg.seed, training),
-        ("evaluation", data.eval_transform, cfg.seeds[0], evaluation),
-    ):
-        named = dict(enumerate(reader.classes, start=1))
-        pool = build_pool(index, classes, cfg.shot, data.min_pixels, exclude, named)
-        episodes = EpisodeDataset(
-            reader,
-            pool,
-            cfg.shot,
-            seed,
-            instantiate(transform, _convert_="all"),
-            support_annotation=data.support_annotation,
-        )
+    datamodule: FewShotDataModule = instantiate(cfg.datamodule, _convert_="all")
+    datamodule.setup("fit")
+    pictures = []
+    for part, episodes in (("training", datamodule.training), ("evaluation", datamodule.evaluation)):
         for i in range(cfg.pictures):
             episode = episodes[i]
             pictures.append(
                 EpisodePicture(
-                    title=f"{part}: {named[int(episode.class_id)]}",
+                    title=f"{part}: {episodes.reader.classes[int(episode.class_id) - 1]}",
                     query=episode.query,
                     query_mask=episode.query_mask,
                     support=episode.support,

@@ -35,7 +35,8 @@ def main() -> int:
     from fss.data.prepare.coco import prepare_coco  # these bring SciPy, which --help need not wait for
     from fss.data.prepare.pascal import prepare_pascal, summary
 
-    root, archives = given.root, given.archives or given.root
+    root = given.root.expanduser()
+    archives = given.archives.expanduser() if given.archives else root
     try:
         if root.is_dir():
             lock.hold(root, "prepare another folder")

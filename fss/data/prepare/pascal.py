@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
 
 from fss.data.parallel import for_each
 from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
+from fss.data.prepare.matlab import struct_field
 from fss.data.readers.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
 from fss.data.readers.pictures import absent, read_mask
 from fss.files import forget_unfinished, whole
@@ -20,10 +20,13 @@ from fss.labels import IGNORE
 VOC = Archive(
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     "6cd6e144f989b92b3379bac3b3de84fd",
+    size=1_999_639_040,
+    unpacked=4 * 10**9,
 )
 SBD = Archive(
     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
     "82b4d87ceb2ed10f6038a1cba92111cb",
+    unpacked=8 * 10**9,
 )
 VOC_FILES = (
     r"(?:.*/)?VOCdevkit/VOC2012/"
@@ -69,14 +72,14 @@ def prepare_pascal(root: Path, archives: Path, workers: int, download: bool = Fa
     lists = [voc / f"ImageSets/{name}.txt" for name in ("Segmentation/train", "Segmentation/val", "Main/val")]
     if absent(lists) or absent(_voc_files(voc)):
         archive = find_archive(VOC, places, download)
-        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC.name}.")
+        done.append(f"{unpack(archive, VOC_FILES, voc, VOC.unpacked)} files unpacked from {VOC.name}.")
         _check_complete(archive, [*lists])
         _check_complete(archive, _voc_files(voc))
 
     sbd = next((f for p in places if not _sbd_gaps(f := p / "benchmark_RELEASE/dataset")), None)
     if sbd is None:
         archive, sbd = find_archive(SBD, places, download), root / "benchmark_RELEASE/dataset"
-        done.append(f"{unpack(archive, SBD_FILES, sbd)} files unpacked from {SBD.name}.")
+        done.append(f"{unpack(archive, SBD_FILES, sbd, SBD.unpacked)} files unpacked from {SBD.name}.")
         _check_complete(archive, [sbd / "train.txt", sbd / "val.txt"])
         _check_complete(archive, _sbd_gaps(sbd))
 
@@ -86,7 +89,7 @@ def prepare_pascal(root: Path, archives: Path, workers: int, download: bool = Fa
     pictures = [voc / IMAGES / f"{stem}.jpg" for stem in sorted(train | val | sbd_all)]
     if absent(pictures):
         archive = find_archive(VOC, places, download)
-        done.append(f"{unpack(archive, VOC_FILES, voc)} files unpacked from {VOC.name}.")
+        done.append(f"{unpack(archive, VOC_FILES, voc, VOC.unpacked)} files unpacked from {VOC.name}.")
         _check_complete(archive, pictures)
 
     sources = {stem: sbd / f"cls/{stem}.mat" for stem in sbd_all}
@@ -164,12 +167,16 @@ def _render(task: _Task) -> None:
 
 
 def read_sbd(path: Path) -> np.ndarray:
-    """Reads class ids (h, w) uint8 from one of SBD's files.
+    """Reads the class ids (h, w) uint8 of one of SBD's files.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read.
     """
     try:
-        return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], np.uint8)
-    except Exception as error:  # scipy raises many types for damaged files
-        raise ValueError(f"{path} cannot be read ({error!r}): delete it and run this command again") from error
+        mask = struct_field(path.read_bytes(), "GTcls", "Segmentation")
+        if not np.array_equal(mask, mask.astype(np.uint8)):
+            raise ValueError("it holds numbers other than 0 to 255")
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it and run this again") from error
+    return mask.astype(np.uint8)

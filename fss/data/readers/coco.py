@@ -11,13 +11,58 @@ import numpy as np
 
 from fss.data import index_cache
 from fss.data.readers.annotations import AnnotatedObject, AnnotatedPicture, read_annotations
+from fss.data.readers.coco_classes import COCO_CLASSES
 from fss.data.readers.coco_masks import contents_path, folder_of, mask_name, mask_path, read_contents
+from fss.data.readers.matched import Matched
 from fss.data.readers.pictures import MAX_PIXELS, absent, image_size, read_image, read_mask
+from fss.data.readers.reader import Reader
 from fss.data.readers.segmentations import region
 from fss.labels import IGNORE
 from fss.text import printable, some
 
 Crowd = Literal["include", "ignore"]
+
+
+def open_coco(
+    root: str,
+    image_set: str,
+    year: int = 2014,
+    crowd: Crowd = "include",
+    max_pixels: int = MAX_PIXELS,
+    like: str | None = None,
+) -> Reader:
+    """Opens an image set with the class ids of another one: classes are matched by name (`Matched`).
+
+    The official archives agree in their classes, so their own sets are not compared.
+
+    Args:
+        root: See `Coco`.
+        image_set: See `Coco`.
+        year: See `Coco`.
+        crowd: See `Coco`.
+        max_pixels: See `Coco`.
+        like: The other image set; None uses the class ids as they are.
+
+    Raises:
+        FileNotFoundError: See `Coco`.
+        ValueError: See `Coco`; or if the other set lacks one of the classes.
+    """
+    reader = Coco(root, image_set, year, crowd, max_pixels)
+    if (
+        like is None
+        or like == image_set
+        or ({like, image_set} == {"train", "val"} and reader.classes == COCO_CLASSES)
+    ):
+        return reader
+    other = annotations_path(Path(root).expanduser(), f"{like}{year}")
+    return Matched(reader, class_names_of(other, crowd), f"{image_set}{year}", f"{like}{year}")
+
+
+def class_names_of(annotations: Path, crowd: Crowd) -> tuple[str, ...]:
+    """Reads the classes of an annotation file, from the masks drawn from it if there are any."""
+    split = annotations.stem.removeprefix("instances_")
+    contents = read_contents(folder_of(annotations.parents[1], split, crowd), annotations)
+    return contents.classes if contents else Drawing(annotations, crowd).classes
 
 
 class Coco:

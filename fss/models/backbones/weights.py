@@ -21,12 +21,12 @@ PACKAGES = ("efficientnet_lite0",)
 def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint file, with `module.` prefixes removed.
 
-    Nothing but tensors and plain values is unpickled (`weights_only`). What torch has written since 1.6 has
-    checksums, which are compared; in older files damage shows only where it makes a weight infinite.
+    Only tensors and plain values are unpickled (`weights_only`). Files written by torch 1.6 or later have
+    checksums, which are verified; in older files, damage is detected only if it makes a weight infinite.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no checkpoint, or holds no tensors of finite numbers.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, is not a checkpoint, or contains no tensors of finite values.
     """
     path = Path(file)
     if not path.is_file():
@@ -35,13 +35,13 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
         check_zip(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that are no checkpoints
+    except Exception as error:  # torch raises many types for files that are not checkpoints
         raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {shown(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
-        raise ValueError(f"{path} holds no state dict (a mapping of names to tensors)")
+        raise ValueError(f"{path} contains no state dict (a mapping of names to tensors)")
     state = {str(name).removeprefix("module."): value for name, value in content.items()}
     if odd := [name for name, value in state.items() if not _is_finite(value)]:
         more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from support.own_pictures import NAMES
 from support.own_pictures import write as write_folder
 
 from fss.data.check import __main__ as check
-from fss.data.check import census
-from fss.data.check.census import count_classes, count_folds, oracles
+from fss.data.check import published
+from fss.data.check.census import count_classes, count_folds
+from fss.data.check.published import Fact, compare
 from fss.data.index import Index
+from fss.digests import digest
 
 CONF = ROOT / "conf"
 
@@ -56,17 +59,75 @@ def test_folds_and_classes_agree_with_counting(scheme: Any, classes: int) -> Non
     ]
 
 
+def test_facts_are_those_of_the_published_lists() -> None:
+    """The golden file holds the lists' digests as they were published; supports by class are one fact here."""
+    golden = json.loads((ROOT / "tests/golden/voc_lists.json").read_text())
+    known = json.loads(published.FACTS.read_text())["pascal5i"]["lists"]
+    assert len(known) == len(golden) == 12
+    for name, of in golden.items():
+        facts = known[name.replace("val/exclude_novel", "val")]
+        by_class = [f"{c} {count} {sha256}" for c, (count, sha256) in of["supports"].items()]
+        assert facts["queries"] == [of["queries"], of["queries_sha256"]]
+        assert facts["supports"] == [sum(count for count, _ in of["supports"].values()), digest(by_class)]
+        assert facts["query_classes"] == [of["query_classes"], of["query_classes_sha256"]]
+
+
+def test_all_lists_of_the_official_masks(voc2012: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("dataset=pascal5i", f"dataset.root={voc2012}", "pictures=0")
+    assert "All 38 published lists agree with this copy." in capsys.readouterr().out
+
+
 def test_published_lists_are_known_of_pascal_and_coco_2014_alone() -> None:
-    (train, _), (evaluation, _) = random_index(0, 60, 20), random_index(1, 60, 20)
-    folds = count_folds(train, evaluation, 20, "contiguous", 2048)
-    pascal = oracles("pascal5i", None, (5953, 1449), folds)
-    assert len(pascal) == 2 + 3 * 4
-    assert [o.found == o.published for o in pascal[:2]] == [True, True]
-    assert [o.found for o in pascal[2:6]] == [fold.excluded for fold in folds]
-    assert [o.published for o in pascal[2:6]] == [4208, 3726, 2752, 4510]
-    assert [o.what for o in oracles("coco20i", 2014, (1, 2), folds)] == ["pictures, train", "pictures, val"]
-    assert not oracles("coco20i", 2017, (1, 2), folds)
-    assert not oracles("folder", None, (1, 2), folds)
+    index, _ = random_index(0, 60, 80)
+    reader: Any = Plain(80)
+    asked = [reader, reader], [index, index]
+    coco = compare("coco20i", "interleaved", 2048, *asked, 2014, "include")
+    assert [c.published.entries for c in coco if c.of.startswith("val/")] == [26052, 15305, 13138, 12640]
+    assert [(c.of, c.published, c.found) for c in coco[:2]] == [
+        ("train", Fact(82081), Fact(60)),
+        ("val", Fact(40137), Fact(60)),
+    ]
+    assert len(coco) == 2 + 3 * 4
+    # crowds drawn otherwise make other masks
+    assert len(compare("coco20i", "interleaved", 2048, *asked, 2014, "ignore")) == 2
+    assert not compare("coco20i", "interleaved", 2048, *asked, 2017, "include")
+    assert not compare("coco20i", "contiguous", 2048, *asked, 2014, "include")
+    assert not compare("pascal5i", "contiguous", 1, *asked)
+    assert not compare("folder", "contiguous", 2048, *asked)
+
+
+def test_order_counts_and_so_does_each_class() -> None:
+    """An index that differs in one thing differs in the facts that hold it."""
+    index, _ = random_index(0, 60, 20)
+    facts = found(index)
+    assert found(index) == facts
+    i = int(np.flatnonzero(np.isin(index.class_id, range(1, 6)) & (index.pixels >= 2048))[0])
+    smaller, gone = (index.pixels.copy() for _ in range(2))
+    smaller[i], gone[i] = 2047, 0
+    assert found(index._replace(pixels=smaller))["supports"] != facts["supports"]
+    assert found(index._replace(pixels=gone))["query_classes"] != facts["query_classes"]
+    backwards = Index(59 - index.image[::-1], index.class_id[::-1], index.pixels[::-1])
+    assert found(backwards)["queries"] != facts["queries"]
+
+
+class Plain:
+    """A reader of 60 pictures, which nobody looks at."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = tuple(f"class {c}" for c in range(1, classes + 1))
+
+    def __len__(self) -> int:
+        return 60
+
+    def name(self, index: int) -> str:
+        return f"pictures/{index}.jpg"
+
+
+def found(index: Index) -> dict[str, Fact]:
+    """What is found of the lists of validation in fold 0."""
+    reader: Any = Plain(20)
+    compared = compare("pascal5i", "contiguous", 2048, [reader, reader], [index, index])
+    return {c.part: c.found for c in compared if c.of == "val/fold0"}
 
 
 def test_data_unlike_the_published_lists(
@@ -78,14 +139,17 @@ def test_data_unlike_the_published_lists(
         run(*command)
     assert stop.value.code == 1
     told = capsys.readouterr().out
-    assert "14 numbers differ from the published lists" in told
-    assert "-5950" in told  # three pictures of 5953
+    assert "38 of 38 published lists differ" in told
+    assert "not 5953" in told
     # had the lists been so short, all would be well; objects here are too small to count
-    for name in ("PASCAL_EXCLUDED", "PASCAL_NOT_EXCLUDED", "PASCAL_EVALUATION"):
-        monkeypatch.setattr(census, name, (0, 0, 0, 0))
-    monkeypatch.setattr(census, "PASCAL_LISTS", (len(pascal_tree.TRAIN), len(pascal_tree.VAL)))
+    facts = json.loads(published.FACTS.read_text())
+    facts["pascal5i"]["pictures"] = {"train": len(pascal_tree.TRAIN), "val": len(pascal_tree.VAL)}
+    for of in facts["pascal5i"]["lists"].values():
+        of |= {part: [0] for part in of}
+    (tmp_path / "short.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(published, "FACTS", tmp_path / "short.json")
     run(*command)
-    assert "equal" in capsys.readouterr().out
+    assert "agree with this copy" in capsys.readouterr().out
     # another protocol is not compared
     run(*command, "dataset.min_pixels=1")
     assert "published" not in capsys.readouterr().out

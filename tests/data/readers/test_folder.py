@@ -117,7 +117,7 @@ def test_problems_of_all_files_are_named_at_once(tmp_path: Path) -> None:
             "has no mask",
             "has 32 x 24 pixels, but its mask 33 x 24",
             "cannot be read as a mask",
-            "holds class id 6, but there are 5 classes",
+            "has class id 6, but there are 5 classes",
             "cannot be read as a picture",
             "is a colour picture",
         ),
@@ -138,7 +138,7 @@ def test_problems_of_folders_of_classes(tmp_path: Path) -> None:
     lines = str(error.value).splitlines()[1:]
     assert f"{stem(0)}.png: has no mask" in lines[0]
     assert f"bee/{stem(1)}.png: contains the values 0, 1, 2, 3, 4 ...; a mask in a class's folder" in lines[1]
-    assert f"dog/{stem(2)}.png: is of another size than" in lines[2]
+    assert f"dog/{stem(2)}.png: differs in size from" in lines[2]
 
 
 def without_root(root: Path) -> None:

@@ -1,0 +1,74 @@
+"""Estimates the memory of a step before it is taken, by running it on tensors that have shapes but no contents.
+
+Shapes: B batch, K shots, S image side.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from fss.models.segmenter import FewShotSegmenter
+
+
+class _Live(TorchDispatchMode):
+    """Sums the bytes of all storages that are alive, and keeps the largest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive = WeakIdKeyDictionary()
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                storage = value.untyped_storage()
+                self._alive[storage] = storage.nbytes()
+        self.peak = max(self.peak, sum(self._alive.values()))
+        return result
+
+
+def forward_bytes(segmenter: FewShotSegmenter, batch: int, shot: int, size: int, training: bool) -> int:
+    """Estimates the bytes that are alive at most during a forward pass, weights left out.
+
+    It is a lower bound of a training step, whose backward pass needs more. In evaluation it holds for an object
+    that fills its picture.
+
+    Args:
+        segmenter: Left as it is.
+        batch: Episodes of a step (B).
+        shot: K.
+        size: S, pixels.
+        training: Whether what the backward pass needs is kept.
+    """
+    device = next(segmenter.parameters()).device
+    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
+        query, support = (torch.empty(batch, *n, 3, size, size, device=device) for n in ((), (shot,)))
+        masks = torch.empty(batch, shot, size, size, dtype=torch.uint8, device=device)
+        own_class = torch.zeros(batch, dtype=torch.int64, device=device)
+        # prior masks skip what is outside the object where nothing is derived, which shapes alone cannot tell
+        with torch.enable_grad():
+            answer = segmenter(query, support, masks, own_class)
+            if not training:
+                del answer
+    return live.peak
+
+
+def memory_bytes(device: torch.device) -> int:
+    """All memory of a device; of the CPU what this process may use of it."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        found = min(found, int(text))
+    return found
