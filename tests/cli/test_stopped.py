@@ -146,7 +146,7 @@ def test_disk_that_is_full_when_results_are_written(tmp_path: Path) -> None:
     assert re.match(r"error: .* could not be written \(.*\): is the disk full.*same command again", error)
     assert "Traceback" not in first.stderr
     assert second.returncode == 0, second.stderr
-    assert "8 of 8 episodes were finished before" in second.stdout + second.stderr
+    assert "8 of 8 episodes were already finished" in second.stdout + second.stderr
     assert not list(tmp_path.rglob(".*.part"))
 
 
