@@ -20,7 +20,6 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from fss import lock, processes
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
@@ -37,8 +36,10 @@ from fss.evaluation.plan import (
 )
 from fss.evaluation.results import EpisodeResult
 from fss.evaluation.reuse import ReusingEvaluator, check_reuse
+from fss.files import lock
 from fss.metrics import episode_integers
 from fss.models.segmenter import FewShotSegmenter
+from fss.processes import group
 from fss.svf import merge
 from fss.visualize import EpisodePicture
 
@@ -103,7 +104,7 @@ class Evaluation(lightning.LightningModule):
         """Finds the remaining episodes and this process's share of them."""
         trainer = self.trainer
         # all processes use what the first one reads
-        finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
+        finished: Any = group.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished if (entry.seed, entry.id) in self._row}
         if trainer.is_global_zero:  # count them in one process only
             for entry in done.values():
@@ -203,7 +204,7 @@ def answer_episodes(
         raise
     finally:
         journal.close()
-    numbers = processes.total(module.numbers.to(trainer.strategy.root_device)).cpu()
+    numbers = group.total(module.numbers.to(trainer.strategy.root_device)).cpu()
     microseconds = numbers[:, 4]
     if (microseconds == 0).any():
         done = int((microseconds > 0).sum())
