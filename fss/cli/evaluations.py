@@ -66,6 +66,7 @@ def evaluate_weights(
     segmenter = build.build_segmenter(cfg, base_classes, pretrained=checkpoint is None)
     if checkpoint is not None:
         load_checkpoint(segmenter, checkpoint)
+    build.check_memory(cfg, segmenter, training=False)
     if cfg.export is not None:
         save_published(segmenter, cfg.export)
     if cfg.setting == "generalized":

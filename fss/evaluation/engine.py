@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
+from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.episode_pictures import draw
 from fss.evaluation.journal import Entry, Journal
 from fss.evaluation.plan import (
@@ -99,6 +100,7 @@ class Evaluation(lightning.LightningModule):
         self.numbers = torch.zeros(len(planned), 5, dtype=torch.int64)
         self._row = {(episode.seed, episode.id): row for row, episode in enumerate(planned)}
         self._evaluator: ReusingEvaluator | None = None
+        self._empty = EmptySupports()
 
     def setup(self, stage: str) -> None:
         """Finds the remaining episodes and this process's share of them."""
@@ -132,6 +134,10 @@ class Evaluation(lightning.LightningModule):
 
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self._evaluator is not None
+        reader = self.episodes.reader
+        for picture in batch:
+            for class_id, mask in picture.masks.items():
+                self._empty.look(reader.name(picture.number), reader.classes[class_id - 1], mask)
         for episode, prediction, label in self._evaluator.answer(batch_idx, batch):
             integers = episode_integers(prediction.logits[0], label, self.episodes.geometry)
             now = time.perf_counter()
@@ -143,6 +149,7 @@ class Evaluation(lightning.LightningModule):
 
     def on_test_end(self) -> None:
         self._evaluator = None  # frees its memory
+        self._empty.tell()
 
     @property
     def progress(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fss.data.episodes import Episode
+from fss.evaluation.empty_supports import EmptySupports
 from fss.metrics import ClassIoU
 from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
@@ -65,6 +66,7 @@ class MetaLearner(lightning.LightningModule):
         self.metric: ClassIoU | None = None
         self.class_iou: dict[int, float] = {}
         self._evaluated: FewShotSegmenter | None = None
+        self._empty: EmptySupports | None = EmptySupports()
 
     def configure_model(self) -> None:
         """See `share_norms`."""
@@ -99,10 +101,15 @@ class MetaLearner(lightning.LightningModule):
         prediction = self(batch)
         for logits, label, class_id in zip(prediction.logits, batch.label, batch.class_id, strict=True):
             self.metric.update(logits, label, int(class_id))
+        if self._empty is not None:
+            self._empty.look_at(batch, self._datamodule.class_names)
         return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:
         assert self.metric is not None
+        if self._empty is not None and not self.trainer.sanity_checking:
+            self._empty.tell()
+            self._empty = None  # the episodes are the same every time: once is enough
         scores = self.metric.compute()
         self.class_iou = dict(zip(self.metric.classes, scores["class_iou"].reshape(-1).tolist(), strict=True))
         self.log_dict({f"val/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)

@@ -178,5 +178,5 @@ def read_sbd(path: Path) -> np.ndarray:
         if not np.array_equal(mask, mask.astype(np.uint8)):
             raise ValueError("it holds numbers other than 0 to 255")
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): delete it and run this again") from error
+        raise ValueError(f"{path} cannot be read ({error}): delete it and run this command again") from error
     return mask.astype(np.uint8)
