@@ -59,7 +59,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
     "hydra_plugins": {"cli", "processes"},
     "train.py": {"cli"},
     "evaluate.py": {"cli"},
-    "data/check/__main__.py": {"configuration", "data", "cli", "visualize"},
+    "data/check/__main__.py": {"configuration", "data", "cli", "display", "visualize"},
     "data/prepare/__main__.py": {"data", "display", "files"},
     "report/__main__.py": {"display", "evaluation", "report"},
 }
