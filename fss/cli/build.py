@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from fss.data.base_datamodule import BaseLearnerDataModule
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.results import CHECKPOINTS
+from fss.models import footprint
 from fss.models.backbones import Backbone
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.segmenter import FewShotSegmenter
@@ -58,6 +59,15 @@ def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegme
 def _build_backbone(cfg: DictConfig, pretrained: bool, weights: Path | None = None) -> Backbone:
     given = {"weights": str(weights)} if weights is not None else {} if pretrained else {"weights": None}
     return instantiate(cfg.backbone.network, **given)
+
+
+def check_memory(cfg: DictConfig, segmenter: FewShotSegmenter, training: bool) -> None:
+    """Raises ValueError if a step of training, or an episode of an evaluation, cannot fit the memory."""
+    trainer = build_trainer(cfg, (), with_logger=False)
+    batch = max(1, cfg.batch_size // trainer.world_size) if training else 1
+    halved = 1 if cfg.precision == "32-true" else 2
+    device = trainer.strategy.root_device
+    footprint.check_memory(segmenter, batch, cfg.shot, cfg.dataset.size, training, device, bytes_by=halved)
 
 
 def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> None:

@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fss.shown import shown
+from fss.display.shown import shown
 
 FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
 MENDABLE = 2  # exit code

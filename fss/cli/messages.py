@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from fss.cli import overrides
-from fss.console import PlainConsole
+from fss.display.console import PlainConsole
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.parameters import count_parameters

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fss.data.sampler import EpisodeSampler
-from fss.orphans import end_with_parent
+from fss.processes.orphans import end_with_parent
 
 
 class Loop(Protocol):

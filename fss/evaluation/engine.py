@@ -20,10 +20,10 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from fss import lock, processes
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
+from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.episode_pictures import draw
 from fss.evaluation.journal import Entry, Journal
 from fss.evaluation.plan import (
@@ -37,8 +37,10 @@ from fss.evaluation.plan import (
 )
 from fss.evaluation.results import EpisodeResult
 from fss.evaluation.reuse import ReusingEvaluator, check_reuse
+from fss.files import lock
 from fss.metrics import episode_integers
 from fss.models.segmenter import FewShotSegmenter
+from fss.processes import group
 from fss.svf import merge
 from fss.visualize import EpisodePicture
 
@@ -98,12 +100,13 @@ class Evaluation(lightning.LightningModule):
         self.numbers = torch.zeros(len(planned), 5, dtype=torch.int64)
         self._row = {(episode.seed, episode.id): row for row, episode in enumerate(planned)}
         self._evaluator: ReusingEvaluator | None = None
+        self._empty = EmptySupports()
 
     def setup(self, stage: str) -> None:
         """Finds the remaining episodes and this process's share of them."""
         trainer = self.trainer
         # all processes use what the first one reads
-        finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
+        finished: Any = group.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished if (entry.seed, entry.id) in self._row}
         if trainer.is_global_zero:  # count them in one process only
             for entry in done.values():
@@ -131,6 +134,10 @@ class Evaluation(lightning.LightningModule):
 
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self._evaluator is not None
+        reader = self.episodes.reader
+        for picture in batch:
+            for class_id, mask in picture.masks.items():
+                self._empty.look(reader.name(picture.number), reader.classes[class_id - 1], mask)
         for episode, prediction, label in self._evaluator.answer(batch_idx, batch):
             integers = episode_integers(prediction.logits[0], label, self.episodes.geometry)
             now = time.perf_counter()
@@ -142,6 +149,7 @@ class Evaluation(lightning.LightningModule):
 
     def on_test_end(self) -> None:
         self._evaluator = None  # frees its memory
+        self._empty.tell()
 
     @property
     def progress(self) -> str:
@@ -203,7 +211,7 @@ def answer_episodes(
         raise
     finally:
         journal.close()
-    numbers = processes.total(module.numbers.to(trainer.strategy.root_device)).cpu()
+    numbers = group.total(module.numbers.to(trainer.strategy.root_device)).cpu()
     microseconds = numbers[:, 4]
     if (microseconds == 0).any():
         done = int((microseconds > 0).sum())

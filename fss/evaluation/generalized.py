@@ -16,9 +16,10 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
 
-from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import Episode
+from fss.display.console import PlainConsole
+from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.record import Record
 from fss.evaluation.results import write_json
 from fss.geometry import Geometry, at_original_size
@@ -142,6 +143,7 @@ class GeneralizedEvaluation(lightning.LightningModule):
         self.segmenter = segmenter.eval()
         self.threshold = threshold
         self.metrics: dict[str, GeneralizedIoU] = {}
+        self._empty = EmptySupports()
 
     def on_test_start(self) -> None:
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -157,12 +159,14 @@ class GeneralizedEvaluation(lightning.LightningModule):
         normalize = self.segmenter.backbone.normalize
         prediction = self.segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask)
         assert prediction.base is not None
+        self._empty.look_at(batch, self.trainer.datamodule.class_names)  # type: ignore[attr-defined]
         episodes = zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True)
         for final, base, label, class_id in episodes:
             for metric in self.metrics.values():
                 metric.update(final, base, label, int(class_id))
 
     def on_test_epoch_end(self) -> None:
+        self._empty.tell()
         for rule, metric in self.metrics.items():
             scores = metric.compute()
             self.log_dict({f"test/{rule}/{part}": scores[part].float() for part in ("novel", "base", "all")})

@@ -18,6 +18,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from fss.models.segmenter import FewShotSegmenter
 
+WORTHWHILE = 2_000_000  # pixels of a step, below which no estimate (a second or two) is made
+
 
 class _Live(TorchDispatchMode):
     """Sums the bytes of all storages that are alive, and keeps the largest sum."""
@@ -40,8 +42,8 @@ class _Live(TorchDispatchMode):
 def forward_bytes(segmenter: FewShotSegmenter, batch: int, shot: int, size: int, training: bool) -> int:
     """Estimates the bytes that are alive at most during a forward pass, weights left out.
 
-    It is a lower bound of a training step, whose backward pass needs more. In evaluation it holds for an object
-    that fills its picture.
+    It is a lower bound of a training step, whose backward pass needs more. In evaluation it is that of objects
+    that fill their pictures.
 
     Args:
         segmenter: Left as it is.
@@ -51,16 +53,46 @@ def forward_bytes(segmenter: FewShotSegmenter, batch: int, shot: int, size: int,
         training: Whether what the backward pass needs is kept.
     """
     device = next(segmenter.parameters()).device
-    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
-        query, support = (torch.empty(batch, *n, 3, size, size, device=device) for n in ((), (shot,)))
-        masks = torch.empty(batch, shot, size, size, dtype=torch.uint8, device=device)
-        own_class = torch.zeros(batch, dtype=torch.int64, device=device)
-        # prior masks skip what is outside the object where nothing is derived, which shapes alone cannot tell
-        with torch.enable_grad():
-            answer = segmenter(query, support, masks, own_class)
-            if not training:
-                del answer
-    return live.peak
+    episodes = max(batch, 2)  # of a single one, prior masks look at the object alone, which shapes do not tell
+    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live, torch.set_grad_enabled(training):
+        query, support = (torch.empty(episodes, *n, 3, size, size, device=device) for n in ((), (shot,)))
+        masks = torch.empty(episodes, shot, size, size, dtype=torch.uint8, device=device)
+        segmenter(query, support, masks, torch.zeros(episodes, dtype=torch.int64, device=device))
+    return live.peak * batch // episodes
+
+
+def check_memory(
+    segmenter: FewShotSegmenter,
+    batch: int,
+    shot: int,
+    size: int,
+    training: bool,
+    device: torch.device,
+    bytes_by: int = 1,
+) -> None:
+    """Refuses a step that cannot fit.
+
+    Args:
+        segmenter: Left as it is.
+        batch: Episodes of a step on each process (B).
+        shot: K.
+        size: S, pixels.
+        training: Whether it is a step of training.
+        device: Where it is to run.
+        bytes_by: What the estimate is divided by: 2 for numbers of 16 bits.
+
+    Raises:
+        ValueError: If it needs more memory than the device has.
+    """
+    if batch * (1 + shot) * size**2 < WORTHWHILE:
+        return
+    needed, there = forward_bytes(segmenter, batch, shot, size, training) // bytes_by, memory_bytes(device)
+    if needed > there:
+        lower = "batch_size, dataset.size or shot" if training else "dataset.size or shot"
+        raise ValueError(
+            f"dataset.size={size} with {batch} episodes of {shot} supports needs about {needed / 1e9:.0f} GB of "
+            f"memory, the device has {there / 1e9:.0f} GB: lower {lower}"
+        )
 
 
 def memory_bytes(device: torch.device) -> int:

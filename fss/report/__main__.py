@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from fss.console import PlainConsole
-from fss.shown import shown
+from fss.display.console import PlainConsole
+from fss.display.shown import shown
 
 if TYPE_CHECKING:
     from fss.report.compare import Result

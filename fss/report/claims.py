@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fss.plain_files import read_yaml
-from fss.shown import shown
+from fss.display.shown import shown
+from fss.files.plain import read_yaml
 
 FILE = Path(__file__).with_name("claims.yaml")
 FOLDS = 4

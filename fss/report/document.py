@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from fss.display.shown import shown
 from fss.evaluation.results import BEST, PICTURES, WORST, Spread
-from fss.files import whole
+from fss.files.whole import whole
 from fss.report.claims import BACKBONES, DATASETS, load_claims, published
 from fss.report.commands import commands
 from fss.report.curves import learning_curves
@@ -22,7 +23,6 @@ from fss.report.escape import Ours, in_code, in_html, in_markdown, without_place
 from fss.report.found import Evaluation, Found
 from fss.report.tables import comparisons, matrices, show
 from fss.report.verify import Measured, Status, Verdict, verify
-from fss.shown import shown
 
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))

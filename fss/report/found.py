@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fss.evaluation.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
-from fss.plain_files import read_yaml
+from fss.files.plain import read_yaml
 
 # Settings that identify a run, or affect only where it reads and writes, its speed and its evaluation. Any other
 # setting on the command line may change the recipe.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fss.configuration import conf_folder
-from fss.plain_files import read_yaml
+from fss.files.plain import read_yaml
 from fss.report.claims import FOLDS, Claim, training_pictures
 
 

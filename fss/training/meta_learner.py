@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fss import processes
 from fss.data.episodes import Episode
+from fss.evaluation.empty_supports import EmptySupports
 from fss.metrics import ClassIoU
 from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
+from fss.processes import group
 from fss.svf import merge
 from fss.training.schedules import ScheduleName, build_schedule
 from fss.training.shared_norms import share_norms
@@ -65,6 +66,7 @@ class MetaLearner(lightning.LightningModule):
         self.metric: ClassIoU | None = None
         self.class_iou: dict[int, float] = {}
         self._evaluated: FewShotSegmenter | None = None
+        self._empty: EmptySupports | None = EmptySupports()
 
     def configure_model(self) -> None:
         """See `share_norms`."""
@@ -80,7 +82,7 @@ class MetaLearner(lightning.LightningModule):
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         losses = self.segmenter.head.losses(self(batch), batch.query_mask, self.class_weights, batch.base_mask)
         values = torch.stack(list(losses.values()))
-        shown = processes.mean(values.detach())  # each process only knows its share
+        shown = group.mean(values.detach())  # each process only knows its share
         self.log("train/loss", shown.sum(), prog_bar=True, batch_size=len(batch.query))
         self.log_dict(
             {f"train/{name}": value for name, value in zip(losses, shown, strict=True)},
@@ -99,10 +101,15 @@ class MetaLearner(lightning.LightningModule):
         prediction = self(batch)
         for logits, label, class_id in zip(prediction.logits, batch.label, batch.class_id, strict=True):
             self.metric.update(logits, label, int(class_id))
+        if self._empty is not None:
+            self._empty.look_at(batch, self._datamodule.class_names)
         return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:
         assert self.metric is not None
+        if self._empty is not None and not self.trainer.sanity_checking:
+            self._empty.tell()
+            self._empty = None  # the episodes are the same every time: once is enough
         scores = self.metric.compute()
         self.class_iou = dict(zip(self.metric.classes, scores["class_iou"].reshape(-1).tolist(), strict=True))
         self.log_dict({f"val/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)

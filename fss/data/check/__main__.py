@@ -14,7 +14,6 @@ from pathlib import Path
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from fss.cli.errors import run_script
@@ -24,6 +23,7 @@ from fss.data.check.published import Comparison, Fact, compare
 from fss.data.index import Index, build_index
 from fss.data.lists import in_order
 from fss.data.readers.reader import Reader
+from fss.display.console import PlainConsole
 
 
 @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="check")
@@ -40,10 +40,13 @@ def main(cfg: DictConfig) -> None:
     if not isinstance(scheme, str):
         scheme = OmegaConf.to_container(scheme)
     census = count_folds(train, evaluation, len(names), scheme, data.min_pixels)
-    console = Console()
+    console = PlainConsole()
     console.print(f"{data.name}: {len(readers[0])} training and {len(readers[1])} evaluation pictures")
     console.print(_folds(census))
     console.print(_classes(census, [train, evaluation], names, data.min_pixels))
+    own = getattr(readers[1], "own_classes", names)
+    if tuple(own) != tuple(names):
+        console.print(_matched(names, own))
     compared = compare(
         data.name, scheme, data.min_pixels, readers, [train, evaluation], data.get("year"), data.get("crowd")
     )
@@ -61,6 +64,16 @@ def main(cfg: DictConfig) -> None:
         sys.exit(1)
     if compared:
         console.print(f"All {len(compared)} published lists agree with this copy.")
+
+
+def _matched(names: Sequence[str], own: Sequence[str]) -> Table:
+    """Ids of each class in the training and in the evaluation files, which are matched by name."""
+    table = Table("class", title="Classes of both sets of pictures", title_justify="left")
+    for column in ("id in training", "id in evaluation"):
+        table.add_column(column, justify="right")
+    for class_id, name in enumerate(names, start=1):
+        table.add_row(name, str(class_id), str(own.index(name) + 1) if name in own else "none")
+    return table
 
 
 def _folds(census: Sequence[FoldCensus]) -> Table:

@@ -55,7 +55,7 @@ def struct_field(content: bytes, variable: str, field: str) -> np.ndarray:
 
 
 def _elements(data: bytes) -> list[_Element]:
-    """Splits data into its elements; each begins with kind and size, in four bytes if it is short, else in eight."""
+    """Splits data into its elements. Each begins with kind and size: four bytes if it is short, else eight."""
     elements, at = [], 0
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)

@@ -14,7 +14,7 @@ from fss.data.prepare.masks import write_mask
 from fss.data.prepare.matlab import struct_field
 from fss.data.readers.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
 from fss.data.readers.pictures import absent, read_mask
-from fss.files import forget_unfinished, whole
+from fss.files.whole import forget_unfinished, whole
 from fss.labels import IGNORE
 
 VOC = Archive(
@@ -178,5 +178,5 @@ def read_sbd(path: Path) -> np.ndarray:
         if not np.array_equal(mask, mask.astype(np.uint8)):
             raise ValueError("it holds numbers other than 0 to 255")
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): delete it and run this again") from error
+        raise ValueError(f"{path} cannot be read ({error}): delete it and run this command again") from error
     return mask.astype(np.uint8)

@@ -11,8 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fss.checked_zip import check_zip, is_zip
-from fss.shown import shown
+from fss.display.shown import shown
+from fss.files.checked_zip import check_zip, is_zip
 from fss.svf import plain_state_dict
 
 PACKAGES = ("efficientnet_lite0",)

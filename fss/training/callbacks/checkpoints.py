@@ -20,8 +20,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from fss import processes
-from fss.files import NotWrittenError, whole
+from fss.files.whole import NotWrittenError, whole
+from fss.processes import group
 from fss.training.run_folder import LAST
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
     ) -> None:
         # Processes may have different numbers of batches, so several of them agree only at the end.
-        if self._told is not None and processes.count() == 1 and not trainer.sanity_checking:
+        if self._told is not None and group.count() == 1 and not trainer.sanity_checking:
             self._leave(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -190,7 +190,7 @@ class LastCheckpoint(Checkpoint):
 
     def _wanted(self, pl_module: lightning.LightningModule, wanted: int = _GO_ON) -> int:
         """What all processes agree to do: stop if any has received a signal, save if it is time for any."""
-        return processes.largest(wanted if self._told is None else _STOP, pl_module.device)
+        return group.largest(wanted if self._told is None else _STOP, pl_module.device)
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.path)
