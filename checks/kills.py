@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ MARK = "FSS_KILLS"  # in the environment of everything that is started here
 SMALL = [*forks.SETTINGS, *resume.SETTINGS]
 PRIOR = [
     *forks.SETTINGS[:-1],  # the prior mask has no width
-    *("method=prior", "tuning=frozen", "backbone.weights=null", "trainer=cpu", "episodes=60"),
+    *("method=prior", "tuning=frozen", "backbone.weights=null", "trainer=cpu", "episodes=60", "pictures=0"),
 ]
 
 
@@ -204,12 +205,14 @@ def check(name: str, times: int, chance: random.Random) -> int:
             return times
         work = time.monotonic() - began
         expected = kind.outcome(undisturbed)
-        number = 0
+        number = tried = 0
         while number < times:
-            folder, mark = Path(place) / f"{number}", f"{os.getpid()}-{name}-{number}"
+            tried += 1
+            folder, mark = Path(place) / f"{tried}", f"{os.getpid()}-{name}-{tried}"
             folder.mkdir()
             kind.prepare(folder)
-            slowest, wrong, kills = 0.0, [], 0
+            slowest, kills = 0.0, 0
+            wrong: list[str] = []
             # at times again while it goes on, of which the last may be too late
             for _ in range(chance.choice((1, 1, 2))):
                 was_killed, others, seconds = killed(kind, folder, mark, chance.random() * work)
@@ -227,6 +230,7 @@ def check(name: str, times: int, chance: random.Random) -> int:
                 failed += 1
                 print((folder / "log.txt").read_text()[-4000:])
             number += kills > 0  # one that ended before it was killed shows nothing
+            shutil.rmtree(folder)
     return failed
 
 

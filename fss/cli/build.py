@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,11 @@ def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegme
     )
 
 
+def _copied(cfg: DictConfig) -> DictConfig:
+    """A configuration that may be changed: instantiating resolves what is referred to where it stands."""
+    return copy.deepcopy(cfg)
+
+
 def _build_backbone(cfg: DictConfig, pretrained: bool, weights: Path | None = None) -> Backbone:
     given = {"weights": str(weights)} if weights is not None else {} if pretrained else {"weights": None}
     return instantiate(cfg.backbone.network, **given)
@@ -79,12 +85,14 @@ def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSe
 
 def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:
     """The LightningModule around a segmenter, with the optimisation that the tuning declares."""
-    return instantiate(cfg.learner, segmenter=segmenter, _convert_="all")
+    return instantiate(_copied(cfg).learner, segmenter=segmenter, _convert_="all")
 
 
 def build_base_learner(cfg: DictConfig, segmenter: BaseLearnerSegmenter, base_classes: int) -> BaseLearner:
     """The LightningModule around the base learner's network."""
-    return instantiate(cfg.method.learner, segmenter=segmenter, base_classes=base_classes, _convert_="all")
+    return instantiate(
+        _copied(cfg).method.learner, segmenter=segmenter, base_classes=base_classes, _convert_="all"
+    )
 
 
 def build_datamodule(cfg: DictConfig, seen_classes: Sequence[str] | None = None) -> FewShotDataModule:
@@ -94,12 +102,12 @@ def build_datamodule(cfg: DictConfig, seen_classes: Sequence[str] | None = None)
         cfg: Composed configuration.
         seen_classes: See `FewShotDataModule`.
     """
-    return instantiate(cfg.datamodule, seen_classes=seen_classes, _convert_="all")
+    return instantiate(_copied(cfg).datamodule, seen_classes=seen_classes, _convert_="all")
 
 
 def build_base_datamodule(cfg: DictConfig) -> BaseLearnerDataModule:
     """The labelled pictures that a base learner is trained on; nothing is read yet."""
-    return instantiate(cfg.method.datamodule, _convert_="all")
+    return instantiate(_copied(cfg).method.datamodule, _convert_="all")
 
 
 def build_trainer(

@@ -7,7 +7,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +20,7 @@ from fss.evaluation.generalized import evaluate_generalized
 from fss.evaluation.record import Record
 from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.tables import folds_table
+from fss.files.plain import read_yaml
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
@@ -138,7 +138,9 @@ def _recipe(cfg: DictConfig) -> dict[str, Any]:
     """The recipe that weights were trained by, and what differed from it; None in runs from before recipes."""
     file = Path(cfg.run_dir) / SETTINGS
     if cfg.ckpt is None and file.is_file():
-        settings = yaml.safe_load(file.read_text())
+        settings = read_yaml(file)
+        if not isinstance(settings, dict) or not isinstance(settings.get("recipe", {}), dict):
+            raise ValueError(f"{file} holds no settings of a run: delete it")
         name, differing = settings.get("recipe", {}).get("name"), settings.get("differs_from_recipe")
     else:
         name, differing = cfg.recipe.name, recipe.differences(cfg, start.typed())
