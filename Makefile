@@ -39,6 +39,7 @@ checks: setup
 	$(BIN)/python -m checks.resume
 	$(BIN)/python -m checks.interrupted
 	$(BIN)/python -m checks.processes
+	$(BIN)/python -m checks.kills --times 2
 
 lint: setup
 	$(BIN)/ruff check .

@@ -198,7 +198,8 @@ def answer_episodes(
     if count < 1 or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"episodes={count} seeds={list(seeds)}: give at least 1 episode and different seeds")
     if trainer.is_global_zero:
-        lock.hold(folder, "evaluate by another protocol, or choose another place with outputs=DIR")  # until `finish`
+        # until `finish`
+        lock.hold(folder, "evaluate by another protocol, or choose another place with outputs=DIR")
     merged = merge(copy.deepcopy(segmenter)).eval()
     planned = plan_episodes(episodes, seeds, count)
     key = _fingerprint(merged, episodes, planned, {"precision": str(trainer.precision), "batch": reuse.batch})
