@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fss.files import whole
+from fss.files.whole import whole
 
 TRUTH_COLOR = (64, 220, 90)
 PREDICTION_COLOR = (255, 64, 160)

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fss.cli.errors import environment
-from fss.jobs import run_alone
+from fss.processes.jobs import run_alone
 
 # Hydra's own settings that belong to the sweep, not to a job
 SWEEP_ONLY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.", "hydra.mode")

@@ -10,55 +10,58 @@ import pytest
 
 from checks.structure import FLOORS, imports, lines, room, structure, top
 
-# modules that every room may use
+# rooms and modules that every room may use
 GROUND = {
-    *(
-        "checked_zip",
-        "configuration",
-        "console",
-        "digests",
-        "files",
-        "geometry",
-        "jobs",
-        "labels",
-        "lock",
-        "metrics",
-        "orphans",
-    ),
-    *("plain_files", "processes", "resize", "revision", "shown", "text", "visualize"),
+    *("configuration", "display", "files", "geometry", "labels", "metrics", "processes", "resize", "revision"),
+    "visualize",
 }
 GROUND_KNOWS = {
-    "console": {"shown"},
-    "lock": {"shown"},
+    "files": {"display"},
     "geometry": {"resize"},
     "metrics": {"geometry"},
-    "plain_files": {"text"},
     "visualize": {"files"},
 }
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
-    "models": {"svf", "checked_zip", "files", "labels", "processes", "resize", "shown"},
-    "data": {"digests", "files", "geometry", "labels", "orphans", "text"},
+    "models": {"svf", "display", "files", "labels", "processes", "resize"},
+    "data": {"files", "geometry", "labels", "processes"},
     "evaluation": {
-        *("svf", "models", "data", "console", "digests", "files", "geometry", "labels", "lock", "metrics"),
-        "plain_files",
-        *("processes", "shown", "text", "visualize"),
+        *("svf", "models", "data", "display", "files", "geometry", "labels", "metrics", "processes", "visualize"),
     },
     "training": {
-        *("svf", "models", "data", "evaluation", "checked_zip", "files", "labels", "lock", "metrics"),
-        *("plain_files", "processes", "shown", "visualize"),
+        *(
+            "svf",
+            "models",
+            "data",
+            "evaluation",
+            "display",
+            "files",
+            "labels",
+            "metrics",
+            "processes",
+            "visualize",
+        ),
     },
-    "report": {"evaluation", "files", "plain_files", "shown", "text"},
+    "report": {"configuration", "evaluation", "display", "files"},
     "cli": {
-        *("configuration", "models", "data", "evaluation", "training", "console", "jobs", "plain_files"),
-        *("revision", "shown"),
+        *(
+            "configuration",
+            "models",
+            "data",
+            "evaluation",
+            "training",
+            "display",
+            "files",
+            "processes",
+            "revision",
+        ),
     },
-    "hydra_plugins": {"cli", "jobs"},
+    "hydra_plugins": {"cli", "processes"},
     "train.py": {"cli"},
     "evaluate.py": {"cli"},
-    "data/check/__main__.py": {"configuration", "data", "cli", "visualize"},
-    "data/prepare/__main__.py": {"data", "lock", "shown"},
-    "report/__main__.py": {"console", "evaluation", "report", "shown"},
+    "data/check/__main__.py": {"configuration", "data", "cli", "display", "visualize"},
+    "data/prepare/__main__.py": {"data", "display", "files"},
+    "report/__main__.py": {"display", "evaluation", "report"},
 }
 
 

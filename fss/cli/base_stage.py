@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from fss.cli import overrides
 from fss.cli.errors import environment
 from fss.evaluation.results import TRAINING
-from fss.jobs import run_alone
+from fss.processes.jobs import run_alone
 from fss.training.callbacks.checkpoints import LAST
 
 logger = logging.getLogger(__name__)

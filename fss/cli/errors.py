@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,17 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fss.shown import shown
+from fss.display.shown import shown
 
 FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
 MENDABLE = 2  # exit code
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
 
+PLACE = "Make room, or choose another place with outputs=DIR"
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _PROJECT = Path(__file__).parents[1]
 _given = os.environ.get(FULL) == "1"  # by the user, before a script switches it on for itself
 
@@ -74,16 +77,25 @@ def mendable(error: BaseException) -> str | None:
     """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return mendable(error.__cause__)
+    if isinstance(error, OverrideParseException):
+        name, reason = error.override.partition("=")[0], " ".join(str(error).partition("\n")[0].split())
+        return (
+            f"{error.override} cannot be read ({reason}). A value with =, ~, commas, brackets or quotes is put in "
+            f"quotes, once for Hydra and once for the shell: '{name}=\"VALUE\"'"
+        )
     if isinstance(error, HydraException):
         cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         return " ".join(f"{error}{cause}".split())
     if isinstance(error, OmegaConfBaseException):
         return " ".join(str(error).split())
-    if isinstance(error, OSError):
-        return str(error)
-    kinds = (ValueError, RuntimeError, FloatingPointError, MemoryError, NotImplementedError)
     frames = traceback.extract_tb(error.__traceback__)
     ours = bool(frames) and Path(frames[-1].filename).is_relative_to(_PROJECT)
+    if isinstance(error, OSError):
+        where = (
+            f": is the disk full, or the folder not yours to write? {PLACE}" if error.errno in _NO_PLACE else ""
+        )
+        return str(error) if ours else f"{error}{where}"
+    kinds = (ValueError, RuntimeError, FloatingPointError, MemoryError, NotImplementedError)
     return str(error) if isinstance(error, kinds) and ours else None
 
 

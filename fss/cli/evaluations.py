@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import build, recipe, start
 from fss.cli.requests import Request, find_checkpoint, requests
-from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
+from fss.display.console import PlainConsole
 from fss.evaluation import standard
 from fss.evaluation.engine import Reuse
 from fss.evaluation.generalized import evaluate_generalized

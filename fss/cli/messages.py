@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from fss.cli import overrides
-from fss.console import PlainConsole
+from fss.display.console import PlainConsole
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.parameters import count_parameters
@@ -77,7 +77,7 @@ def print_end(cfg: DictConfig, trainer: Trainer, typed: list[str]) -> None:
     else:
         rows = {
             "Checkpoint": os.path.relpath(Path(cfg.run_dir) / CHECKPOINTS / LAST),
-            "Evaluate again": shlex.join(["python", "evaluate.py", f"run_dir={cfg.run_dir}"]),
+            "Evaluate again": shlex.join(["python", "evaluate.py", overrides.typed("run_dir", cfg.run_dir)]),
             "Compare runs": shlex.join(["python", "-m", "fss.report", cfg.outputs]),
         }
     for label, text in rows.items():

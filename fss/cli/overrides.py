@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -21,6 +22,16 @@ def parsed(override: str) -> Override:
         HydraException: It is none.
     """
     return _parser().parse_override(override)
+
+
+def typed(name: str, value: object) -> str:
+    """The override that gives a setting a value, in quotes where Hydra needs them."""
+    text = str(value)
+    if re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
+        return f"{name}={text}"
+    # before a quote, and at the end, a backslash has a meaning
+    quoted = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), text)
+    return f'{name}="{quoted}"'
 
 
 def is_for(override: str, *settings: str) -> bool:

@@ -24,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fss.cli import overrides
 from fss.configuration import conf_folder
-from fss.plain_files import read_yaml
-from fss.shown import shown
+from fss.display.shown import shown
+from fss.files.plain import read_yaml
 
 RECORD = Path(".hydra", "overrides.yaml")
 

@@ -14,7 +14,7 @@ from fss.cli.recorded import recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
-from fss.plain_files import read_yaml
+from fss.files.plain import read_yaml
 
 # The recipe whose networks are those of runs from before there were recipes.
 BEFORE_RECIPES = "recipe=bam"

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from fss.shown import show_record
+from fss.display.shown import show_record
 
 
 def prepare(cfg: DictConfig, needs_weights: bool) -> None:

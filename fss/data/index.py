@@ -14,7 +14,7 @@ import numpy as np
 from fss.data import index_cache
 from fss.data.parallel import cores, for_each
 from fss.data.readers.reader import FileReader, Reader, RemarkingReader
-from fss.text import printable, some
+from fss.files.text import printable, some
 
 logger = logging.getLogger(__name__)
 

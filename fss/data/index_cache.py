@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fss.files import whole
-from fss.text import printable
+from fss.files.text import printable
+from fss.files.whole import whole
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from fss.data.index import Index
 from fss.data.readers.reader import Reader
-from fss.digests import digest, stem
-from fss.text import read_text
+from fss.files.digests import digest, stem
+from fss.files.text import read_text
 
 
 class ListFacts(NamedTuple):

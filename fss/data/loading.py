@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fss.data.sampler import EpisodeSampler
-from fss.orphans import end_with_parent
+from fss.processes.orphans import end_with_parent
 
 
 class Loop(Protocol):
@@ -154,10 +154,10 @@ def _settings(
 
 
 def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # OpenCV's own threads would fight the workers beside it
+    cv2.setNumThreads(0)  # OpenCV's own threads would compete with the other workers
     end_with_parent()
-    # A cluster tells all processes of a job to end, and Ctrl-C all of a terminal; the main one still needs its
-    # batches to finish a step.
+    # A cluster signals all processes of a job to end, and Ctrl-C all those of a terminal, but the main process
+    # still needs batches to finish a step.
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     # A batch that could not be sent, as with too few open files allowed, would be waited for for ever.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fss.orphans import end_with_parent
+from fss.processes.orphans import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -45,7 +45,7 @@ class PictureCache:
         return Shelf(self, shared_zeros((things, 5), torch.int64))
 
     def fetch(self, place: torch.Tensor) -> np.ndarray | None:
-        """A copy of the array that was kept at a place of a shelf; None where there is none."""
+        """Returns a copy of the array stored at a place of a shelf; None if there is none."""
         if not self._take():
             return None
         end, *shape, width = place.tolist()  # under the lock, so that a place is never seen before its bytes

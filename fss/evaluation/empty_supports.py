@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fss.data.episodes import Episode
-from fss.shown import shown
-from fss.text import some
+from fss.display.shown import shown
+from fss.files.text import some
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from fss import lock, processes
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
@@ -38,8 +37,10 @@ from fss.evaluation.plan import (
 )
 from fss.evaluation.results import EpisodeResult
 from fss.evaluation.reuse import ReusingEvaluator, check_reuse
+from fss.files import lock
 from fss.metrics import episode_integers
 from fss.models.segmenter import FewShotSegmenter
+from fss.processes import group
 from fss.svf import merge
 from fss.visualize import EpisodePicture
 
@@ -105,7 +106,7 @@ class Evaluation(lightning.LightningModule):
         """Finds the remaining episodes and this process's share of them."""
         trainer = self.trainer
         # all processes use what the first one reads
-        finished: Any = processes.gather(self.journal.read() if trainer.is_global_zero else None)[0]
+        finished: Any = group.gather(self.journal.read() if trainer.is_global_zero else None)[0]
         done = {(entry.seed, entry.id): entry for entry in finished if (entry.seed, entry.id) in self._row}
         if trainer.is_global_zero:  # count them in one process only
             for entry in done.values():
@@ -187,9 +188,9 @@ def answer_episodes(
         num_workers: Loader processes; 0 loads in the main process.
 
     Raises:
-        ValueError: The method does not answer this many supports, or a setting makes no sense.
-        OSError: The folder cannot be written, or another process works in it.
-        RuntimeError: It was stopped before its end.
+        ValueError: If the method does not accept this number of supports, or if a setting is out of range.
+        OSError: If the folder is not writable, or if another process is working in it.
+        RuntimeError: If the evaluation is stopped before its end.
         SystemExit: It was interrupted by Ctrl-C; what is finished is kept.
     """
     check_reuse(*reuse)
@@ -210,7 +211,7 @@ def answer_episodes(
         raise
     finally:
         journal.close()
-    numbers = processes.total(module.numbers.to(trainer.strategy.root_device)).cpu()
+    numbers = group.total(module.numbers.to(trainer.strategy.root_device)).cpu()
     microseconds = numbers[:, 4]
     if (microseconds == 0).any():
         done = int((microseconds > 0).sum())

@@ -16,9 +16,9 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics import Metric
 
-from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import Episode
+from fss.display.console import PlainConsole
 from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.record import Record
 from fss.evaluation.results import write_json

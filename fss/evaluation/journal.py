@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
-from fss.files import NotWrittenError, whole
+from fss.files.whole import NotWrittenError, whole
 
 logger = logging.getLogger(__name__)
 

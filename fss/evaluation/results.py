@@ -25,12 +25,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from fss.digests import digest, stem
+from fss.display.shown import shown
 from fss.evaluation.metrics_file import check_metrics, check_training
-from fss.files import whole
-from fss.plain_files import read_json
-from fss.shown import shown
-from fss.text import read_text
+from fss.files.digests import digest, stem
+from fss.files.plain import read_json
+from fss.files.text import read_text
+from fss.files.whole import whole
 
 FORMAT = 2  # version of metrics.json
 CHECKPOINTS = "checkpoints"

@@ -7,8 +7,8 @@ from typing import Any
 
 import lightning
 
-from fss.console import PlainConsole
 from fss.data.datamodule import FewShotDataModule
+from fss.display.console import PlainConsole
 from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of
 from fss.evaluation.record import Record
 from fss.evaluation.results import METRICS, PICTURES, episode_digests, remarkable, summarize, write_results

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fss.display.shown import shown
 from fss.evaluation.results import Spread, spread
-from fss.shown import shown
 
 _KEYS = ("miou", "fb_iou")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fss.files import whole
+from fss.files.whole import whole
 from fss.models.backbones import LayeredBackbone
 from fss.models.backbones.weights import load_strictly, read_state_dict
 from fss.models.base_segmenter import BaseLearnerSegmenter

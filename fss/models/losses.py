@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fss import processes
 from fss.labels import IGNORE
+from fss.processes import group
 
 
 def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None) -> Tensor:
@@ -29,10 +29,10 @@ def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None) ->
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
     labels = mask.long()
     counted = labels != IGNORE
-    if processes.count() == 1 or not torch.is_grad_enabled():
+    if group.count() == 1 or not torch.is_grad_enabled():
         mean = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE)
         return torch.where(counted.any(), mean, torch.zeros_like(mean))
     weights = class_weights[labels * counted] if class_weights is not None else logits.new_ones(())
     summed = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="sum")
-    total = processes.mean((weights * counted).sum())
+    total = group.mean((weights * counted).sum())
     return summed / torch.where(total > 0, total, torch.ones_like(total))

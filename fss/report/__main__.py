@@ -2,6 +2,7 @@
 
 python -m fss.report outputs               # prints tables; writes report.md and report.html to outputs
 python -m fss.report compare RUN_A RUN_B   # B minus A on the same episodes, with its interval
+python -m fss.report commands --bold       # prints a script that reproduces published numbers
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from fss.console import PlainConsole
-from fss.shown import shown
+from fss.display.console import PlainConsole
+from fss.display.shown import shown
 
 if TYPE_CHECKING:
     from fss.report.compare import Result
@@ -87,6 +88,27 @@ def _compare(typed: list[str]) -> int:
     return 0
 
 
+def _commands(typed: list[str]) -> int:
+    from fss.report.claims import FILTERS, load_claims, select
+    from fss.report.script import script
+
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report commands",
+        description="Prints a shell script that reproduces published claims, stage by stage: data, base learners, "
+        "training, evaluation, report. Claims are named by what they have in common: dataset=coco20i method=bam "
+        "tuning=svf shot=5 backbone=resnet50. Comments in the script say what each stage needs.",
+    )
+    parser.add_argument("filters", nargs="*", metavar="SETTING=VALUE", help=f"any of {', '.join(FILTERS)}")
+    parser.add_argument("--bold", action="store_true", help="only the claims to verify first")
+    parser.add_argument("--all", action="store_true", help="all claims, if no setting is given")
+    parsed = parser.parse_args(typed)
+    if not (parsed.filters or parsed.bold or parsed.all):
+        parser.error("name claims (dataset=pascal5i method=bam), or give --bold or --all")
+    claims = [claim for claim in load_claims() if claim.first or not parsed.bold]
+    print(script(select(claims, parsed.filters)), end="")
+    return 0
+
+
 def _print(console: Console, result: Result) -> None:
     m = result.pairs[0].metrics
     folds = sorted({pair.metrics[0]["fold"] for pair in result.pairs})
@@ -118,7 +140,7 @@ def _print(console: Console, result: Result) -> None:
         )
 
 
-_COMMANDS = {"compare": _compare}
+_COMMANDS = {"compare": _compare, "commands": _commands}
 
 if __name__ == "__main__":
     sys.exit(main())

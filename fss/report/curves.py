@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fss.display.shown import shown
+from fss.files.text import read_text
 from fss.report.found import Run
-from fss.shown import shown
-from fss.text import read_text
 
 LOGS = "csv"  # see conf/logger/csv.yaml: version_0/metrics.csv, and one more for each time a run was resumed
 _PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))

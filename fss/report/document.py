@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from fss.display.shown import shown
 from fss.evaluation.results import BEST, PICTURES, WORST, Spread
-from fss.files import whole
-from fss.report.claims import BACKBONES, DATASETS, Claim, load_claims
+from fss.files.whole import whole
+from fss.report.claims import BACKBONES, DATASETS, load_claims, published
 from fss.report.commands import commands
 from fss.report.curves import learning_curves
 from fss.report.escape import Ours, in_code, in_html, in_markdown, without_places
 from fss.report.found import Evaluation, Found
 from fss.report.tables import comparisons, matrices, show
 from fss.report.verify import Measured, Status, Verdict, verify
-from fss.shown import shown
 
 STATUSES: dict[Status, str] = {"verified": "✓", "differs": "≠", "running": "…", "not run": "–"}
 _SHEETS = ((PICTURES, "the first"), (WORST, "the worst"), (BEST, "the best"))
@@ -123,24 +123,19 @@ def signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def published(claim: Claim, value: float) -> str:
-    """Formats a published number with the number of decimals printed in its row."""
-    digits = max(len(str(v).partition(".")[2]) for v in (*claim.folds, claim.mean))
-    return f"{value:.{digits}f}"
-
-
 def way(measured: Measured) -> str:
     """Describes how something was measured."""
-    weights = "checkpoint files" if measured.weights == "file" else f"{measured.weights} weights"
-    selected = "" if measured.selection == "none" else f" (selected on {measured.selection})"
+    how = measured.way
+    weights = "checkpoint files" if how.weights == "file" else f"{how.weights} weights"
+    selected = "" if how.selection == "none" else f" (selected on {how.selection})"
     seeds = "1 training seed" if measured.seeds == 1 else f"{measured.seeds} training seeds"
-    episodes = f"{measured.episodes} episodes" + (f" × {measured.eval_seeds}" if measured.eval_seeds > 1 else "")
-    facts = [weights + selected, seeds, f"protocol {measured.protocol}: {episodes}"]
-    if measured.backbone.endswith("_deep"):
-        facts.append(measured.backbone)
-    if measured.place:
-        facts.append(f"in {measured.place}")
-    facts += map(without_places, measured.own_settings)
+    episodes = f"{how.episodes} episodes" + (f" × {len(how.eval_seeds)}" if len(how.eval_seeds) > 1 else "")
+    facts = [weights + selected, seeds, f"protocol {how.protocol}: {episodes}"]
+    if how.backbone.endswith("_deep"):
+        facts.append(how.backbone)
+    if how.place:
+        facts.append(f"in {how.place}")
+    facts += map(without_places, how.own_settings)
     return ", ".join(facts)
 
 

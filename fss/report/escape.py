@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fss.shown import shown
+from fss.display.shown import shown
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$&^@])")
 _BEGINS_A_BLOCK = re.compile(r"(\s*)([-+=]|\d+[.)])(?=\s)")

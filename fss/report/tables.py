@@ -17,6 +17,7 @@ from fss.report.found import Evaluation
 
 # Runs can share a table if they agree in these: the same episodes of the same classes.
 _EPISODES = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "protocol", "episodes", "eval_seeds")
+USUAL_RECIPE = "svf"  # the default of `recipe=`
 Unit = Literal["fraction", "seconds", "count"]
 Cell = Spread | None
 
@@ -173,7 +174,9 @@ def _circumstances(evaluation: Evaluation) -> tuple[str, ...]:
         told.append(f"trained with {m['train_shot']}-shot")
     if not m["config"]["dataset"].get("exclude_novel", True):
         told.append("original data")
-    return (*told, *map(without_places, evaluation.run.own_settings if evaluation.run else ()))
+    if m.get("recipe") not in (None, USUAL_RECIPE):
+        told.append(f"recipe {m['recipe']}")
+    return (*told, *map(without_places, evaluation.run.typed_settings if evaluation.run else ()))
 
 
 def _comparison(evaluations: list[Evaluation]) -> Comparison:

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from fss import processes
 from fss.data.base_images import LabelledImages
 from fss.labels import IGNORE
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.losses import cross_entropy
+from fss.processes import group
 from fss.training.schedules import ScheduleName, build_schedule
 from fss.training.shared_norms import share_norms
 
@@ -67,7 +67,7 @@ class BaseLearner(lightning.LightningModule):
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         loss = cross_entropy(self(batch.images), batch.labels, None)
-        shown = processes.mean(loss.detach())  # each process only knows its share
+        shown = group.mean(loss.detach())  # each process only knows its share
         self.log("train/loss", shown, prog_bar=True, batch_size=len(batch.images))
         return loss
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fss import processes
 from fss.data.episodes import Episode
 from fss.evaluation.empty_supports import EmptySupports
 from fss.metrics import ClassIoU
 from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
+from fss.processes import group
 from fss.svf import merge
 from fss.training.schedules import ScheduleName, build_schedule
 from fss.training.shared_norms import share_norms
@@ -82,7 +82,7 @@ class MetaLearner(lightning.LightningModule):
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         losses = self.segmenter.head.losses(self(batch), batch.query_mask, self.class_weights, batch.base_mask)
         values = torch.stack(list(losses.values()))
-        shown = processes.mean(values.detach())  # each process only knows its share
+        shown = group.mean(values.detach())  # each process only knows its share
         self.log("train/loss", shown.sum(), prog_bar=True, batch_size=len(batch.query))
         self.log_dict(
             {f"train/{name}": value for name, value in zip(losses, shown, strict=True)},

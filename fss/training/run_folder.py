@@ -13,12 +13,12 @@ import torch
 import yaml
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
-from fss import lock
-from fss.checked_zip import check_zip
 from fss.data.loading import batch_size_of_each
-from fss.files import forget_unfinished, whole
-from fss.plain_files import read_yaml
-from fss.shown import shown
+from fss.display.shown import shown
+from fss.files import lock
+from fss.files.checked_zip import check_zip
+from fss.files.plain import read_yaml
+from fss.files.whole import forget_unfinished, whole
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from fss.cli.evaluations import record_of
 from fss.cli.requests import Request, requests
 from fss.data import cross_domain
 from fss.data.readers import pascal
-from fss.digests import digest
 from fss.evaluation.results import read_episodes, read_metrics
 from fss.evaluation.tables import mean_of_folds
+from fss.files.digests import digest
 
 PRIOR = [*SMALL[:-2], "method=prior", "tuning=frozen"]
 

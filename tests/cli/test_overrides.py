@@ -37,3 +37,25 @@ def test_old_names_become_new_ones() -> None:
         "++method.pyramid=[1.0]"
     )
     assert overrides.renamed("dataset.pyramids=1", {"dataset.pyramid": "x"}) == "dataset.pyramids=1"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/plain/path-1.0",
+        "/a=b",
+        "~/x",
+        "/with space/(1)",
+        'a"b',
+        "a\\b",
+        "a\\",
+        'a\\"b',
+        "a,b",
+        "[x]",
+        "é",
+        "a'b",
+        "${x}",
+    ],
+)
+def test_value_as_it_is_typed_is_read_again(value: str) -> None:
+    assert overrides.parsed(overrides.typed("run_dir", value)).value() == value

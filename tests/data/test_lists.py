@@ -12,7 +12,7 @@ from support.numbered import Numbered, data
 
 from fss.data.index import build_index
 from fss.data.lists import facts, in_order
-from fss.digests import digest
+from fss.files.digests import digest
 
 
 class Filed(Numbered):

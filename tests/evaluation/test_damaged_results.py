@@ -13,7 +13,7 @@ from support import made_up
 
 from fss.evaluation.journal import Entry, Journal
 from fss.evaluation.results import read_episodes, read_metrics_file, write_results
-from fss.files import NotWrittenError
+from fss.files.whole import NotWrittenError
 
 KEY = "k" * 64
 ENTRIES = [Entry(321, i, i, 200, 300 + i, 900, 1 + i) for i in range(100)]

@@ -623,7 +623,7 @@ def test_file_that_is_no_checkpoint(tmp_path: Path) -> None:
 )
 def test_file_without_state_dict(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights\.pth holds no state dict"):
+    with pytest.raises(ValueError, match=r"weights\.pth contains no state dict"):
         read_state_dict(tmp_path / "weights.pth")
 
 

@@ -14,12 +14,12 @@ import yaml
 from markdown_it import MarkdownIt
 from support import made_up
 
-from fss.console import PlainConsole
+from fss.display.console import PlainConsole
+from fss.display.shown import shown
 from fss.evaluation.results import summarize
 from fss.evaluation.tables import evaluation_table
 from fss.report.__main__ import main
 from fss.report.escape import in_markdown, without_places
-from fss.shown import shown
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "train.py").is_file())
 HOSTILE = [

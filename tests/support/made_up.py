@@ -32,15 +32,32 @@ def episodes(
     return made
 
 
-def run(outputs: Path, overrides: Sequence[str] = (), has_trained: bool = True, **identity: Any) -> Path:
-    """A training run's folder: checkpoints, configuration, log."""
+def run(
+    outputs: Path,
+    overrides: Sequence[str] = (),
+    has_trained: bool = True,
+    recipe: str | None = "svf",
+    settings: dict[str, Any] | None = None,
+    **identity: Any,
+) -> Path:
+    """A training run's folder: checkpoints, configuration, log.
+
+    Args:
+        outputs: Where runs are.
+        overrides: As they were typed.
+        has_trained: Whether training has ended.
+        recipe: Its recipe, from which nothing differs; None makes a run from before recipes.
+        settings: Others of its configuration.
+        identity: dataset, method, tuning, backbone, fold, shot, seed, exclude_novel.
+    """
     told = _identity(**identity)
     folder = _folder(outputs, told)
+    recorded = {} if recipe is None else {"recipe": {"name": recipe}, "differs_from_recipe": {}}
     for name in ("last", "best"):
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / "checkpoints" / f"{name}.ckpt").touch()
     (folder / ".hydra").mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(_config(told)))
+    (folder / "config.yaml").write_text(yaml.safe_dump({**_config(told), **recorded, **(settings or {})}))
     (folder / ".hydra/overrides.yaml").write_text(yaml.safe_dump([f"fold={told['fold']}", *overrides]))
     log = folder / "csv/version_0/metrics.csv"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +80,7 @@ def evaluation(
     eval_seeds: Sequence[int] = (321,),
     train_shot: int | None = None,
     made: Sequence[EpisodeResult] | None = None,
+    recipe: str | None = "svf",
     changes: dict[str, Any] | None = None,
     **identity: Any,
 ) -> Path:
@@ -76,6 +94,7 @@ def evaluation(
         eval_seeds: Of the episodes.
         train_shot: Where it differs from shot; the run's folder is then that of train_shot.
         made: The episodes, where chance is wanted.
+        recipe: The run's recipe, from which nothing differs; None for a run from before recipes.
         changes: To metrics.json.
         identity: dataset, method, tuning, backbone, fold, shot, seed, exclude_novel.
     """
@@ -104,6 +123,8 @@ def evaluation(
         "trained_parameters": 385_742,
         "git_revision": "abc123",
         "versions": {},
+        "recipe": recipe,
+        "differs_from_recipe": None if recipe is None else {},
         "config": _config(told),
         **(changes or {}),
     }
@@ -129,5 +150,8 @@ def _config(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _folder(outputs: Path, told: dict[str, Any]) -> Path:
-    name = f"{told['method']}-{told['tuning']}-{told['backbone']}"
-    return outputs / told["dataset"] / name / f"{told['shot']}shot" / f"fold{told['fold']}" / f"seed{told['seed']}"
+    if told["method"] == "base":  # belongs to no tuning and shot
+        name = f"base-{told['backbone']}"
+    else:
+        name = f"{told['method']}-{told['tuning']}-{told['backbone']}/{told['shot']}shot"
+    return outputs / told["dataset"] / name / f"fold{told['fold']}" / f"seed{told['seed']}"

@@ -151,7 +151,7 @@ if __name__ == "__main__":
 """
 SWEEP = """
 import sys
-from fss.jobs import run_alone
+from fss.processes.jobs import run_alone
 run_alone([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '100'])"])
 """
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from fss import lock
+from fss.files import lock
 from fss.training.run_folder import prepare_folder
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "train.py").is_file())
 HOLD = """
 import sys, time
 from pathlib import Path
-from fss import lock
+from fss.files import lock
 lock.hold(Path(sys.argv[1]), "choose another place")
 print("held", flush=True)
 time.sleep(60)

@@ -18,12 +18,12 @@ from rich.table import Table
 
 from fss.cli.errors import run_script
 from fss.configuration import conf_folder
-from fss.console import PlainConsole
 from fss.data.check.census import FoldCensus, count_classes, count_folds
 from fss.data.check.published import Comparison, Fact, compare
 from fss.data.index import Index, build_index
 from fss.data.lists import in_order
 from fss.data.readers.reader import Reader
+from fss.display.console import PlainConsole
 
 
 @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="check")

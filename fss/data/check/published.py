@@ -17,7 +17,7 @@ import numpy as np
 from fss.data.folds import FOLDS, FoldScheme, fold_classes
 from fss.data.index import Index, classes_by_image, images_by_class
 from fss.data.readers.reader import Reader
-from fss.digests import digest, stem
+from fss.files.digests import digest, stem
 
 FACTS = Path(__file__).with_name("published.json")
 MIN_PIXELS = 2048

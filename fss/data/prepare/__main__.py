@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fss import lock
 from fss.data.parallel import cores
-from fss.shown import shown
+from fss.display.shown import shown
+from fss.files import lock
 
 
 def main() -> int:

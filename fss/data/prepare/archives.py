@@ -20,8 +20,8 @@ from typing import IO, NamedTuple
 from rich.progress import Progress
 
 from fss.data.parallel import progress
-from fss.files import whole
-from fss.text import is_file_name
+from fss.files.text import is_file_name
+from fss.files.whole import whole
 
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, struct.error),

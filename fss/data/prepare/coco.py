@@ -13,7 +13,7 @@ from fss.data.prepare.masks import write_mask
 from fss.data.readers.coco import Crowd, Drawing, MaskTask, annotations_path, draw, picture_folders
 from fss.data.readers.coco_masks import Contents, digest, folder_of, mask_path, read_contents, write_contents
 from fss.data.readers.pictures import absent
-from fss.files import forget_unfinished
+from fss.files.whole import forget_unfinished
 
 # By way of the bucket's own address: the official one, http://images.cocodataset.org, has no certificate.
 URL = "https://s3.amazonaws.com/images.cocodataset.org"

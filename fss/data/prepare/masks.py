@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fss.files import whole
+from fss.files.whole import whole
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

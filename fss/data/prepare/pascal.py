@@ -14,7 +14,7 @@ from fss.data.prepare.masks import write_mask
 from fss.data.prepare.matlab import struct_field
 from fss.data.readers.pascal import CLASSES, IMAGES, LISTS, MASKS, Pascal, find_voc, read_list
 from fss.data.readers.pictures import absent, read_mask
-from fss.files import forget_unfinished, whole
+from fss.files.whole import forget_unfinished, whole
 from fss.labels import IGNORE
 
 VOC = Archive(

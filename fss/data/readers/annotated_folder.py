@@ -10,7 +10,7 @@ import numpy as np
 from fss.data import index_cache
 from fss.data.readers.coco import Drawing, draw
 from fss.data.readers.pictures import MAX_PIXELS, absent, image_size, read_image
-from fss.text import printable
+from fss.files.text import printable
 
 ANNOTATIONS = "annotations.json"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fss.data.readers.pictures import MAX_PIXELS
+from fss.files.text import is_file_name, is_name, printable, read_text, some
 from fss.labels import BACKGROUND_NAMES, MAX_CLASSES
-from fss.text import is_file_name, is_name, printable, read_text, some
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+from fss.files.text import is_name, printable, read_text, some
 from fss.labels import BACKGROUND_NAMES
-from fss.text import is_name, printable, read_text, some
 
 _NO_CLASSES = BACKGROUND_NAMES | {"__ignore__"}  # labelme's own first lines
 

@@ -17,8 +17,8 @@ from fss.data.readers.matched import Matched
 from fss.data.readers.pictures import MAX_PIXELS, absent, image_size, read_image, read_mask
 from fss.data.readers.reader import Reader
 from fss.data.readers.segmentations import region
+from fss.files.text import printable, some
 from fss.labels import IGNORE
-from fss.text import printable, some
 
 Crowd = Literal["include", "ignore"]
 

@@ -8,8 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fss.files import whole
-from fss.text import is_file_name, is_name, read_text
+from fss.files.text import is_file_name, is_name, read_text
+from fss.files.whole import whole
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from fss.data.readers.class_names import class_folders, class_name, read_class_n
 from fss.data.readers.matched import Matched
 from fss.data.readers.pictures import MAX_PIXELS, image_size, read_image, read_mask
 from fss.data.readers.reader import Reader
+from fss.files.text import printable, some
 from fss.labels import IGNORE, MAX_CLASSES
-from fss.text import printable, some
 
 logger = logging.getLogger(__name__)
 

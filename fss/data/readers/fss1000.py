@@ -10,7 +10,7 @@ import numpy as np
 from fss.data import index_cache
 from fss.data.readers.class_names import class_folders
 from fss.data.readers.pictures import MAX_PIXELS, image_size, read_image, read_region
-from fss.text import printable
+from fss.files.text import printable
 
 
 class FSS1000:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fss.data.readers.reader import FileReader, RemarkingReader
+from fss.files.text import some
 from fss.labels import ignored
-from fss.text import some
 
 
 class Matched:

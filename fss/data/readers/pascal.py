@@ -10,7 +10,7 @@ import numpy as np
 
 from fss.data import index_cache
 from fss.data.readers.pictures import MAX_PIXELS, absent, image_size, read_image, read_mask
-from fss.text import is_file_name, printable, read_text, some
+from fss.files.text import is_file_name, printable, read_text, some
 
 CLASSES = (
     "aeroplane",

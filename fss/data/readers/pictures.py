@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from fss.text import printable
+from fss.files.text import printable
 
 AnyPath = TypeVar("AnyPath", str, Path)
 

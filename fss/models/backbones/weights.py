@@ -11,8 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fss.checked_zip import check_zip, is_zip
-from fss.shown import shown
+from fss.display.shown import shown
+from fss.files.checked_zip import check_zip, is_zip
 from fss.svf import plain_state_dict
 
 PACKAGES = ("efficientnet_lite0",)
@@ -21,12 +21,12 @@ PACKAGES = ("efficientnet_lite0",)
 def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint file, with `module.` prefixes removed.
 
-    Nothing but tensors and plain values is unpickled (`weights_only`). What torch has written since 1.6 has
-    checksums, which are compared; in older files damage shows only where it makes a weight infinite.
+    Only tensors and plain values are unpickled (`weights_only`). Files written by torch 1.6 or later have
+    checksums, which are verified; in older files, damage is detected only if it makes a weight infinite.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no checkpoint, or holds no tensors of finite numbers.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, is not a checkpoint, or contains no tensors of finite values.
     """
     path = Path(file)
     if not path.is_file():

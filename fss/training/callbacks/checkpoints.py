@@ -20,8 +20,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from fss import processes
-from fss.files import NotWrittenError, whole
+from fss.files.whole import NotWrittenError, whole
+from fss.processes import group
 from fss.training.run_folder import LAST
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class BestCheckpoint(ModelCheckpoint):
         folder = Path(self.dirpath or "")
 
         def here(path: str) -> str:
-            if path and not Path(path).name.endswith(".ckpt"):  # it will be removed when a better one comes
+            if path and not Path(path).name.endswith(".ckpt"):  # it will be deleted when a better one is saved
                 raise ValueError(f"a checkpoint names {path!r:.200} as another one, which is no checkpoint's name")
             return str(folder / Path(path).name) if path else path
 
@@ -96,9 +96,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` up to date, and stops the run cleanly when it receives a signal.
 
-    It is written at the end of each epoch, before each validation and every so many minutes in between. After
-    SIGTERM or SIGUSR1 the step is finished, the checkpoint written and the program left with the exit code 75; so
-    after Ctrl-C, with 130. A second Ctrl-C ends at once.
+    The checkpoint is written at the end of each epoch, before each validation, and every `minutes` in between.
+    After SIGTERM or SIGUSR1, the step is finished, the checkpoint written, and the program exits with code 75;
+    after Ctrl-C, it does the same with code 130. A second Ctrl-C ends it immediately.
 
     Args:
         folder: Folder of the run's checkpoints.
@@ -146,7 +146,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
     ) -> None:
         # Processes may have different numbers of batches, so several of them agree only at the end.
-        if self._told is not None and processes.count() == 1 and not trainer.sanity_checking:
+        if self._told is not None and group.count() == 1 and not trainer.sanity_checking:
             self._leave(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -179,7 +179,7 @@ class LastCheckpoint(Checkpoint):
                 signal.signal(signal.SIGINT, self._note)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if signal.getsignal(signal.SIGINT) == self._note:  # Lightning puts back the others
+        if signal.getsignal(signal.SIGINT) == self._note:  # Lightning restores the others
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -190,7 +190,7 @@ class LastCheckpoint(Checkpoint):
 
     def _wanted(self, pl_module: lightning.LightningModule, wanted: int = _GO_ON) -> int:
         """What all processes agree to do: stop if any has received a signal, save if it is time for any."""
-        return processes.largest(wanted if self._told is None else _STOP, pl_module.device)
+        return group.largest(wanted if self._told is None else _STOP, pl_module.device)
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.path)
@@ -199,11 +199,11 @@ class LastCheckpoint(Checkpoint):
     def _leave(self, trainer: lightning.Trainer) -> None:
         told = signal.Signals(self._told).name if self._told is not None else "a signal to another process"
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # Lightning takes another code for a crash and kills the first process
+            raise SystemExit(0)  # Lightning treats any other code as a crash and kills the first process
         steps = int(trainer.estimated_stepping_batches)
         logger.warning(
-            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; continue with the same command and "
-            "resume=true",
+            "stopped by %s after step %d of %d (epoch %d of %s), which %s holds; continue with the same command "
+            "and resume=true",
             *(told, trainer.global_step, steps, trainer.current_epoch + 1, trainer.max_epochs, self.path),
         )
         raise SystemExit(INTERRUPTED if self._told == signal.SIGINT else STOPPED)

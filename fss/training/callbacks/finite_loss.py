@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from fss import processes
+from fss.processes import group
 
 
 class _Step(NamedTuple):
@@ -64,9 +64,9 @@ class FiniteLoss(lightning.Callback):
         finite = torch.stack([step.loss for step in steps]).isfinite().tolist()
         first = finite.index(False) if not all(finite) else len(steps)
         # all processes take the same number of steps, and therefore check the same ones
-        if processes.largest(int(not all(finite)), pl_module.device):
+        if group.largest(int(not all(finite)), pl_module.device):
             described = [_describe(steps[first])] if first < len(steps) else []
-            lists = processes.gather(described)
+            lists = group.gather(described)
             raise FloatingPointError("\n".join(text for texts in lists for text in texts))  # type: ignore[attr-defined]
 
 

@@ -20,7 +20,7 @@ from fss.data.check import published
 from fss.data.check.census import count_classes, count_folds
 from fss.data.check.published import Fact, compare
 from fss.data.index import Index
-from fss.digests import digest
+from fss.files.digests import digest
 
 CONF = ROOT / "conf"
 

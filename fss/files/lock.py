@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fss.shown import shown
+from fss.display.shown import shown
 
 try:
     import fcntl

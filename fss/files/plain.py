@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fss.text import read_text
+from fss.files.text import read_text
 
 LARGEST = 64 * 2**20  # bytes: a metrics.json of many seeds of a thousand classes has a few MiB
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from fss.shown import shown
+from fss.display.shown import shown
 
 
 class PlainConsole(Console):
