@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fss.text import is_file_name, is_name, printable, read_text, some
+from fss.files.text import is_file_name, is_name, printable, read_text, some
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
