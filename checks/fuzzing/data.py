@@ -18,6 +18,7 @@ from checks.fuzzing.mutations import damaged_json, damaged_lines
 from checks.fuzzing.target import FileTarget, Target
 from fss.data import index_cache
 from fss.data.index import Index, build_index
+from fss.data.lists import in_order
 from fss.data.prepare.archives import unpack
 from fss.data.prepare.coco import prepare_coco
 from fss.data.prepare.pascal import read_sbd
@@ -169,6 +170,19 @@ def _read_list(folder: Path) -> object:
     return None
 
 
+def _write_order(folder: Path) -> Sequence[Path]:
+    _write_folder(folder)
+    (folder / "order.txt").write_text("images/p2.png masks/p2.png\np1\n")
+    return [folder / "order.txt"]
+
+
+def _read_order(folder: Path) -> object:
+    reader = open_folder(str(folder), max_pixels=SMALL)
+    listed, index = in_order(reader, build_index(reader), folder / "order.txt")
+    assert len(index.image) <= 2 * len(listed) <= 4
+    return None
+
+
 def _write_mat(folder: Path) -> Sequence[Path]:
     savemat(folder / "a.mat", {"GTcls": {"Segmentation": label_map()}}, do_compression=True)
     return [folder / "a.mat"]
@@ -235,6 +249,7 @@ TARGETS: list[Target] = [
     FileTarget("classes.txt", _write_class_names, _read_folder, damaged_lines),
     FileTarget("contents.json", _write_prepared, _read_coco, damaged_json, exact=True),
     FileTarget("list of pictures", _write_list, _read_list, damaged_lines),
+    FileTarget("order of evaluation", _write_order, _read_order, damaged_lines),
     FileTarget("sbd mat", _write_mat, lambda folder: read_sbd(folder / "a.mat").shape),
     FileTarget("archive tar", _write_tar(""), _unpack),
     FileTarget("archive tgz", _write_tar("gz"), _unpack),

@@ -48,7 +48,10 @@ def printable(name: str | Path) -> str:
     text = str(name)
     if text.isascii():
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which only JSON can spell
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_name(text: str) -> bool:

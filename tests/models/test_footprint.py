@@ -1,0 +1,54 @@
+"""What a step needs of memory is known before it is taken."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+from support.tiny import CHANNELS, TinyBackbone
+
+from fss.models import footprint
+from fss.models.heads import PFENet
+from fss.models.segmenter import FewShotSegmenter
+
+
+def segmenter() -> FewShotSegmenter:
+    return FewShotSegmenter(TinyBackbone(), PFENet(CHANNELS, width=8, pyramid=(1.0, 0.5)))
+
+
+def test_similarities_of_all_locations_are_in_it() -> None:
+    """They grow with the fourth power of the side: size 2049 took 20 GB."""
+    small, large = (footprint.forward_bytes(segmenter(), 1, 1, size, training=False) for size in (256, 512))
+    locations = (512 // 4) ** 2  # TinyBackbone has one for four pixels
+    assert large > 4 * locations**2
+    assert 8 < large / small < 17
+
+
+def test_nothing_is_computed_or_changed() -> None:
+    made = segmenter()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    assert footprint.forward_bytes(made, 8, 5, 2049, training=True) > 10**12  # nobody has as much
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+def test_training_needs_more_than_evaluation_and_more_episodes_more() -> None:
+    made = segmenter()
+    evaluation, training = (footprint.forward_bytes(made, 4, 1, 128, training=t) for t in (False, True))
+    assert training > evaluation
+    assert footprint.forward_bytes(made, 8, 1, 128, training=True) > 1.8 * training
+
+
+def test_what_cannot_fit_is_refused() -> None:
+    device = torch.device("cpu")
+    with pytest.raises(
+        ValueError, match=r"dataset\.size=2049 with 8 episodes of 1 supports needs about .* GB of mem"
+    ):
+        footprint.check_memory(segmenter(), 8, 1, 2049, True, device)
+    with mock.patch.object(footprint, "memory_bytes", return_value=10**15):
+        footprint.check_memory(segmenter(), 8, 1, 2049, True, device)
+    footprint.check_memory(segmenter(), 2, 1, 128, True, device)
+
+
+def test_memory_of_this_machine() -> None:
+    assert 10**8 < footprint.memory_bytes(torch.device("cpu")) < 10**14
