@@ -153,7 +153,7 @@ def test_a_strangers_run_folder_runs_and_writes_nothing(tmp_path: Path) -> None:
             text=True,
             timeout=120,
         )
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "overrides.yaml" in done.stderr
         assert "hush-hush" not in done.stdout + done.stderr
         assert sorted(tmp_path.rglob("*")) == before
