@@ -232,7 +232,7 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ("evaluate", ["checkpoint=newest"], ValueError, "must be last, best or both"),
         ("evaluate", ["export=theirs.pth", "method=prior"], ValueError, "a TimmBackbone cannot be written"),
         ("evaluate", ["setting=general"], ValueError, "must be 'standard' or 'generalized'"),
-        ("evaluate", ["dataset.support_annotation=dots"], ValueError, "must be 'mask' or 'box'"),
+        ("evaluate", ["dataset.support_annotation=dots"], ValueError, "must be one of mask, box"),
         (
             "train",
             ["method=bam", "method.train_base=false", "fold=1", "shot=5"],
