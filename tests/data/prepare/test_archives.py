@@ -43,7 +43,7 @@ def test_a_users_own_file_is_not_moved(tmp_path: Path, pack: object) -> None:
     assert callable(pack)
     archive = pack(tmp_path / "a.tar", **{str(own): b"theirs"})
     (tmp_path / "data").mkdir()
-    with pytest.raises(ValueError, match=r"a\.tar is damaged \('/.*own\.jpg' leads outside\): download it again"):
+    with pytest.raises(ValueError, match=r"a\.tar is damaged \('/.* leads outside\): download it again"):
         unpack(archive, WANTED, tmp_path / "data")
     assert own.read_bytes() == b"mine"
     assert list((tmp_path / "data").iterdir()) == []
