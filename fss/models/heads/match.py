@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fss.models.heads.head import Features, Head, Prediction
+from fss.models.heads.ops import COSINE_EPS
 from fss.resize import resize
 
 SCALE = 20.0  # of margins of cosine similarities as logits, as in PANet
@@ -37,7 +38,7 @@ class Match(Head):
 
     One is that of prototypes, means over the object and over the rest of all supports (Wang et al., PANet, ICCV
     2019); the other that of correspondences, the most similar single location of the object and of the rest, as
-    PFENet's prior mask has it for the object alone. What is added up is each one's difference of cosine similarities.
+    PFENet's prior mask has it for the object alone. Each is a difference of cosine similarities; they are added.
 
     Args:
         channels: Unused; present because every head is built from the backbone's channels.
@@ -79,11 +80,12 @@ class Match(Head):
     ) -> Prediction:
         locations = support.features.transpose(1, 2).flatten(2)  # (B, C, K * n)
         with torch.autocast(query.device.type, enabled=False):  # maxima are ill-conditioned
-            margin = self._margin(query.flatten(2), locations, support.object.flatten(1)).unflatten(
-                1, query.shape[2:]
-            )
-        foreground = SCALE * (resize(margin[:, None], size) - self.threshold)
-        return Prediction(torch.cat([-foreground, foreground], 1), (margin[:, None] + 2) / 4)
+            margin = self._margin(query.flatten(2), locations, support.object.flatten(1))  # (B, n)
+        low, high = margin.amin(1, keepdim=True), margin.amax(1, keepdim=True)
+        prior = (margin - low) / (high - low + COSINE_EPS)  # stretched over each query, as PFENet's
+        margin, prior = (values.unflatten(1, query.shape[2:])[:, None] for values in (margin, prior))
+        foreground = SCALE * (resize(margin, size) - self.threshold)
+        return Prediction(torch.cat([-foreground, foreground], 1), prior)
 
     def _margin(self, query: Tensor, support: Tensor, covered: Tensor) -> Tensor:
         """How much more each location resembles the object than its surroundings: (B, n) in -2..2.
@@ -96,7 +98,7 @@ class Match(Head):
         weights = torch.stack([covered, 1 - covered], 2)  # (B, K * n, 2)
         prototypes = F.normalize(support @ weights, dim=1)  # (B, C, 2)
         to_object, to_rest = (prototypes.mT @ query).unbind(1)  # (B, n) each
-        # an object smaller than a location is inside where most of it is; one that fills its picture has no outside
+        # an object smaller than a location lies where most of it is; one that fills its picture leaves no rest
         inside = covered >= covered.amax(1, keepdim=True).clamp(max=INSIDE)
         outside = covered <= covered.amin(1, keepdim=True).clamp(min=SURROUNDINGS)
         similar = query.mT @ support  # (B, n, K * n)
