@@ -245,9 +245,9 @@ class FewShotPredictor:
     def presence_thresholds(self) -> dict[str, float]:
         """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
 
-        With two or more supports, each is left out once and looked for with the others; the threshold is `SLACK`
-        times the lowest presence found so. With one support, or a head that needs a fixed number of them, it is
-        `presence_threshold`.
+        With one support, or a head that needs a fixed number of them, it is `presence_threshold`. With more, each
+        is left out once and looked for with the others; the threshold is the mean of `presence_threshold` and
+        `SLACK` times the lowest presence found so, since a few supports are too few to go by alone.
         """
         return {name: self._threshold_of(name) for name in self.classes}
 
@@ -257,7 +257,7 @@ class FewShotPredictor:
             return self.presence_threshold
         if name not in self._left_out:
             self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))
-        return self._left_out[name]
+        return (self._left_out[name] + self.presence_threshold) / 2
 
     def _predict(self, images: Iterable[Picture], batch_size: int, abstain: bool) -> Iterator[Segmentation]:
         numbered = zip(count(1), images)  # one is endless
