@@ -61,7 +61,8 @@ class FewShotDataModule(lightning.LightningDataModule):
             all classes except these, whatever the fold.
         with_base_masks: Add the labels of base classes to training episodes, for a base learner.
         support_annotation: "mask", or boxes instead of support masks; see `annotate`.
-        setting: "standard" (also of "several" and "absent", see `several_episodes`), or "generalized" to evaluate on all pictures with labels that include base classes.
+        setting: "standard", "several" and "absent" (see `several_episodes`), or "generalized" to evaluate on all
+            pictures with labels that include base classes.
             With published draws, supports may then show the class at any size, as published.
         num_workers: Loader processes; 0 loads in the main process.
         cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.

@@ -21,7 +21,7 @@ from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.shapes import Shapes
 from fss.evaluation.plan import PictureSteps, plan_episodes, plan_steps
 from fss.evaluation.reuse import ReusingEvaluator
-from fss.geometry import at_original_size
+from fss.geometry import Geometry, at_original_size
 from fss.models.tuning import svf
 from fss.predictor import FewShotPredictor
 from fss.predictor.predictor import PRESENCE, SLACK
@@ -33,10 +33,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("geometry", ["published", "exact"])
 @pytest.mark.parametrize(("head", "shots"), HEADS)
-def test_masks_equal_those_of_an_evaluation(head: str, shots: int, geometry: str) -> None:
+def test_masks_equal_those_of_an_evaluation(head: str, shots: int, geometry: Geometry) -> None:
     reader = Shapes("val", 64, 60)
     pool = build_pool(build_index(reader), (1, 2, 3), shot=shots, min_pixels=1)
-    transform = EvaluationTransform(SIZE, geometry)  # type: ignore[arg-type]
+    transform = EvaluationTransform(SIZE, geometry)
     episodes = EpisodeDataset(reader, pool, shots, 0, transform, with_label=True)
     steps = plan_steps(plan_episodes(episodes, [321], 12))
     model = segmenter(head, shots)
@@ -48,7 +48,8 @@ def test_masks_equal_those_of_an_evaluation(head: str, shots: int, geometry: str
                 found.fit(reader.image(number), select(reader.mask(number), episode.class_id))
             mine = found.predict(reader.image(episode.query))
             found.forget("object")
-            logits = at_original_size(prediction.logits[0], *label.shape, geometry)  # type: ignore[arg-type]
+            height, width = label.shape
+            logits = at_original_size(prediction.logits[0], height, width, geometry)
             np.testing.assert_array_equal(mine.labels, logits.argmax(0).numpy())
             np.testing.assert_array_equal(mine.margins[0], (logits[1] - logits[0]).numpy())
             assert mine.margins.std() > 0
@@ -77,7 +78,7 @@ def test_query_costs_one_pass_whatever_the_classes_and_shots(head: str) -> None:
         found = predictor(head, shots)
         found.fit({f"class {c}": [shot(10 * c + k) for k in range(shots)] for c in range(classes)})
         count = []
-        found.segmenter.backbone.layer2.register_forward_hook(lambda *_: count.append(1))  # noqa: B023
+        found.segmenter.backbone.get_submodule("layer2").register_forward_hook(lambda *_: count.append(1))  # noqa: B023
         found.predict(shot(5)[0], abstain=False)
         passes[classes, shots] = len(count)
     # BAM's untuned base learner shares this backbone and has no pass of its own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fss.geometry import Geometry
 from fss.models.heads import BAM, Baseline, Head, PFENet, PriorMask
 from fss.models.segmenter import FewShotSegmenter
 from fss.predictor import FewShotPredictor
@@ -28,9 +29,9 @@ def segmenter(name: str = "pfenet", shot: int = 1, seed: int = 0) -> FewShotSegm
     return FewShotSegmenter(TinyBackbone(), head(name, shot)).eval()
 
 
-def predictor(name: str = "pfenet", shot: int = 1, geometry: str = "exact", seed: int = 0) -> FewShotPredictor:
+def predictor(name: str = "pfenet", shot: int = 1, geometry: Geometry = "exact", seed: int = 0) -> FewShotPredictor:
     made = segmenter(name, shot, seed)
-    return FewShotPredictor(made, SIZE, geometry, device="cpu")  # type: ignore[arg-type]
+    return FewShotPredictor(made, SIZE, geometry, device="cpu")
 
 
 def shot(seed: int, height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
