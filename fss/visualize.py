@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from fss.files.whole import whole
@@ -150,9 +150,7 @@ def picture_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], tile:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left, top = _MARGIN + number % columns * step, _MARGIN + number // columns * row
-        small = Image.fromarray(picture)
-        small.thumbnail((tile, tile))
-        sheet.paste(small, (left, top))
+        sheet.paste(ImageOps.contain(Image.fromarray(picture), (tile, tile)), (left, top))
         while caption and draw.textlength(caption, font) > tile:
             caption = caption[:-1]
         draw.text((left, top + tile + 2), caption, "black", font)
