@@ -23,6 +23,7 @@ from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.tables import folds_table
 from fss.files.plain import read_yaml
 from fss.models.checkpoints import load_checkpoint, save_published
+from fss.models.model_file import read_model
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 
@@ -36,6 +37,11 @@ def evaluate(cfg: DictConfig) -> None:
     Args:
         cfg: As composed from the command line alone.
     """
+    if cfg.export is not None:
+        raise ValueError(
+            f"export={cfg.export}: this setting is now published=FILE, which writes the weights for the published "
+            "programs; ONNX and torch.export are made by python -m fss.export"
+        )
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
         start.prepare(request.cfg, needs_weights=not request.cfg.method.trained)
@@ -61,20 +67,36 @@ def evaluate_weights(
     Returns:
         The content of metrics.json; None in the generalised setting.
     """
-    cfg, seen = request.cfg, request.seen_classes
+    cfg = request.cfg
     datamodule.setup("test")
-    base_classes = len(datamodule.base_classes if seen is None else seen)
-    segmenter = build.build_segmenter(cfg, base_classes, pretrained=checkpoint is None)
-    if checkpoint is not None:
-        load_checkpoint(segmenter, checkpoint)
+    segmenter = _segmenter(request, datamodule, checkpoint)
     build.check_memory(cfg, segmenter, training=False)
-    if cfg.export is not None:
-        save_published(segmenter, cfg.export)
+    if cfg.published is not None:
+        save_published(segmenter, cfg.published)
     if cfg.setting == "generalized":
         trainer = build.build_trainer(cfg, (), with_logger=False)
         evaluate_generalized(trainer, segmenter, datamodule, record_of(cfg, request.changed), cfg.threshold)
         return None
     return evaluate_standard(cfg, segmenter, datamodule, request.changed)
+
+
+def _segmenter(request: Request, datamodule: FewShotDataModule, weights: Path | None) -> FewShotSegmenter:
+    """The model to evaluate, with its weights."""
+    cfg, seen = request.cfg, request.seen_classes
+    names = (
+        [datamodule.class_names[class_id - 1] for class_id in datamodule.base_classes] if seen is None else seen
+    )
+    if request.card is not None:
+        if tuple(names) != request.card.classes:
+            raise ValueError(
+                f"fold {cfg.fold} of the data in dataset.root has other base classes than those of {weights}: name "
+                "that data set with dataset.root=DIR, and pictures to be evaluated with dataset.eval_root=DIR"
+            )
+        return read_model(cfg.model)[0]
+    segmenter = build.build_segmenter(cfg, len(names), pretrained=weights is None)
+    if weights is not None:
+        load_checkpoint(segmenter, weights)
+    return segmenter
 
 
 def evaluate_standard(
@@ -96,12 +118,13 @@ def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:
         cfg: Its configuration.
         changed: See `Request`.
     """
-    weights = cfg.ckpt or (cfg.checkpoint if cfg.method.trained else "last")
-    selected = cfg.ckpt is None and weights == "best"
+    file = cfg.model or cfg.ckpt  # outside of a run
+    weights = file or (cfg.checkpoint if cfg.method.trained else "last")
+    selected = file is None and weights == "best"
     notes = Path(cfg.run_dir) / TRAINING
-    training = read_training(notes) if cfg.ckpt is None else {}
+    training = read_training(notes) if file is None else {}
     return Record(
-        run=Path(cfg.run_dir) if cfg.ckpt is None else None,
+        run=Path(cfg.run_dir) if file is None else None,
         weights=weights,
         identity={
             "dataset": cfg.dataset.name,
@@ -146,6 +169,8 @@ def _protocol(cfg: DictConfig) -> str:
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:
     """The recipe that weights were trained by, and what differed from it; None in runs from before recipes."""
+    if cfg.model is not None:  # it does not say how it was trained
+        return {"recipe": None, "differs_from_recipe": None}
     file = Path(cfg.run_dir) / SETTINGS
     if cfg.ckpt is None and file.is_file():
         settings = read_yaml(file)
