@@ -89,8 +89,8 @@ def _segmenter(request: Request, datamodule: FewShotDataModule, weights: Path | 
     if request.card is not None:
         if tuple(names) != request.card.classes:
             raise ValueError(
-                f"fold {cfg.fold} of the data in dataset.root has other base classes than those of {weights}: name "
-                "that data set with dataset.root=DIR, and pictures to be evaluated with dataset.eval_root=DIR"
+                f"fold {cfg.fold} of the data in dataset.root has other base classes than {weights}: name the data "
+                "that it was trained on with dataset.root=DIR, and other pictures with dataset.eval_root=DIR"
             )
         return read_model(cfg.model)[0]
     segmenter = build.build_segmenter(cfg, len(names), pretrained=weights is None)
