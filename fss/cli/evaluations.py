@@ -12,6 +12,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import build, recipe, start
+from fss.cli.model_files import is_graph, segmenter_of_file
 from fss.cli.requests import Request, find_checkpoint, requests
 from fss.data.datamodule import FewShotDataModule
 from fss.display.console import PlainConsole
@@ -23,7 +24,6 @@ from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.tables import folds_table
 from fss.files.plain import read_yaml
 from fss.models.checkpoints import load_checkpoint, save_published
-from fss.models.model_file import read_model
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 
@@ -70,7 +70,13 @@ def evaluate_weights(
     cfg = request.cfg
     datamodule.setup("test")
     segmenter = _segmenter(request, datamodule, checkpoint)
-    build.check_memory(cfg, segmenter, training=False)
+    if request.card is None or not is_graph(Path(cfg.model)):
+        build.check_memory(cfg, segmenter, training=False)
+    elif cfg.setting == "generalized" or cfg.published is not None or cfg.dataset.eval_classes == "base":
+        raise ValueError(
+            f"model={cfg.model} answers for novel classes alone: evaluate its model file (.safetensors) for "
+            "setting=generalized, dataset.eval_classes=base or published=FILE"
+        )
     if cfg.published is not None:
         save_published(segmenter, cfg.published)
     if cfg.setting == "generalized":
@@ -89,10 +95,10 @@ def _segmenter(request: Request, datamodule: FewShotDataModule, weights: Path | 
     if request.card is not None:
         if tuple(names) != request.card.classes:
             raise ValueError(
-                f"fold {cfg.fold} of the data in dataset.root has other base classes than {weights}: name the data "
-                "that it was trained on with dataset.root=DIR, and other pictures with dataset.eval_root=DIR"
+                f"fold {cfg.fold} of the data in dataset.root has other base classes than {weights}: name what it "
+                "was trained on with dataset.root=DIR, and the pictures to evaluate with dataset.eval_root=DIR"
             )
-        return read_model(cfg.model)[0]
+        return segmenter_of_file(Path(cfg.model))
     segmenter = build.build_segmenter(cfg, len(names), pretrained=weights is None)
     if weights is not None:
         load_checkpoint(segmenter, weights)

@@ -16,10 +16,12 @@ from fss.data.cross_domain import KNOWN, base_class_names
 from fss.data.folds import fold_classes
 from fss.display.shown import shown
 from fss.evaluation.results import CHECKPOINTS, RESULTS, read_metrics
+from fss.export.files import read_graphs_card
 from fss.models.card import ModelCard, Part, part_of
 from fss.models.checkpoints import load_checkpoint
 from fss.models.factored import load_factored_checkpoint
-from fss.models.model_file import save_model
+from fss.models.model_file import read_card, read_model, save_model
+from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 
 logger = logging.getLogger(__name__)
@@ -128,6 +130,27 @@ def evaluated_with(card: ModelCard, file: Path, typed: Sequence[str]) -> list[st
         f"dataset.fold_scheme={str(scheme).replace(' ', '')}",
         "backbone.weights=null",
     ]
+
+
+def card_of_file(file: Path) -> ModelCard:
+    """What a model file or an exported model says of itself."""
+    return read_graphs_card(file) if is_graph(file) else read_card(file)
+
+
+def segmenter_of_file(file: Path) -> FewShotSegmenter:
+    """The model of a model file or of an exported one."""
+    if not is_graph(file):
+        return read_model(file)[0]
+    try:
+        from fss.export.export import read_onnx
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'fss-svf[export]'") from error
+    return read_onnx(file)[0]
+
+
+def is_graph(file: Path) -> bool:
+    """Whether a file is an exported model rather than a model file."""
+    return file.suffix == ".onnx"
 
 
 def _card(cfg: DictConfig, classes: Sequence[str], checkpoint: str) -> ModelCard:

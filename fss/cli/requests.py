@@ -11,14 +11,13 @@ from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fss.cli import overrides
-from fss.cli.model_files import evaluated_with
-from fss.cli.recorded import recorded_overrides
+from fss.cli.model_files import card_of_file, evaluated_with
+from fss.cli.recorded import RECORD, recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.files.plain import read_yaml
 from fss.models.card import ModelCard
-from fss.models.model_file import read_card
 
 # The recipe whose networks are those of runs from before there were recipes.
 BEFORE_RECIPES = "recipe=bam"
@@ -93,9 +92,23 @@ def _recalled(typed: Sequence[str]) -> Request:
     return Request(cfg, seen, _changed(cfg, saved, typed))
 
 
+def run_settings(run: Path) -> DictConfig:
+    """The configuration of a run, from its folder.
+
+    Raises:
+        FileNotFoundError: It says nothing of its settings.
+        ValueError: What it says is no run of this program.
+    """
+    if not (run / RECORD).is_file():
+        raise FileNotFoundError(f"no {run / RECORD}: give the folder of a run, the one that holds {CHECKPOINTS}/")
+    cfg = compose("evaluate", overrides.merged(_recorded(run)))
+    cfg.run_dir = str(run)
+    return cfg
+
+
 def _of_file(file: Path, typed: Sequence[str]) -> Request:
     """The configuration of an evaluation of a model file: as its run's, on the pictures that are typed."""
-    card = read_card(file)
+    card = card_of_file(file)
     usual = evaluated_with(card, file, typed)
     own_set = compose("evaluate", overrides.merged(usual, typed)).dataset.name == card.training["dataset"]
     if not own_set:

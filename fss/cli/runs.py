@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import base_stage, build, evaluations, messages, model_files, overrides, recipe, start
-from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
+from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING
+from fss.files.plain import write_json
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
 from fss.models.parameters import count_parameters
