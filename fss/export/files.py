@@ -105,7 +105,7 @@ def _use(file: Path, card: ModelCard) -> Mapping[str, Any]:
         "exact": "its longer side becomes `size`, the other one keeps its proportion (9/16 of it at least)",
     }
     back = {
-        "published": "resize the logits to the square of the picture's longer side (aligned corners), cut top left",
+        "published": "resize the logits to the square of its longer side (aligned corners), and cut it top left",
         "exact": "cut what the picture covers, resize it to the picture (corners not aligned)",
     }
     return {

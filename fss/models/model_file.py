@@ -26,6 +26,7 @@ from fss.models.card import BACKBONES, HEADS, ModelCard
 from fss.models.factored import BACKBONE, BASE, factored_layers, load_factors
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import plain_state_dict
+from fss.svf.digest import weights_digest
 
 _LARGEST_HEADER = 16 * 2**20  # bytes; safetensors itself reads up to 100 MB
 _DTYPES = {"F32": torch.float32, "I64": torch.int64}
@@ -109,16 +110,6 @@ def read_card(path: str | Path) -> ModelCard:
             return _card(file)
     except (ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{shown(path)} is no model file: {shown(error)}") from error
-
-
-def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors with their names, types and shapes, wherever and in whatever order they lie in memory."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[FewShotSegmenter, ModelCard]:
