@@ -47,6 +47,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
     "cli": {
         *(
             "configuration",
+            "svf",
             "models",
             "export",
             "data",

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fss.cli import model_files
+from fss.cli import build, model_files
 from fss.cli.requests import run_settings
 from fss.evaluation.results import CHECKPOINTS
+from fss.models.factored import adapter_of
+from fss.svf.adapter import write_adapter
 
-FORMATS = ("onnx", "torch", "safetensors")
+FORMATS = ("onnx", "torch", "safetensors", "adapter")
 
 
 def export(cfg: DictConfig) -> None:
@@ -38,6 +40,13 @@ def export(cfg: DictConfig) -> None:
         if not source.is_dir():
             raise ValueError(f"model={source} is a file already: format=safetensors makes one of a run folder")
         print(f"Model file: {_model_file(cfg, source, out, anew=True)}")
+        return
+    if cfg.format == "adapter":
+        if not source.is_dir():
+            raise ValueError(
+                f"model={source}: an adapter is made of a run folder, which knows what it started from"
+            )
+        print(f"Adapter: {_adapter(cfg, source, out)}")
         return
     if source.is_dir():
         source = _model_file(cfg, source, None, anew=False)
@@ -73,11 +82,33 @@ def _model_file(cfg: DictConfig, run: Path, out: Path | None, anew: bool) -> Pat
         return file
     if file.suffix != ".safetensors":
         raise ValueError(f"out={file}: a model file ends with .safetensors")
+    settings = _settings(cfg, run)
+    model_files.write_model_file(settings, model_files.base_names(settings), cfg.checkpoint, file, cfg.factored)
+    return file
+
+
+def _adapter(cfg: DictConfig, run: Path, out: Path | None) -> Path:
+    """Writes the singular values that a run has trained."""
+    settings = _settings(cfg, run)
+    checkpoint = run / CHECKPOINTS / f"{cfg.checkpoint}.ckpt"
+    file = out or checkpoint.with_name(
+        f"{model_files.FILES[cfg.checkpoint].partition('.')[0]}-adapter.safetensors"
+    )
+    if cfg.weights is not None:
+        settings.backbone.weights = cfg.weights
+    base = settings.start == "base_learner" and cfg.weights is None
+    backbone = build.build_backbone(
+        settings, pretrained=True, weights=Path(settings.method.base_checkpoint) if base else None
+    )
+    write_adapter(file, adapter_of(backbone, checkpoint, cfg.head))
+    return file
+
+
+def _settings(cfg: DictConfig, run: Path) -> DictConfig:
     settings = run_settings(run)
     if cfg.root is not None:
         settings.dataset.root = cfg.root
-    model_files.write_model_file(settings, model_files.base_names(settings), cfg.checkpoint, file, cfg.factored)
-    return file
+    return settings
 
 
 def _quiet_tracers() -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fss.models.backbones import Backbone
 from fss.models.backbones.weights import read_state_dict
 from fss.models.segmenter import FewShotSegmenter
-from fss.svf import SVFConv2d, SVFLinear, decompose, exact_svd
+from fss.svf import SVFConv2d, SVFLinear, compose, decompose, exact_svd
+from fss.svf.adapter import AdapterFile
+from fss.svf.digest import weights_digest
 
 BACKBONE, BASE = "backbone.", "base_backbone."  # prefixes of the tuned backbone and of the base learner's own
+_HEAD = "head."
 _OURS = "segmenter."  # prefix of the model in a training checkpoint
 
 
@@ -62,6 +66,41 @@ def load_factored_checkpoint(segmenter: FewShotSegmenter, file: str | Path) -> N
         load_factors(segmenter, state)
     except RuntimeError as error:
         raise ValueError(f"{file} does not fit the settings of its run: {error}") from error
+
+
+def adapter_of(backbone: Backbone, file: str | Path, with_head: bool) -> AdapterFile:
+    """What a training checkpoint of this program has made of a backbone, as an S-adapter.
+
+    Args:
+        backbone: Plain, with the weights that the training started from.
+        file: The checkpoint.
+        with_head: Whether the head is to be in it too.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such checkpoint, or more than S was trained, or on other weights.
+    """
+    state = {n.removeprefix(_OURS): v for n, v in read_state_dict(file).items() if n.startswith(_OURS)}
+    layers = sorted(stem.removeprefix(BACKBONE) for stem in factored_layers(state))
+    if not layers:
+        raise ValueError(f"{file} holds no factors: only a run with tuning=svf has an adapter")
+    plain = backbone.state_dict()
+    for name, value in plain.items():
+        stem, _, leaf = name.rpartition(".")
+        if f"{stem}." in layers and leaf == "weight":
+            U, S0, V = (state[f"{BACKBONE}{stem}.{factor}"] for factor in ("U", "S0", "V"))
+            same = torch.allclose(compose(U, S0, V), value, rtol=0, atol=1e-4 * float(value.abs().max()))
+        else:
+            same = torch.equal(state.get(BACKBONE + name, torch.empty(0)), value)
+        if not same:
+            raise ValueError(
+                f"{name} of {file} is not what its run started from, or was trained besides S: an adapter holds S "
+                "alone. Name the weights that it started from (weights=FILE), or write a model file"
+            )
+    sizes = {stem.rstrip("."): len(state[f"{BACKBONE}{stem}S"]) for stem in layers}
+    head = {n.removeprefix(_HEAD): v for n, v in state.items() if n.startswith(_HEAD)} if with_head else {}
+    S = torch.cat([state[f"{BACKBONE}{stem}S"] for stem in layers])
+    return AdapterFile(weights_digest(plain), sizes, S, head)
 
 
 def _without_values(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

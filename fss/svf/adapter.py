@@ -125,7 +125,7 @@ class Adapters:
         """
         self._check_rest()
         head = _copied(self.head) if with_head else {}
-        _write(Path(path), AdapterFile(self._digest, self._sizes, self._now().cpu(), head))
+        write_adapter(path, AdapterFile(self._digest, self._sizes, self._now().cpu(), head))
 
     def save_head(self, path: str | Path) -> None:
         """Writes the head alone.
@@ -136,7 +136,7 @@ class Adapters:
         """
         if self.head is None:
             raise ValueError("there is no head to save: give it to Adapters(network, head=...)")
-        _write(Path(path), AdapterFile(self._digest, {}, torch.empty(0), _copied(self.head)))
+        write_adapter(path, AdapterFile(self._digest, {}, torch.empty(0), _copied(self.head)))
 
     def load_adapter(self, path: str | Path, name: str, head: str | Path | None = None) -> None:
         """Reads an adapter and keeps it under a name; `set_adapter` then uses it.
@@ -157,7 +157,9 @@ class Adapters:
             state = self._head_of(Path(head))
         self._check_head(state, Path(path) if head is None else Path(head))
         device = next(iter(self._layers.values())).S.device
-        self._adapters[name] = found.S.to(device), {key: value.to(device) for key, value in state.items()}
+        parts = dict(zip(found.layers, found.S.split(list(found.layers.values())), strict=True))
+        S = torch.cat([parts[layer] for layer in self._sizes])  # in the network's order
+        self._adapters[name] = S.to(device), {key: value.to(device) for key, value in state.items()}
 
     @torch.no_grad()
     def set_adapter(self, name: str) -> None:
@@ -250,14 +252,13 @@ class Adapters:
 
     def _check_rest(self) -> None:
         """Raises ValueError where anything but S differs from the plain network."""
-        state = {}
-        for name, value in self.network.state_dict().items():
-            layer, _, leaf = name.rpartition(".")
-            if layer not in self._layers or leaf not in ("U", "S", "V", "S0"):
-                state[name] = value
-        for name, module in self._layers.items():
-            assert module.plain is not None
-            state[f"{name}.weight"] = module.plain
+        state = dict(self.network.state_dict())
+        for name, module in self.network.named_modules(remove_duplicate=False):
+            if isinstance(module, SVFConv2d | SVFLinear):
+                assert module.plain is not None
+                for factor in ("U", "S", "V", "S0"):
+                    del state[f"{name}.{factor}"]
+                state[f"{name}.weight"] = module.plain
         if weights_digest(state) != self._digest:
             raise ValueError(
                 "other weights of the network than S have changed (norms, biases): S alone is not enough"
@@ -306,7 +307,14 @@ def _read(path: Path) -> AdapterFile:
     return AdapterFile(told["weights"], layers, S.clone(), head)
 
 
-def _write(path: Path, adapter: AdapterFile) -> None:
+def write_adapter(path: str | Path, adapter: AdapterFile) -> None:
+    """Writes an adapter, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: It holds what is not finite.
+    """
+    path = Path(path)
     tensors = {f"{_HEAD}{name}": value.cpu().contiguous() for name, value in adapter.head.items()}
     if adapter.layers:
         tensors["S"] = adapter.S.to(torch.float32)

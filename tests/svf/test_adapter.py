@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fss.models.backbones import ResNetBackbone
 from fss.svf import decompose, merge, plain_state_dict
-from fss.svf.adapter import Adapters, read_adapter
+from fss.svf.adapter import AdapterFile, Adapters, read_adapter, write_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAYERS = ["layer2", "layer3", "layer4"]
@@ -183,6 +183,27 @@ def test_other_weights_are_refused(files: Path) -> None:
     adapters.load_adapter(files / "cats.safetensors", "cats")
     with pytest.raises(ValueError, match="factored already"):
         Adapters(decompose(network()))
+
+
+def test_a_layer_in_two_places_and_layers_in_another_order(tmp_path: Path) -> None:
+    def twice() -> nn.Sequential:
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 4)
+        return nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(4, 2))
+
+    adapters = Adapters(twice())
+    changed(adapters, 1)
+    adapters.save_adapter(tmp_path / "a.safetensors")
+    found = read_adapter(tmp_path / "a.safetensors")
+    assert found.layers == {"0": 4, "3": 2}
+    turned = AdapterFile(found.weights, {"3": 2, "0": 4}, torch.cat([found.S[4:], found.S[:4]]), {})
+    write_adapter(tmp_path / "b.safetensors", turned)
+    again = Adapters(twice())
+    for name in ("a", "b"):
+        again.load_adapter(tmp_path / f"{name}.safetensors", name)
+        again.set_adapter(name)
+        assert same(weights(again.network), weights(adapters.network))
+        again.disable()
 
 
 def test_more_than_s_is_no_adapter(tmp_path: Path) -> None:
