@@ -44,6 +44,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
         ),
     },
     "report": {"configuration", "evaluation", "display", "files"},
+    "predictor": {"configuration", "svf", "models", "data", "display", "files", "geometry", "labels", "visualize"},
     "cli": {
         *(
             "configuration",
@@ -53,6 +54,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
             "data",
             "evaluation",
             "training",
+            "predictor",
             "display",
             "files",
             "processes",
@@ -62,6 +64,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
     "hydra_plugins": {"cli", "processes"},
     "train.py": {"cli"},
     "evaluate.py": {"cli"},
+    "predict.py": {"cli"},
     "data/check/__main__.py": {"configuration", "data", "cli", "display", "visualize"},
     "data/prepare/__main__.py": {"data", "display", "files"},
     "export/__main__.py": {"configuration", "cli"},

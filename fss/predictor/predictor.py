@@ -21,14 +21,16 @@ from fss.geometry import Geometry, at_original_size, fitted
 from fss.labels import MAX_CLASSES
 from fss.models.encodings import join
 from fss.models.segmenter import FewShotSegmenter
+from fss.predictor.inputs import Picture, as_list, as_mask, as_picture, is_picture, name_of
 from fss.predictor.loading import load_model
 from fss.predictor.network import Encoded, Network, Precision
-from fss.predictor.pictures import Picture, as_list, as_mask, as_picture, is_picture, name_of
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Support, load_supports, save_supports
+from fss.predictor.tiles import blend, tiles
 
 PRESENCE = 0.45  # chosen on base classes of the embedded data; see docs/own_pictures.md
 SLACK = 0.95
+ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
 Shots = Iterable[tuple[Picture, Picture]]
 
 
@@ -205,16 +207,20 @@ class FewShotPredictor:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a picture is one, even where it can be iterated
-        self, image: Picture, batch_size: int = 1, abstain: bool = False
+        self, image: Picture, batch_size: int = 1, abstain: bool = False, tile: int | None = None
     ) -> Segmentation: ...
 
     @overload
     def predict(
-        self, image: Iterable[Picture], batch_size: int = 1, abstain: bool = False
+        self, image: Iterable[Picture], batch_size: int = 1, abstain: bool = False, tile: int | None = None
     ) -> Iterator[Segmentation]: ...
 
     def predict(
-        self, image: Picture | Iterable[Picture], batch_size: int = 1, abstain: bool = False
+        self,
+        image: Picture | Iterable[Picture],
+        batch_size: int = 1,
+        abstain: bool = False,
+        tile: int | None = None,
     ) -> Segmentation | Iterator[Segmentation]:
         """Segments all fitted classes in one picture, or in several, one after another.
 
@@ -224,6 +230,9 @@ class FewShotPredictor:
                 results by rounding.
             abstain: Leave out classes whose presence is below their threshold (`presence_thresholds`). Without it,
                 every class is looked for as in an evaluation, which only asks for what is there.
+            tile: Side in pixels of overlapping tiles in which a larger picture is seen, for objects that would be
+                too small otherwise. Each tile costs a pass, and what its answers blend into is another answer than
+                that for the whole; a picture that fits into one tile is answered as without.
 
         Returns:
             The answer, or an iterator over the answers in the order of the pictures.
@@ -236,11 +245,13 @@ class FewShotPredictor:
         self._check_fitted()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        if tile is not None:
+            tiles(1, 1, tile)  # refuses a side that is too small
         for name in self.classes:
             self._check_shots(name)
         if is_picture(image):
-            return next(self._predict([image], 1, abstain))  # type: ignore[list-item]
-        return self._predict(image, batch_size, abstain)  # type: ignore[arg-type]
+            return next(self._predict([image], 1, abstain, tile))  # type: ignore[list-item]
+        return self._predict(image, batch_size, abstain, tile)  # type: ignore[arg-type]
 
     def presence_thresholds(self) -> dict[str, float]:
         """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
@@ -259,33 +270,65 @@ class FewShotPredictor:
             self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))
         return (self._left_out[name] + self.presence_threshold) / 2
 
-    def _predict(self, images: Iterable[Picture], batch_size: int, abstain: bool) -> Iterator[Segmentation]:
+    def _predict(
+        self, images: Iterable[Picture], batch_size: int, abstain: bool, tile: int | None
+    ) -> Iterator[Segmentation]:
         numbered = zip(count(1), images)  # one is endless
         while batch := list(islice(numbered, batch_size)):
             pictures = [as_picture(picture, self.max_pixels) for _, picture in batch]
             names = [name_of(picture, number) for number, picture in batch]
-            queries = self.network.encode_queries([self._square(picture) for picture in pictures])
-            for name, picture, query in zip(names, pictures, queries, strict=True):
-                yield self._answer(name, picture, query, abstain)
+            whole = [tile is None or max(picture.shape[:2]) <= tile for picture in pictures]
+            squares = [self._square(picture) for picture, fits in zip(pictures, whole, strict=True) if fits]
+            queries = iter(self.network.encode_queries(squares) if squares else ())
+            for name, picture, fits in zip(names, pictures, whole, strict=True):
+                yield self._answer(name, picture, next(queries) if fits else None, abstain, tile)
+
+    def _answer(
+        self, name: str, picture: np.ndarray, query: Encoded | None, abstain: bool, tile: int | None
+    ) -> Segmentation:
+        """The answer for a picture, from its encoding or, where it is seen in tiles, None."""
+        cuts = self.presence_thresholds() if abstain else {}
+        if query is not None:
+            margins, found = self._look_for_classes(query, *picture.shape[:2])
+        else:
+            margins, found = self._look_in_tiles(picture, tile or 0, cuts)
+        absent = frozenset(each for each, cut in cuts.items() if found[each] < cut)
+        return Segmentation(picture, self.classes, margins.numpy(), found, self.threshold, absent, name)
 
     @torch.inference_mode()
-    def _answer(self, name: str, picture: np.ndarray, query: Encoded, abstain: bool) -> Segmentation:
-        classes = self.classes
-        height, width = picture.shape[:2]
+    def _look_for_classes(self, query: Encoded, height: int, width: int) -> tuple[Tensor, dict[str, float]]:
+        """Margins (N, h, w) and presences of all classes, from one encoded picture."""
         rows, columns = fitted(height, width, self.size, self.geometry)
         covered = torch.zeros(self.size, self.size, dtype=torch.bool)
         covered[:rows, :columns] = True
-        margins, found = torch.empty(len(classes), height, width), {}
-        for index, each in enumerate(classes):
-            if each not in self._joined:
-                self._joined[each] = join([one.head for one in self._encoded[each]], dim=1)
-            logits = self.network.decode(query, self._joined[each], self.size)
-            found[each] = self.network.presence(query, self._encoded[each], logits, covered)
+        margins, found = torch.empty(len(self.classes), height, width), {}
+        for index, name in enumerate(self.classes):
+            if name not in self._joined:
+                self._joined[name] = join([one.head for one in self._encoded[name]], dim=1)
+            logits = self.network.decode(query, self._joined[name], self.size)
+            found[name] = self.network.presence(query, self._encoded[name], logits, covered)
             logits = at_original_size(logits, height, width, self.geometry)
             margins[index] = logits[1] - logits[0]
-        cuts = self.presence_thresholds() if abstain else {}
-        absent = frozenset(each for each, cut in cuts.items() if found[each] < cut)
-        return Segmentation(picture, classes, margins.numpy(), found, self.threshold, absent, name)
+        return margins, found
+
+    @torch.inference_mode()
+    def _look_in_tiles(
+        self, picture: np.ndarray, side: int, cuts: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Margins (N, h, w) and the highest presences of a picture's tiles, each of which abstains on its own."""
+        height, width = picture.shape[:2]
+        found = dict.fromkeys(self.classes, 0.0)
+        parts = []
+        for part in tiles(height, width, side):
+            crop = picture[part.top : part.bottom, part.left : part.right]
+            [query] = self.network.encode_queries([self._square(crop)])
+            margins, here = self._look_for_classes(query, *crop.shape[:2])
+            for index, name in enumerate(self.classes):
+                if here[name] < cuts.get(name, 0):
+                    margins[index].clamp_(max=ABSENT)
+                found[name] = max(found[name], here[name])
+            parts.append((part, margins))
+        return blend(parts, height, width), found
 
     def _square(self, picture: np.ndarray) -> Tensor:
         """A picture (h, w, 3) as (3, S, S) float32."""
