@@ -44,7 +44,18 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
         ),
     },
     "report": {"configuration", "evaluation", "display", "files"},
-    "predictor": {"configuration", "svf", "models", "data", "display", "files", "geometry", "labels", "visualize"},
+    "predictor": {
+        "configuration",
+        "svf",
+        "models",
+        "data",
+        "display",
+        "files",
+        "geometry",
+        "labels",
+        "resize",
+        "visualize",
+    },
     "cli": {
         *(
             "configuration",

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.pictures import MAX_PIXELS
-from fss.files.text import is_name
 from fss.geometry import Geometry, at_original_size, fitted
 from fss.labels import MAX_CLASSES
 from fss.models.encodings import join
 from fss.models.segmenter import FewShotSegmenter
-from fss.predictor.inputs import Picture, as_list, as_mask, as_picture, is_picture, name_of
+from fss.predictor.annotations import Box, Points
+from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of
 from fss.predictor.loading import load_model
+from fss.predictor.marked import Annotation, MarkedPictures, Shots
 from fss.predictor.network import Encoded, Network, Precision
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Support, load_supports, save_supports
@@ -31,7 +32,6 @@ from fss.predictor.tiles import blend, tiles
 PRESENCE = 0.45  # chosen on base classes of the embedded data; see docs/own_pictures.md
 SLACK = 0.95
 ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
-Shots = Iterable[tuple[Picture, Picture]]
 
 
 class FewShotPredictor:
@@ -72,6 +72,7 @@ class FewShotPredictor:
         self.network = Network(segmenter, device, precision)
         self.threshold, self.presence_threshold, self.max_pixels = threshold, presence_threshold, max_pixels
         self._transform = EvaluationTransform(size, geometry)
+        self._marked = MarkedPictures(self.network, self._transform, max_pixels)
         self._supports: dict[str, list[Support]] = {}
         self._encoded: dict[str, list[Encoded]] = {}
         self._joined: dict[str, Any] = {}  # what the head made of all supports of a class
@@ -145,7 +146,7 @@ class FewShotPredictor:
     def fit(
         self,
         images: Picture | Iterable[Picture] | Mapping[str, Shots],
-        masks: Picture | Iterable[Picture] | None = None,
+        masks: Annotation | Iterable[Annotation] | None = None,
         name: str = "object",
     ) -> Self:
         """Learns classes from supports, or adds supports to classes.
@@ -154,7 +155,7 @@ class FewShotPredictor:
 
         Args:
             images: One picture or several (see `as_picture`); or, in one call, {name: [(picture, mask), ...]}.
-            masks: A mask for each picture (see `as_mask`).
+            masks: For each picture a mask (see `as_mask`), a `Box`, or `Points`, which are grown on the features.
             name: Name of the class.
 
         Returns:
@@ -167,13 +168,14 @@ class FewShotPredictor:
         if isinstance(images, Mapping):
             if masks is not None:
                 raise ValueError("fit takes {name: [(picture, mask), ...]} alone, or pictures and masks")
-            return self._add({each: self._read(shots, each) for each, shots in images.items()})
+            return self._add({each: self._marked.read(shots, each) for each, shots in images.items()})
         if masks is None:
             raise ValueError("fit needs a mask for every picture")
-        pictures, marks = as_list(images), as_list(masks)
+        pictures = as_list(images)
+        marks = [masks] if isinstance(masks, Box | Points) else as_list(masks)
         if len(pictures) != len(marks):
             raise ValueError(f"{len(pictures)} pictures with {len(marks)} masks: every picture needs one mask")
-        return self._add({name: self._read(zip(pictures, marks, strict=True), name)})
+        return self._add({name: self._marked.read(zip(pictures, marks, strict=True), name)})
 
     def forget(self, name: str) -> Self:
         """Removes a class.
@@ -278,7 +280,7 @@ class FewShotPredictor:
             pictures = [as_picture(picture, self.max_pixels) for _, picture in batch]
             names = [name_of(picture, number) for number, picture in batch]
             whole = [tile is None or max(picture.shape[:2]) <= tile for picture in pictures]
-            squares = [self._square(picture) for picture, fits in zip(pictures, whole, strict=True) if fits]
+            squares = [self._marked.square(picture) for picture, fits in zip(pictures, whole, strict=True) if fits]
             queries = iter(self.network.encode_queries(squares) if squares else ())
             for name, picture, fits in zip(names, pictures, whole, strict=True):
                 yield self._answer(name, picture, next(queries) if fits else None, abstain, tile)
@@ -321,7 +323,7 @@ class FewShotPredictor:
         parts = []
         for part in tiles(height, width, side):
             crop = picture[part.top : part.bottom, part.left : part.right]
-            [query] = self.network.encode_queries([self._square(crop)])
+            [query] = self.network.encode_queries([self._marked.square(crop)])
             margins, here = self._look_for_classes(query, *crop.shape[:2])
             for index, name in enumerate(self.classes):
                 if here[name] < cuts.get(name, 0):
@@ -329,32 +331,6 @@ class FewShotPredictor:
                 found[name] = max(found[name], here[name])
             parts.append((part, margins))
         return blend(parts, height, width), found
-
-    def _square(self, picture: np.ndarray) -> Tensor:
-        """A picture (h, w, 3) as (3, S, S) float32."""
-        square, _ = self._transform(picture, np.zeros(picture.shape[:2], np.uint8))
-        return torch.from_numpy(square).permute(2, 0, 1)
-
-    def _read(self, shots: Shots, name: str) -> list[Support]:
-        if not isinstance(name, str) or not is_name(name):
-            raise ValueError(f"a class cannot be named {name!r:.100}: give printable text")
-        found = []
-        for number, (picture, mask) in enumerate(shots, start=1):
-            try:
-                image = as_picture(picture, self.max_pixels)
-                marks = as_mask(mask, image.shape[:2], self.max_pixels)
-            except ValueError as error:
-                raise ValueError(f"support {number} of {name!r}: {error}") from error
-            square, small = self._transform(image, marks)
-            if not (small == 1).any():
-                raise ValueError(
-                    f"support {number} of {name!r}: its object of {np.count_nonzero(marks == 1)} pixels vanishes "
-                    f"at the {self.size} pixels that the model sees: crop the picture around it"
-                )
-            found.append(Support(torch.from_numpy(square).permute(2, 0, 1), torch.from_numpy(small)))
-        if not found:
-            raise ValueError(f"no supports for {name!r}: give at least one picture with a mask")
-        return found
 
     def _add(self, supports: Mapping[str, Sequence[Support]]) -> Self:
         if len(self._supports.keys() | supports.keys()) > MAX_CLASSES:
