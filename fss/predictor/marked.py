@@ -79,7 +79,7 @@ class MarkedPictures:
             marked = np.count_nonzero(marks == 1)
             size = self._transform.size
             raise ValueError(
-                f"its object of {marked} pixels vanishes at the {size} pixels that the model sees: crop the picture "
-                "around it"
+                f"its object of {marked} pixels vanishes at the {size} pixels that the model sees: crop the "
+                "picture around it"
             )
         return Support(square, torch.from_numpy(small))
