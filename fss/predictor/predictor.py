@@ -345,7 +345,8 @@ class FewShotPredictor:
 
     def _add(self, supports: Mapping[str, Sequence[Support]], adapt: bool = False) -> Self:
         together = {
-            name: [*self._supports.get(name, ()), *supports.get(name, ())] for name in self._supports | supports
+            name: [*self._supports.get(name, ()), *supports.get(name, ())]
+            for name in {**self._supports, **supports}
         }
         if len(together) > MAX_CLASSES:
             raise ValueError(f"more than {MAX_CLASSES} classes: labels are 8-bit numbers")
