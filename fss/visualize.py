@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from fss.files.whole import whole
@@ -76,6 +76,15 @@ def heat_map(prior: Tensor, side: int) -> np.ndarray:
     return cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
 
 
+def class_color(label: int) -> tuple[int, int, int]:
+    """RGB colour of a class by its label; black for 0, the background."""
+    if label == 0:
+        return 0, 0, 0
+    # hues that differ by the golden ratio are easy to tell apart for consecutive numbers
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.8, 1.0))
+    return red, green, blue
+
+
 def base_map(image: np.ndarray, base: Tensor) -> np.ndarray:
     """Tints the objects that a base learner recognises, with a different colour for each class.
 
@@ -86,8 +95,7 @@ def base_map(image: np.ndarray, base: Tensor) -> np.ndarray:
     shown = image.copy()
     labels = base.cpu().numpy()
     for label in np.unique(labels[labels > 0]):
-        # hues that differ by the golden ratio are easy to tell apart for consecutive numbers
-        color = 255 * np.array(colorsys.hsv_to_rgb(label * 0.618 % 1, 0.8, 1.0))
+        color = np.array(class_color(int(label)))
         shown[labels == label] = (0.5 * shown[labels == label] + 0.5 * color).astype(np.uint8)
     return shown
 
@@ -124,6 +132,28 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
             resized = cv2.resize(tile_image, (tile, tile), interpolation=cv2.INTER_AREA)
             sheet.paste(Image.fromarray(resized), (_MARGIN + column * step, top))
         draw.text((_MARGIN, top + tile + 2), episode.caption, "black", font)
+    return sheet
+
+
+def picture_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], tile: int = 224) -> Image.Image:
+    """Draws pictures of any sizes in rows of six, each with a caption.
+
+    Args:
+        pictures: (h, w, 3) uint8 RGB each; one or more.
+        captions: One for each; cut to the width of a tile.
+        tile: Longest side of a picture on the sheet, pixels.
+    """
+    columns = min(6, len(pictures))
+    rows = -(-len(pictures) // columns)
+    step, row = tile + _MARGIN, tile + _MARGIN + _CAPTION
+    sheet = Image.new("RGB", (columns * step + _MARGIN, rows * row + _MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left, top = _MARGIN + number % columns * step, _MARGIN + number // columns * row
+        sheet.paste(ImageOps.contain(Image.fromarray(picture), (tile, tile)), (left, top))
+        while caption and draw.textlength(caption, font) > tile:
+            caption = caption[:-1]
+        draw.text((left, top + tile + 2), caption, "black", font)
     return sheet
 
 

@@ -1,0 +1,380 @@
+"""Few-shot segmentation in three calls: load a model, fit classes from a few pictures with masks, predict.
+
+Shapes: K supports, S side of the square that the network sees, N classes, h w height and width of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fss.data.preprocessing import EvaluationTransform
+from fss.data.readers.pictures import MAX_PIXELS
+from fss.geometry import Geometry, at_original_size, fitted
+from fss.labels import MAX_CLASSES
+from fss.models.encodings import join
+from fss.models.segmenter import FewShotSegmenter
+from fss.predictor.adaptation import Adapted
+from fss.predictor.adaptation import adapt as adapt_to
+from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of
+from fss.predictor.loading import load_model
+from fss.predictor.marked import Annotation, MarkedPictures, Shots
+from fss.predictor.marks import Box, Points
+from fss.predictor.network import Encoded, Network, Precision
+from fss.predictor.segmentation import Segmentation
+from fss.predictor.supports import Support, load_supports, save_supports
+from fss.predictor.tiles import blend, tiles
+
+PRESENCE = 0.45  # chosen on base classes of the embedded data; see docs/own_pictures.md
+SLACK = 0.95
+ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
+
+
+class FewShotPredictor:
+    """Segments classes that it is shown in a few pictures with masks.
+
+    Supports are encoded once, and a query costs one pass of the backbone, whatever the number of classes and
+    supports. For pictures and supports of an episode, masks are those of `evaluate.py`, pixel by pixel.
+
+    Args:
+        segmenter: The model; its SVF layers are merged in place.
+        size: Side S of the square in which pictures are seen, in pixels.
+        geometry: How pictures lie in it; see `fss.geometry`.
+        threshold: Probability that a pixel must exceed to be foreground, in 0..1.
+        presence_threshold: Presence in 0..1 below which a class of one support is taken to be absent; see
+            `presence_thresholds`.
+        device: "auto" takes a GPU if there is one; or what torch calls a device.
+        precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Attributes:
+        adapted: What became of `fit(..., adapt=True)`; None before.
+
+    Raises:
+        ValueError: A setting is out of range, or there is no such device.
+    """
+
+    def __init__(
+        self,
+        segmenter: FewShotSegmenter,
+        size: int,
+        geometry: Geometry = "exact",
+        threshold: float = 0.5,
+        presence_threshold: float = PRESENCE,
+        device: str | torch.device = "auto",
+        precision: Precision = "32-true",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        for given in (threshold, presence_threshold):
+            if not 0 <= given <= 1:
+                raise ValueError(f"a threshold of {given}: must be in 0..1")
+        self.network = Network(segmenter, device, precision)
+        self.threshold, self.presence_threshold, self.max_pixels = threshold, presence_threshold, max_pixels
+        self._transform = EvaluationTransform(size, geometry)
+        self._marked = MarkedPictures(self.network, self._transform, max_pixels)
+        self.adapted: Adapted | None = None
+        self._supports: dict[str, list[Support]] = {}
+        self._encoded: dict[str, list[Encoded]] = {}
+        self._joined: dict[str, Any] = {}  # what the head made of all supports of a class
+        self._encoded_by = self.network
+        self._left_out: dict[str, float] = {}  # thresholds by leave-one-out
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        device: str | torch.device = "auto",
+        precision: Precision = "32-true",
+        max_pixels: int = MAX_PIXELS,
+    ) -> Self:
+        """Makes a predictor from a trained model.
+
+        Args:
+            model: A run folder of `train.py`, a model file, or "prior": the prior mask, which is training-free.
+            device: See `FewShotPredictor`.
+            precision: See `FewShotPredictor`.
+            max_pixels: See `FewShotPredictor`.
+
+        Raises:
+            FileNotFoundError: There is no such model.
+            ValueError: It cannot be used.
+        """
+        segmenter, card = load_model(model)
+        return cls(
+            segmenter,
+            card.size,
+            card.geometry,
+            card.threshold,
+            device=device,
+            precision=precision,
+            max_pixels=max_pixels,
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the fitted classes in alphabetical order, which is that of their labels, from 1."""
+        return tuple(sorted(self._supports))
+
+    @property
+    def segmenter(self) -> FewShotSegmenter:
+        """The model, in eval mode on its device."""
+        return self.network.segmenter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.network.device
+
+    @property
+    def size(self) -> int:
+        """Side S of the square in which pictures are seen, in pixels."""
+        return self._transform.size
+
+    @property
+    def geometry(self) -> Geometry:
+        """How pictures lie in the square."""
+        return self._transform.geometry
+
+    def supports(self, name: str) -> tuple[Support, ...]:
+        """The supports of a class, as the network sees them.
+
+        Raises:
+            ValueError: There is no such class.
+        """
+        self._check_fitted([name])
+        return tuple(self._supports[name])
+
+    def fit(
+        self,
+        images: Picture | Iterable[Picture] | Mapping[str, Shots],
+        masks: Annotation | Iterable[Annotation] | None = None,
+        name: str = "object",
+        adapt: bool = False,
+    ) -> Self:
+        """Learns classes from supports, or adds supports to classes.
+
+        Neither the order in which classes are fitted nor the number of calls matters.
+
+        Args:
+            images: One picture or several (see `as_picture`); or, in one call, {name: [(picture, mask), ...]}.
+            masks: For each picture a mask (see `as_mask`), a `Box`, or `Points`, which are grown on the features.
+            name: Name of the class.
+            adapt: Also tune the singular values of the backbone on all supports of this class, three or more, if
+                that helps supports that are held out (`adaptation`). For a predictor of one class; takes minutes.
+
+        Returns:
+            The predictor itself.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A picture or mask cannot be used, or numbers differ. Nothing has been added then.
+        """
+        if isinstance(images, Mapping):
+            if masks is not None:
+                raise ValueError("fit takes {name: [(picture, mask), ...]} alone, or pictures and masks")
+            read = {each: self._marked.read(shots, each) for each, shots in images.items()}
+            return self._add(read, adapt)
+        if masks is None:
+            raise ValueError("fit needs a mask for every picture")
+        pictures = as_list(images)
+        marks = [masks] if isinstance(masks, Box | Points) else as_list(masks)
+        if len(pictures) != len(marks):
+            raise ValueError(f"{len(pictures)} pictures with {len(marks)} masks: every picture needs one mask")
+        return self._add({name: self._marked.read(zip(pictures, marks, strict=True), name)}, adapt)
+
+    def forget(self, name: str) -> Self:
+        """Removes a class.
+
+        Raises:
+            ValueError: There is no such class.
+        """
+        self._check_fitted([name])
+        for kept in (self._supports, self._encoded, self._joined, self._left_out):
+            kept.pop(name, None)
+        return self
+
+    def save_supports(self, path: str | Path) -> None:
+        """Writes all supports into one safetensors file: the pictures at the network's size, and masks.
+
+        Raises:
+            OSError: The file cannot be written.
+            ValueError: Nothing has been fitted.
+        """
+        self._check_fitted()
+        save_supports(Path(path).expanduser(), self._supports, self.size, self.geometry)
+
+    def load_supports(self, path: str | Path) -> Self:
+        """Adds the supports of a file of `save_supports`; answers are those of the predictor that wrote it.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is damaged, or made for a model that sees pictures at another size.
+        """
+        return self._add(load_supports(Path(path).expanduser(), self.size, self.geometry))
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a picture is one, even where it can be iterated
+        self, image: Picture, batch_size: int = 1, abstain: bool = False, tile: int | None = None
+    ) -> Segmentation: ...
+
+    @overload
+    def predict(
+        self, image: Iterable[Picture], batch_size: int = 1, abstain: bool = False, tile: int | None = None
+    ) -> Iterator[Segmentation]: ...
+
+    def predict(
+        self,
+        image: Picture | Iterable[Picture],
+        batch_size: int = 1,
+        abstain: bool = False,
+        tile: int | None = None,
+    ) -> Segmentation | Iterator[Segmentation]:
+        """Segments all fitted classes in one picture, or in several, one after another.
+
+        Args:
+            image: A picture (see `as_picture`), or any number of them.
+            batch_size: Pictures in one pass of the backbone. 1 is exact; more are faster on a GPU and change
+                results by rounding.
+            abstain: Leave out classes whose presence is below their threshold (`presence_thresholds`). Without it,
+                every class is looked for as in an evaluation, which only asks for what is there.
+            tile: Side in pixels of overlapping tiles in which a larger picture is seen, for objects that would be
+                too small otherwise. Each tile costs a pass, and what its answers blend into is another answer than
+                that for the whole; a picture that fits into one tile is answered as without.
+
+        Returns:
+            The answer, or an iterator over the answers in the order of the pictures.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: A picture cannot be used, nothing has been fitted, or the model needs another number of
+                supports.
+        """
+        self._check_fitted()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        if tile is not None:
+            tiles(1, 1, tile)  # refuses a side that is too small
+        for name in self.classes:
+            self._check_shots(name)
+        if is_picture(image):
+            return next(self._predict([image], 1, abstain, tile))  # type: ignore[list-item]
+        return self._predict(image, batch_size, abstain, tile)  # type: ignore[arg-type]
+
+    def presence_thresholds(self) -> dict[str, float]:
+        """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
+
+        With one support, or a head that needs a fixed number of them, it is `presence_threshold`. With more, each
+        is left out once and looked for with the others; the threshold is the mean of `presence_threshold` and
+        `SLACK` times the lowest presence found so, since a few supports are too few to go by alone.
+        """
+        return {name: self._threshold_of(name) for name in self.classes}
+
+    def _threshold_of(self, name: str) -> float:
+        shots = self._supports[name]
+        if not self.network.takes(len(shots) - 1):
+            return self.presence_threshold
+        if name not in self._left_out:
+            self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))
+        return (self._left_out[name] + self.presence_threshold) / 2
+
+    def _predict(
+        self, images: Iterable[Picture], batch_size: int, abstain: bool, tile: int | None
+    ) -> Iterator[Segmentation]:
+        numbered = zip(count(1), images)  # one is endless
+        while batch := list(islice(numbered, batch_size)):
+            pictures = [as_picture(picture, self.max_pixels) for _, picture in batch]
+            names = [name_of(picture, number) for number, picture in batch]
+            whole = [tile is None or max(picture.shape[:2]) <= tile for picture in pictures]
+            squares = [self._marked.square(picture) for picture, fits in zip(pictures, whole, strict=True) if fits]
+            queries = iter(self.network.encode_queries(squares) if squares else ())
+            for name, picture, fits in zip(names, pictures, whole, strict=True):
+                yield self._answer(name, picture, next(queries) if fits else None, abstain, tile)
+
+    def _answer(
+        self, name: str, picture: np.ndarray, query: Encoded | None, abstain: bool, tile: int | None
+    ) -> Segmentation:
+        """The answer for a picture, from its encoding or, where it is seen in tiles, None."""
+        cuts = self.presence_thresholds() if abstain else {}
+        if query is not None:
+            margins, found = self._look_for_classes(query, *picture.shape[:2])
+        else:
+            margins, found = self._look_in_tiles(picture, tile or 0, cuts)
+        absent = frozenset(each for each, cut in cuts.items() if found[each] < cut)
+        return Segmentation(picture, self.classes, margins.numpy(), found, self.threshold, absent, name)
+
+    @torch.inference_mode()
+    def _look_for_classes(self, query: Encoded, height: int, width: int) -> tuple[Tensor, dict[str, float]]:
+        """Margins (N, h, w) and presences of all classes, from one encoded picture."""
+        rows, columns = fitted(height, width, self.size, self.geometry)
+        covered = torch.zeros(self.size, self.size, dtype=torch.bool)
+        covered[:rows, :columns] = True
+        margins, found = torch.empty(len(self.classes), height, width), {}
+        for index, name in enumerate(self.classes):
+            if name not in self._joined:
+                self._joined[name] = join([one.head for one in self._encoded[name]], dim=1)
+            logits = self.network.decode(query, self._joined[name], self.size)
+            found[name] = self.network.presence(query, self._encoded[name], logits, covered)
+            logits = at_original_size(logits, height, width, self.geometry)
+            margins[index] = logits[1] - logits[0]
+        return margins, found
+
+    @torch.inference_mode()
+    def _look_in_tiles(
+        self, picture: np.ndarray, side: int, cuts: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Margins (N, h, w) and the highest presences of a picture's tiles, each of which abstains on its own."""
+        height, width = picture.shape[:2]
+        found = dict.fromkeys(self.classes, 0.0)
+        parts = []
+        for part in tiles(height, width, side):
+            crop = picture[part.top : part.bottom, part.left : part.right]
+            [query] = self.network.encode_queries([self._marked.square(crop)])
+            margins, here = self._look_for_classes(query, *crop.shape[:2])
+            for index, name in enumerate(self.classes):
+                if here[name] < cuts.get(name, 0):
+                    margins[index].clamp_(max=ABSENT)
+                found[name] = max(found[name], here[name])
+            parts.append((part, margins))
+        return blend(parts, height, width), found
+
+    def _add(self, supports: Mapping[str, Sequence[Support]], adapt: bool = False) -> Self:
+        together = {name: list(shots) for name, shots in self._supports.items()}
+        for name, shots in supports.items():
+            together[name] = [*together.get(name, ()), *shots]
+        if len(together) > MAX_CLASSES:
+            raise ValueError(f"more than {MAX_CLASSES} classes: labels are 8-bit numbers")
+        if adapt:
+            if len(together) > 1:
+                raise ValueError("adapt=True tunes the backbone for one class: take a predictor for each class")
+            self._adapt(*together.values())
+        for name in together if self._encoded_by is not self.network else supports:
+            old = self._encoded.get(name, []) if self._encoded_by is self.network else []
+            self._encoded[name] = old + [self.network.encode_support(s) for s in together[name][len(old) :]]
+            self._joined.pop(name, None)
+            self._left_out.pop(name, None)
+        self._supports, self._encoded_by = together, self.network
+        return self
+
+    def _adapt(self, supports: Sequence[Support]) -> None:
+        self.adapted = adapt_to(self.segmenter, supports)
+        if self.adapted.segmenter is not None:
+            self.network = Network(self.adapted.segmenter, self.device, self.network.precision)
+            self._marked = MarkedPictures(self.network, self._transform, self.max_pixels)
+
+    def _check_fitted(self, names: Sequence[str] = ()) -> None:
+        if not self._supports:
+            raise ValueError("nothing has been fitted yet: call fit with pictures and masks first")
+        if unknown := [name for name in names if name not in self._supports]:
+            raise ValueError(f"no class {unknown[0]!r}; fitted are {', '.join(self.classes)}")
+
+    def _check_shots(self, name: str) -> None:
+        try:
+            self.segmenter.head.check_shot(len(self._supports[name]))
+        except ValueError as error:
+            raise ValueError(f"class {name!r}: {error}") from error
