@@ -1,0 +1,64 @@
+"""What somebody paints over a picture in the browser, as a mask of the picture.
+
+Shapes: h w height and width of the picture, in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+
+Meaning = Literal["the object", "a box around it"]
+MEANINGS: tuple[Meaning, ...] = get_args(Meaning)
+BRUSH = (255, 64, 160)  # RGB
+CANVAS = 800  # longer side of what is painted on: sharp on a screen, and quick to send
+
+_OPAQUE = 32  # alpha of 0..255 from which a pixel counts as painted; the brush's rim is smooth
+
+
+def canvas(image: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
+    """The value of an image editor: a picture to paint on, with what is painted already.
+
+    Args:
+        image: (h, w, 3) uint8.
+        mask: (h, w) bool; None for nothing.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, CANVAS / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    layer = np.zeros((size[1], size[0], 4), np.uint8)
+    if mask is not None:
+        layer[cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0] = (*BRUSH, 255)
+    composite = np.where(layer[..., 3:] > 0, layer[..., :3], picture)
+    return {"background": picture, "layers": [layer], "composite": composite}
+
+
+def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: Meaning) -> np.ndarray:
+    """The mask (h, w) bool that was painted.
+
+    Args:
+        editor: Value of an image editor; its layers are (h', w', 4) uint8 of the canvas's size.
+        height: h of the picture.
+        width: w of the picture.
+        meaning: Whether the paint covers the object, or marks a box around it; then everything between the outermost
+            dabs belongs to the mask.
+
+    Raises:
+        ValueError: If nothing is painted, or everything.
+    """
+    mask = np.zeros((height, width), bool)
+    for layer in editor["layers"] if editor else ():
+        paint = (layer[..., 3] >= _OPAQUE).astype(np.uint8)
+        mask |= cv2.resize(paint, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    if not mask.any():
+        raise ValueError("Nothing is painted yet: paint over the object with the brush, then add the example.")
+    if meaning == "a box around it":
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    if mask.all():
+        raise ValueError("The whole picture is painted: leave out what does not belong to the object.")
+    return mask

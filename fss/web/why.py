@@ -1,0 +1,170 @@
+"""Why a model answers as it does: prior mask, base map, and what in the supports a point of the query resembles.
+
+Shapes: K supports, C channels, S side of the square that the network sees, h w height and width of a picture, h' w'
+of feature maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fss.data.preprocessing import EvaluationTransform
+from fss.geometry import at_original_size, fitted
+from fss.predictor import FewShotPredictor
+from fss.resize import resize
+from fss.web.examples import Shown
+
+_GAP = 6  # pixels between pictures
+_LIT = 0.6  # share of a similarity's colour over the picture
+
+
+class Resemblance(NamedTuple):
+    """What a point of a query resembles.
+
+    Attributes:
+        heat: For each support (h, w) float32, cosine similarity of its locations to the point; NaN outside the
+            object.
+        support: Number of the support that has the most similar location, from 0.
+        at: That location (x, y) in the support's picture, in pixels.
+        similarity: Its cosine similarity, in -1..1.
+    """
+
+    heat: list[np.ndarray]
+    support: int
+    at: tuple[int, int]
+    similarity: float
+
+
+class Explanation:
+    """How one class was looked for in one picture. Everything is computed once, with a pass over the supports.
+
+    Args:
+        predictor: Fitted with exactly these supports for the class, in this order.
+        supports: Supports of the class.
+        image: The query (h, w, 3) uint8 RGB.
+
+    Attributes:
+        prior: (h, w) float32 in 0..1: bright where the query resembles the object, before any training.
+        base: (h, w) int64 labels of what a base learner recognises, 0 background; None without a base learner.
+    """
+
+    def __init__(self, predictor: FewShotPredictor, supports: Sequence[Shown], image: np.ndarray) -> None:
+        self._supports, self._image = supports, image
+        self._size, self._geometry = predictor.size, predictor.geometry
+        self._object, self._query, prior, base = _features(predictor, supports[0].name, image)
+        height, width = image.shape[:2]
+        prior = resize(prior[None], (self._size, self._size))[0]  # (1, S, S)
+        self.prior: np.ndarray = at_original_size(prior, height, width, self._geometry)[0].numpy()
+        self.base: Tensor | None = None
+        if base is not None:
+            self.base = at_original_size(base, height, width, self._geometry).argmax(0)
+
+    def resemblance(self, x: int, y: int) -> Resemblance:
+        """Compares a point of the query with every location of the object in every support.
+
+        Args:
+            x: Column in pixels.
+            y: Row in pixels.
+
+        Raises:
+            ValueError: The point lies outside the picture.
+        """
+        height, width = self._image.shape[:2]
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"The point ({x}, {y}) lies outside the picture of {width} x {height} pixels.")
+        rows, columns = fitted(height, width, self._size, self._geometry)
+        _, h, w = self._query.shape
+        i = int((y + 0.5) / height * rows / self._size * h)
+        j = int((x + 0.5) / width * columns / self._size * w)
+        with torch.inference_mode():
+            similar = torch.einsum("c,kchw->khw", self._query[:, i, j], self._object)
+            inside = self._object.abs().amax(1) > 0
+            heat = [
+                self._on_support(*maps, support) for *maps, support in zip(similar, inside, self._supports, strict=True)
+            ]
+        best = [float(np.nanmax(each)) if np.isfinite(each).any() else -1.0 for each in heat]
+        number = int(np.argmax(best))
+        at = np.unravel_index(np.nanargmax(heat[number]), heat[number].shape)
+        return Resemblance(heat, number, (int(at[1]), int(at[0])), best[number])
+
+    def _on_support(self, similar: Tensor, inside: Tensor, support: Shown) -> np.ndarray:
+        height, width = support.image.shape[:2]
+        # locations next to the object have no features; the nearest that has some stands for them
+        square = F.interpolate(torch.stack([similar, inside.float()])[None], (self._size, self._size))[0]
+        at_size = at_original_size(square, height, width, self._geometry).numpy()
+        return np.where((at_size[1] > 0.5) & support.mask, at_size[0], np.nan)
+
+
+@torch.inference_mode()
+def _features(
+    predictor: FewShotPredictor, name: str, image: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Directions of high features in the object (K, C, h', w'; 0 outside) and the query (C, h', w'), prior, base."""
+    segmenter, device = predictor.segmenter, predictor.device
+    square, _ = EvaluationTransform(predictor.size, predictor.geometry)(image, np.zeros(image.shape[:2], np.uint8))
+    shots = predictor.supports(name)
+    pictures = torch.stack([torch.from_numpy(square).permute(2, 0, 1), *(shot.image for shot in shots)])
+    images = segmenter.backbone.normalize(pictures.to(device))
+    query, supports = images[:1], images[1:]
+    masks = torch.stack([shot.mask for shot in shots]).to(device)
+    lower_query, lower_supports = segmenter.lower(query), segmenter.lower(supports)
+    prediction = segmenter.decode(
+        segmenter.encode_query(query),
+        segmenter.encode_support(supports[None], masks[None], lower_supports),
+        (predictor.size, predictor.size),
+        torch.tensor([-1], device=device),
+    )
+    inside = (masks == 1).float()[:, None]
+    high = segmenter.backbone.upper(lower_supports, inside)
+    high = high * (resize(inside, high.shape[-2:]) > 0)
+    base = None if prediction.base is None else prediction.base[0].float().cpu()
+    return (
+        F.normalize(high.float(), dim=1).cpu(),
+        F.normalize(segmenter.backbone.upper(lower_query)[0].float(), dim=0).cpu(),
+        prediction.prior[0].float().cpu(),
+        base,
+    )
+
+
+def heat(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Values (h, w) in 0..1 as colours from dark to bright over a picture (h, w, 3) uint8; NaN leaves it dark."""
+    known = np.isfinite(values)
+    levels = (np.where(known, values, 0).clip(0, 1) * 255).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    lit = _LIT * colours + (1 - _LIT) * grey
+    return np.where(known[..., None], lit, grey * 0.3).astype(np.uint8)
+
+
+def draw_resemblance(found: Resemblance, supports: Sequence[Shown], side: int = 320) -> np.ndarray:
+    """The supports side by side (side, about K * side, 3) uint8, bright where they resemble the point most.
+
+    A cross marks the most similar location.
+    """
+    known = np.concatenate([each[np.isfinite(each)] for each in found.heat])
+    low, high = float(known.min()), float(known.max())
+    tiles = []
+    for number, (values, support) in enumerate(zip(found.heat, supports, strict=True)):
+        tile = heat((values - low) / max(high - low, 1e-6), support.image)
+        scale = side / len(tile)
+        tile = cv2.resize(tile, (max(1, round(tile.shape[1] * scale)), side), interpolation=cv2.INTER_AREA)
+        if number == found.support:
+            tile = cross(tile, (round(found.at[0] * scale), round(found.at[1] * scale)))
+        tiles += [tile, np.full((side, _GAP, 3), 255, np.uint8)]
+    return np.hstack(tiles[:-1])
+
+
+def cross(image: np.ndarray, at: tuple[int, int]) -> np.ndarray:
+    """The picture with a cross at (x, y), black on white, so that it stands out from everything."""
+    size = max(12, max(image.shape[:2]) // 24)
+    shown = np.ascontiguousarray(image).copy()
+    for color, thickness in (((255, 255, 255), 5), ((0, 0, 0), 2)):
+        cv2.drawMarker(shown, at, color, cv2.MARKER_CROSS, size, thickness, cv2.LINE_AA)
+    return shown
