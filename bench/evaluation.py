@@ -27,8 +27,8 @@ from torch import Tensor
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
 from fss.data.loading import build_loader
+from fss.data.preprocessing import EvaluationTransform
 from fss.data.sampler import EpisodeSampler
-from fss.data.transforms import EvaluationTransform
 from fss.evaluation.engine import Reuse, answer_episodes
 from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import episode_integers

@@ -76,6 +76,15 @@ def heat_map(prior: Tensor, side: int) -> np.ndarray:
     return cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
 
 
+def class_color(label: int) -> tuple[int, int, int]:
+    """RGB colour of a class by its label; black for 0, the background."""
+    if label == 0:
+        return 0, 0, 0
+    # hues that differ by the golden ratio are easy to tell apart for consecutive numbers
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.8, 1.0))
+    return red, green, blue
+
+
 def base_map(image: np.ndarray, base: Tensor) -> np.ndarray:
     """Tints the objects that a base learner recognises, with a different colour for each class.
 
@@ -86,8 +95,7 @@ def base_map(image: np.ndarray, base: Tensor) -> np.ndarray:
     shown = image.copy()
     labels = base.cpu().numpy()
     for label in np.unique(labels[labels > 0]):
-        # hues that differ by the golden ratio are easy to tell apart for consecutive numbers
-        color = 255 * np.array(colorsys.hsv_to_rgb(label * 0.618 % 1, 0.8, 1.0))
+        color = np.array(class_color(int(label)))
         shown[labels == label] = (0.5 * shown[labels == label] + 0.5 * color).astype(np.uint8)
     return shown
 

@@ -18,7 +18,8 @@ from fss.configuration import conf_folder
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
-from fss.data.transforms import EvaluationTransform, TrainingTransform
+from fss.data.preprocessing import EvaluationTransform
+from fss.data.transforms import TrainingTransform
 from fss.evaluation.engine import Reuse, answer_episodes
 from fss.evaluation.generalized import GeneralizedIoU
 from fss.geometry import Geometry, at_original_size, fitted

@@ -21,7 +21,7 @@ import torch
 from golden.tensors import normal, state_dict
 from torch import Tensor, nn
 
-from fss.data.transforms import EvaluationTransform
+from fss.data.preprocessing import EvaluationTransform
 from fss.evaluation.generalized import Rule, merge_maps
 from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import ClassIoU, episode_integers

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from fss.data.episodes import stack_pictures
 from fss.evaluation.memory import Memory, Part
 from fss.evaluation.plan import Picture, PictureSteps, PlannedEpisode, Step
+from fss.models.encodings import join, split
 from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
 
@@ -92,7 +92,7 @@ class ReusingEvaluator:
         picture = self._picture(episode.query)
         own_class = torch.tensor([self.own_class.get(episode.class_id, -1)], device=self._device)
         size = (picture.image.shape[-2], picture.image.shape[-1])
-        prediction = self.segmenter.decode(query, _joined(supports, dim=1), size, own_class)
+        prediction = self.segmenter.decode(query, join(supports, dim=1), size, own_class)
         return Outcome(episode, prediction, picture.labels[episode.class_id])
 
     def _parts(self, wanted: Sequence[Part], ahead: Iterable[Part] = ()) -> list[Any]:
@@ -114,13 +114,13 @@ class ReusingEvaluator:
         pictures = [self._picture(part.number) for part in parts]
         images = self.segmenter.backbone.normalize(stack_pictures([p.image for p in pictures]).to(self._device))
         if kind == "lower":
-            return _split(self.segmenter.lower(images), len(parts))
-        lower = _joined(self._parts([Part("lower", part.number) for part in parts]), dim=0)
+            return split(self.segmenter.lower(images), len(parts))
+        lower = join(self._parts([Part("lower", part.number) for part in parts]), dim=0)
         if kind == "query":
-            return _split(self.segmenter.encode_query(images, lower), len(parts))
+            return split(self.segmenter.encode_query(images, lower), len(parts))
         masks = [picture.masks[part.class_id] for picture, part in zip(pictures, parts, strict=True)]
         one_shot = torch.stack(masks).to(self._device)[:, None]  # (B, 1, S, S)
-        return _split(self.segmenter.encode_support(images[:, None], one_shot, lower), len(parts))
+        return split(self.segmenter.encode_support(images[:, None], one_shot, lower), len(parts))
 
     def _picture(self, number: int) -> Picture:
         if number in self._arrived:
@@ -169,23 +169,3 @@ def _uses(blocks: Sequence[Sequence[Step]]) -> dict[Part, list[int]]:
                 use(Part("picture", number), time)
             time += 1
     return uses
-
-
-def _joined(values: Sequence[Any], dim: int) -> Any:
-    """Concatenates the tensors of equally structured values; anything else is taken from the first value."""
-    if len(values) == 1:
-        return values[0]
-    return pytree.tree_map(
-        lambda first, *others: torch.cat([first, *others], dim) if isinstance(first, Tensor) else first, *values
-    )
-
-
-def _split(value: Any, n: int) -> list[Any]:
-    """Reverses `_joined` along the first dimension; the results own their memory, so that each can be freed."""
-    if n == 1:
-        return [value]
-
-    def part(i: int) -> Any:
-        return pytree.tree_map_only(Tensor, lambda tensor: tensor[i : i + 1].clone(), value)
-
-    return [part(i) for i in range(n)]

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fss.data.transforms import EvaluationTransform, ObjectCrop, TrainingTransform
+from fss.data.preprocessing import EvaluationTransform
+from fss.data.transforms import ObjectCrop, TrainingTransform
 
 MEAN_COLOR = [round(255 * mean) for mean in (0.485, 0.456, 0.406)]  # of ImageNet, RGB
 

@@ -11,7 +11,7 @@ from support.tiny import CHANNELS, TinyBackbone
 
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
-from fss.data.transforms import EvaluationTransform
+from fss.data.preprocessing import EvaluationTransform
 from fss.evaluation.engine import Reuse, answer_episodes
 from fss.models.heads import PriorMask
 from fss.models.segmenter import FewShotSegmenter

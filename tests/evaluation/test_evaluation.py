@@ -24,7 +24,7 @@ from torchmetrics import JaccardIndex
 
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
-from fss.data.transforms import EvaluationTransform
+from fss.data.preprocessing import EvaluationTransform
 from fss.evaluation import memory as memory_module
 from fss.evaluation import reuse
 from fss.evaluation.engine import Reuse, answer_episodes, finish, pictures_of

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from fss.data.draws import MakeDraws, Replayed, Shuffled
 from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
 from fss.data.index import build_index, build_pool
-from fss.data.transforms import EvaluationTransform
+from fss.data.preprocessing import EvaluationTransform
 from fss.evaluation.generalized import GeneralizedEvaluation, GeneralizedIoU, Rule, merge_maps
 from fss.models.backbones import TimmBackbone
 from fss.models.heads import PFENet

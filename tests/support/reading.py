@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
+from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.reader import Reader
-from fss.data.transforms import EvaluationTransform
 
 
 def use(reader: Reader) -> set[str]:

@@ -14,7 +14,8 @@ from torch import nn
 from fss.data.base_datamodule import BaseLearnerDataModule
 from fss.data.base_images import BaseImages, base_images
 from fss.data.index import build_index
-from fss.data.transforms import EvaluationTransform, TrainingTransform
+from fss.data.preprocessing import EvaluationTransform
+from fss.data.transforms import TrainingTransform
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.heads import PSPHead
 from fss.training.base_learner import BaseLearner

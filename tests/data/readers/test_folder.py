@@ -14,8 +14,9 @@ from support.own_pictures import NAMES, H, W, check, mask_of, stem, write
 
 from fss.data.datamodule import FewShotDataModule
 from fss.data.index import build_index
+from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.folder import Folder
-from fss.data.transforms import EvaluationTransform, TrainingTransform
+from fss.data.transforms import TrainingTransform
 
 
 @pytest.mark.parametrize("palette", [False, True])

@@ -11,8 +11,8 @@ from PIL import Image
 from fss.data.episodes import EpisodeDataset, base_labels
 from fss.data.folds import fold_classes
 from fss.data.index import build_index, build_pool
+from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.fss1000 import FSS1000
-from fss.data.transforms import EvaluationTransform
 
 H = W = 16
 
