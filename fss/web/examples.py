@@ -75,7 +75,8 @@ def shapes(shots: int = 2, queries: int = 4, size: int = 256) -> Example:
         size: Side of a picture in pixels.
     """
     reader = Shapes("val", size, images=len(Shapes.classes) * (shots + queries))
-    supports, searched = [], {}
+    supports: list[Shown] = []
+    searched: dict[str, np.ndarray] = {}
     for name in _SHAPES:
         label = reader.classes.index(name) + 1
         numbers = range(label - 1, len(reader), len(reader.classes))  # the pictures whose target is this class

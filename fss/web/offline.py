@@ -8,14 +8,15 @@ import sys
 from fss.display.shown import shown
 
 _NAMES = {"", "localhost", "ip6-localhost"}
+_REASON = "the page works without a network"
 
 
 def stay_on_this_computer() -> None:
     """From now on, nothing in this process connects to another computer or asks for its address.
 
-    The page sends nothing anywhere, and neither shall a library that it uses, even when a request to the page tells
-    it to fetch a picture from an address. Python's audit hooks (PEP 578) see every socket, and cannot be removed.
-    A refused connection raises `ConnectionRefusedError` where it was tried, and is reported on stderr.
+    The page sends nothing anywhere, and neither shall a library that it uses, even when a request to the page
+    tells it to fetch a picture from an address. Python's audit hooks (PEP 578) see every socket, and cannot be
+    removed. A refused connection raises `ConnectionRefusedError` where it was tried, and is reported on stderr.
     """
     sys.addaudithook(_refuse_other_computers)
 
@@ -29,7 +30,9 @@ def _refuse_other_computers(event: str, arguments: tuple[object, ...]) -> None:
     else:
         return
     if host is not None and not is_this_computer(host):
-        print(f"refused to connect to {shown(host)}: the page works without a network", file=sys.stderr, flush=True)
+        print(
+            f"refused to connect to {shown(host)}: the page works without a network", file=sys.stderr, flush=True
+        )
         raise ConnectionRefusedError("the page works without a network")
 
 

@@ -19,22 +19,13 @@ CANVAS = 800  # longer side of what is painted on: sharp on a screen, and quick 
 _OPAQUE = 32  # alpha of 0..255 from which a pixel counts as painted; the brush's rim is smooth
 
 
-def canvas(image: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
-    """The value of an image editor: a picture to paint on, with what is painted already.
-
-    Args:
-        image: (h, w, 3) uint8.
-        mask: (h, w) bool; None for nothing.
-    """
+def canvas(image: np.ndarray) -> dict[str, Any]:
+    """The value of an image editor: a picture (h, w, 3) uint8 to paint on."""
     height, width = image.shape[:2]
     scale = min(1.0, CANVAS / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    layer = np.zeros((size[1], size[0], 4), np.uint8)
-    if mask is not None:
-        layer[cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0] = (*BRUSH, 255)
-    composite = np.where(layer[..., 3:] > 0, layer[..., :3], picture)
-    return {"background": picture, "layers": [layer], "composite": composite}
+    return {"background": picture, "layers": [], "composite": picture}
 
 
 def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: Meaning) -> np.ndarray:
@@ -44,8 +35,8 @@ def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: 
         editor: Value of an image editor; its layers are (h', w', 4) uint8 of the canvas's size.
         height: h of the picture.
         width: w of the picture.
-        meaning: Whether the paint covers the object, or marks a box around it; then everything between the outermost
-            dabs belongs to the mask.
+        meaning: Whether the paint covers the object, or marks a box around it; then everything between the
+            outermost dabs belongs to the mask.
 
     Raises:
         ValueError: If nothing is painted, or everything.

@@ -23,6 +23,7 @@ from fss.web.why import Explanation
 MOST_SUPPORTS, MOST_CLASSES, MOST_QUERIES = 20, 5, 50
 MOST_PIXELS = 50_000_000  # of a picture: more than any phone's camera makes
 LONGEST = 1024  # pixels: sharper than what a network sees; masks for downloads have the picture's own size
+PREVIEW = 400  # pixels
 
 
 def read_upload(file: str | Path) -> np.ndarray:
@@ -43,9 +44,9 @@ def read_upload(file: str | Path) -> np.ndarray:
         raise ValueError(shown(reason)) from None
 
 
-def reduced(image: np.ndarray) -> np.ndarray:
-    """The picture (h, w, 3) itself, or resized to `LONGEST` if its longer side is longer."""
-    scale = LONGEST / max(image.shape[:2])
+def reduced(image: np.ndarray, longest: int = LONGEST) -> np.ndarray:
+    """The picture (h, w, 3) itself, or resized to `longest` pixels if its longer side is longer."""
+    scale = longest / max(image.shape[:2])
     if scale >= 1:
         return image
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -59,10 +60,12 @@ class Query:
     Attributes:
         name: Unique name, for captions and files.
         source: Its file, or the picture (h, w, 3) uint8 RGB itself.
+        preview: The picture, at most `PREVIEW` pixels long.
     """
 
     name: str
     source: Path | np.ndarray
+    preview: np.ndarray
 
     def image(self) -> np.ndarray:
         """Returns it as (h, w, 3) uint8 RGB; raises ValueError if its file cannot be read."""
@@ -81,6 +84,8 @@ class Session:
         waiting: Files of pictures that are to become supports, once somebody has painted them.
         painting: The picture (h, w, 3) uint8 RGB that is being painted; None if none is.
         chosen: Position in `queries` of the picture that is looked at closely.
+        archive: The file that was downloaded last.
+        to_remove: Position in `supports` of the one that was clicked; -1 for none.
     """
 
     supports: list[Shown] = field(default_factory=list)
@@ -89,6 +94,8 @@ class Session:
     waiting: list[Path] = field(default_factory=list)
     painting: np.ndarray | None = None
     chosen: int = 0
+    to_remove: int = -1
+    archive: Path | None = None
     _predictor: FewShotPredictor | None = None
     _explained: dict[tuple[int, str], Explanation] = field(default_factory=dict)  # at most one
 
@@ -128,7 +135,7 @@ class Session:
             self._predictor = alike(model)
         self._predictor.fit(image, mask, name=name)
         self.supports.append(Shown(name, image, mask))
-        self.found = []
+        self._forget_answers()
 
     def remove(self, number: int) -> None:
         """Removes a support, given its position in `supports`; raises ValueError if there is none."""
@@ -139,7 +146,8 @@ class Session:
         self._predictor.forget(removed.name)
         if rest := self.supports_of(removed.name):
             self._predictor.fit([s.image for s in rest], [s.mask for s in rest], name=removed.name)
-        self.found = []
+        self.to_remove = -1
+        self._forget_answers()
 
     def ask(self, files: Iterable[str | Path]) -> list[str]:
         """Adds pictures to search; returns what is wrong with those that cannot be used.
@@ -157,12 +165,12 @@ class Session:
         wrong = []
         for path in paths:
             try:
-                read_upload(path)
+                preview = reduced(read_upload(path), PREVIEW)
             except ValueError as error:
                 wrong.append(str(error))
             else:
-                self.queries.append(Query(self._unique(path.stem), path))
-                self.found = []
+                self.queries.append(Query(self._unique(path.stem), path, preview))
+                self._forget_answers()
         return wrong
 
     def take(self, example: Example, model: FewShotPredictor) -> None:
@@ -170,12 +178,13 @@ class Session:
         self.clear()
         for support in example.supports:
             self.show(support, model)
-        self.queries = [Query(name, image) for name, image in example.queries.items()]
+        self.queries = [Query(name, image, image) for name, image in example.queries.items()]
 
     def clear(self) -> None:
         """Forgets everything."""
-        self.supports, self.queries, self.found, self.waiting = [], [], [], []
-        self.painting, self.chosen, self._predictor = None, 0, None
+        self.supports, self.queries, self.waiting = [], [], []
+        self.painting, self.to_remove, self._predictor = None, -1, None
+        self._forget_answers()
 
     def search(self, told: Callable[[float], object] = lambda share: None) -> None:
         """Fills `found`.
@@ -232,6 +241,9 @@ class Session:
     def classes(self) -> list[str]:
         """Names of what has been shown, in that order."""
         return list(dict.fromkeys(support.name for support in self.supports))
+
+    def _forget_answers(self) -> None:
+        self.found, self.chosen, self._explained = [], 0, {}
 
     def _unique(self, stem: str) -> str:
         name, taken, number = shown(stem)[:60] or "picture", {query.name for query in self.queries}, 2

@@ -1,7 +1,7 @@
-"""Why a model answers as it does: prior mask, base map, and what in the supports a point of the query resembles.
+"""Why a model answers as it does: prior mask, base map, and what a point of the query resembles in the supports.
 
-Shapes: K supports, C channels, S side of the square that the network sees, h w height and width of a picture, h' w'
-of feature maps.
+Shapes: K supports, C channels, S side of the square that the network sees, h w height and width of a picture,
+h' w' of feature maps.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Explanation:
             similar = torch.einsum("c,kchw->khw", self._query[:, i, j], self._object)
             inside = self._object.abs().amax(1) > 0
             heat = [
-                self._on_support(*maps, support) for *maps, support in zip(similar, inside, self._supports, strict=True)
+                self._on_support(values, where, support)
+                for values, where, support in zip(similar, inside, self._supports, strict=True)
             ]
         best = [float(np.nanmax(each)) if np.isfinite(each).any() else -1.0 for each in heat]
         number = int(np.argmax(best))
@@ -106,9 +107,10 @@ class Explanation:
 def _features(
     predictor: FewShotPredictor, name: str, image: np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Directions of high features in the object (K, C, h', w'; 0 outside) and the query (C, h', w'), prior, base."""
+    """High features of length 1, of objects (K, C, h', w'; or 0) and query (C, h', w'); prior; base logits."""
     segmenter, device = predictor.segmenter, predictor.device
-    square, _ = EvaluationTransform(predictor.size, predictor.geometry)(image, np.zeros(image.shape[:2], np.uint8))
+    transform = EvaluationTransform(predictor.size, predictor.geometry)
+    square, _ = transform(image, np.zeros(image.shape[:2], np.uint8))
     shots = predictor.supports(name)
     pictures = torch.stack([torch.from_numpy(square).permute(2, 0, 1), *(shot.image for shot in shots)])
     images = segmenter.backbone.normalize(pictures.to(device))

@@ -40,11 +40,15 @@ def test_connections_to_other_computers_are_refused_and_told() -> None:
     assert done.stderr.count("refused to connect") == 4
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", b"localhost", "LocalHost", "0.0.0.0", ""])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", b"localhost", "LocalHost", "0.0.0.0", ""]
+)
 def test_loopback_is_this_computer(host: str | bytes) -> None:
     assert is_this_computer(host)
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "localhost.example.org", "::2", b"example.org", "127.0.0.1.example.org"])
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "localhost.example.org", "::2", b"example.org", "127.0.0.1.example.org"]
+)
 def test_everything_else_is_another(host: str | bytes) -> None:
     assert not is_this_computer(host)
