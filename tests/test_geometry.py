@@ -161,8 +161,9 @@ def test_evaluation_uses_the_geometry_of_its_pictures(tmp_path: Path) -> None:
                 answer = made(normalize(e.query[None]), normalize(e.support[None]), e.support_mask[None])
             assert isinstance(e.label, torch.Tensor)
             expected = episode_integers(answer.logits[0], e.label, geometry)
-            assert expected[:2] == (result.intersection, result.union)
-    assert found["published"] != found["exact"]
+            # pictures encoded one at a time and together differ by rounding, which moves a pixel at the threshold
+            assert (result.intersection, result.union) == pytest.approx(expected[:2], abs=2)
+    assert np.abs(np.subtract(found["published"], found["exact"])).max() > 20
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ GROUND_KNOWS = {
 }
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
-    "models": {"svf", "display", "files", "labels", "processes", "resize"},
+    "models": {"svf", "display", "files", "geometry", "labels", "processes", "resize"},
     "data": {"files", "geometry", "labels", "processes"},
     "evaluation": {
         *("svf", "models", "data", "display", "files", "geometry", "labels", "metrics", "processes", "visualize"),

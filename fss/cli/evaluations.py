@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -60,7 +61,7 @@ def evaluate_weights(
     Returns:
         The content of metrics.json; None in the generalised setting.
     """
-    cfg, seen = request
+    cfg, seen = request.cfg, request.seen_classes
     datamodule.setup("test")
     base_classes = len(datamodule.base_classes if seen is None else seen)
     segmenter = build.build_segmenter(cfg, base_classes, pretrained=checkpoint is None)
@@ -71,22 +72,30 @@ def evaluate_weights(
         save_published(segmenter, cfg.export)
     if cfg.setting == "generalized":
         trainer = build.build_trainer(cfg, (), with_logger=False)
-        evaluate_generalized(trainer, segmenter, datamodule, record_of(cfg), cfg.threshold)
+        evaluate_generalized(trainer, segmenter, datamodule, record_of(cfg, request.changed), cfg.threshold)
         return None
-    return evaluate_standard(cfg, segmenter, datamodule)
+    return evaluate_standard(cfg, segmenter, datamodule, request.changed)
 
 
 def evaluate_standard(
-    cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: FewShotDataModule
+    cfg: DictConfig,
+    segmenter: FewShotSegmenter,
+    datamodule: FewShotDataModule,
+    changed: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluates a segmenter by the protocol of train.py or evaluate.py. Returns the content of metrics.json."""
     trainer = build.build_trainer(cfg, (), with_logger=False)
     reuse = Reuse(cfg.reuse.limit_gb, cfg.reuse.batch)
-    return standard.evaluate_standard(trainer, segmenter, datamodule, record_of(cfg), reuse, cfg.pictures)
+    return standard.evaluate_standard(trainer, segmenter, datamodule, record_of(cfg, changed), reuse, cfg.pictures)
 
 
-def record_of(cfg: DictConfig) -> Record:
-    """What an evaluation is of; train.py's configuration evaluates the last weights of its own run."""
+def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:
+    """What an evaluation is of; train.py's configuration evaluates the last weights of its own run.
+
+    Args:
+        cfg: Its configuration.
+        changed: See `Request`.
+    """
     weights = cfg.ckpt or (cfg.checkpoint if cfg.method.trained else "last")
     selected = cfg.ckpt is None and weights == "best"
     notes = Path(cfg.run_dir) / TRAINING
@@ -113,6 +122,7 @@ def record_of(cfg: DictConfig) -> Record:
         episodes=cfg.episodes,
         eval_seeds=list(cfg.seeds),
         drawing={key: cfg.protocol[key] for key in DRAWING},
+        changed=changed,
         training={
             "train_seconds": training.get("seconds"),
             "trained_parameters": training.get("parameters") if cfg.method.trained else 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,11 @@ from fss.files.plain import read_yaml
 
 # The recipe whose networks are those of runs from before there were recipes.
 BEFORE_RECIPES = "recipe=bam"
+# Settings of the evaluated pictures: another value makes other results, which are kept beside the usual ones.
+PICTURES = (
+    *("eval_list", "eval_set", "eval_root", "year", "crowd", "fold_scheme", "query_classes", "min_pixels"),
+    *("size", "geometry"),
+)
 
 
 class Request(NamedTuple):
@@ -26,10 +32,12 @@ class Request(NamedTuple):
     Attributes:
         cfg: Its configuration, with what the run was trained with underneath.
         seen_classes: For a model of another data set, the names of its base classes.
+        changed: What of the evaluated pictures is not as the run has it, as words for a folder's name.
     """
 
     cfg: DictConfig
     seen_classes: list[str] | None
+    changed: Sequence[str] = ()
 
 
 def requests(cfg: DictConfig, typed: Sequence[str]) -> list[Request]:
@@ -67,14 +75,31 @@ def _recalled(typed: Sequence[str]) -> Request:
     if cfg.trained_on == cfg.dataset.name:
         cfg = compose("evaluate", overrides.merged(saved, typed)) if saved else cfg
         cfg.run_dir = folder  # whatever the record would make of it
-        return Request(cfg, None)
+        return Request(cfg, None, _changed(cfg, saved, typed))
     own, data = overrides.without(typed, "dataset"), overrides.only(typed, "dataset")
     model = compose("evaluate", overrides.merged(saved, own, [f"dataset={cfg.trained_on}"]))
     seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
-    cfg = compose("evaluate", overrides.merged(overrides.without(saved, "dataset"), own, data))
+    saved = overrides.without(saved, "dataset")
+    cfg = compose("evaluate", overrides.merged(saved, own, data))
     cfg.method = OmegaConf.to_container(model.method, resolve=True)
     cfg.run_dir = folder
-    return Request(cfg, seen)
+    return Request(cfg, seen, _changed(cfg, saved, typed))
+
+
+def _changed(cfg: DictConfig, saved: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """Words such as "size-321" for each setting of the evaluated pictures that is typed and not the run's own."""
+    names = [f"dataset.{name}" for name in PICTURES]
+    if not overrides.only(typed, *names):
+        return []
+    usual = compose("evaluate", overrides.merged(saved, overrides.without(typed, *names))).dataset
+    pairs = [(name, cfg.dataset.get(name)) for name in PICTURES if cfg.dataset.get(name) != usual.get(name)]
+    return [f"{name}-{_word(value)}" for name, value in pairs]
+
+
+def _word(value: object) -> str:
+    """A value as part of a folder's name; a file's is its stem."""
+    text = Path(value).stem if isinstance(value, str) else str(value)
+    return re.sub(r"[^\w.+]+", "_", text, flags=re.ASCII).strip("_") or "other"
 
 
 def _recorded(run: Path) -> list[str]:

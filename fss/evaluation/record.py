@@ -22,6 +22,7 @@ class Record:
         episodes: Number of episodes per seed.
         eval_seeds: Seeds of the episodes.
         drawing: How they are drawn and counted, by key: `draw`, `workers` and `absent`; see `FewShotDataModule`.
+        changed: What of the evaluated pictures differs from the run, as words for the folder's name.
         training: `train_seconds` and `trained_parameters` of the weights, None if unknown.
         provenance: Revision, versions and the full configuration.
     """
@@ -33,6 +34,7 @@ class Record:
     episodes: int
     eval_seeds: Sequence[int]
     drawing: Mapping[str, Any]
+    changed: Sequence[str]
     training: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -50,6 +52,7 @@ class Record:
         parts += [told["support_annotation"]] * (told["support_annotation"] != "mask")
         parts += [f"{told['shot']}shot"] * (told["shot"] != told["train_shot"])
         parts += [f"on-{told['dataset']}"] * (told["dataset"] != told["train_dataset"])
+        parts += self.changed
         if self.run is not None:
             return results_folder(self.run, self.weights, self.protocol, "-".join(parts))
         # results of a checkpoint file outside of a run are written beside it

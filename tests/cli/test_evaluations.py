@@ -66,6 +66,23 @@ def test_a_run_brings_its_settings_and_typed_ones_go_over_them() -> None:
     assert (one.cfg.method.head.width, one.cfg.episodes, len(one.cfg.seeds)) == (32, 1000, 5)
 
 
+def test_results_on_other_pictures_have_a_folder_of_their_own() -> None:
+    def folder(*overrides: str) -> str:
+        [one] = asked("dataset=folder", "dataset.root=x", *overrides)
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return record_of(one.cfg, one.changed).folder.name
+
+    saved("outputs/folder/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0", "dataset.root=y", "dataset.size=225")
+    assert folder() == folder("dataset.size=225", "dataset.num_workers=0") == "last-svf"
+    assert folder("dataset.size=321") == "last-svf-size-321"
+    assert folder("dataset.query_classes=any", "dataset.eval_list='a/my list.txt'") == (
+        "last-svf-eval_list-my_list-query_classes-any"
+    )
+    assert folder("dataset.eval_root=/data/other", "dataset.fold_scheme=[[1,2],[3]]") == (
+        "last-svf-eval_root-other-fold_scheme-1_2_3"
+    )
+
+
 def test_a_run_of_before_a_setting_was_renamed() -> None:
     saved("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0", "dataset.pyramid=[1.0,0.5]", "~panels")
     [one] = asked()
@@ -169,7 +186,7 @@ def test_cross_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (metrics["dataset"], metrics["train_dataset"]) == ("pascal5i", "coco20i")
     assert list(metrics["classes"]) == ["boat"]
     assert set(metrics["classes_left_out"]) == {"aeroplane", "chair", "diningtable", "dog", "person"}
-    assert next(iter(read_metrics(tmp_path))).parent.name == "last-custom-5x321-on-pascal5i"
+    assert next(iter(read_metrics(tmp_path))).parent.name == "last-custom-5x321-on-pascal5i-min_pixels-9-size-64"
     assert "classes new to fold 0 of coco20i" in capsys.readouterr().out
 
 
@@ -190,7 +207,7 @@ def test_published_protocol_where_classes_have_no_episode(
     assert all(of["iou"] == 0 for of in metrics["classes"].values())
     assert metrics["miou"] == pytest.approx(boat / 6)
     place = next(iter(read_metrics(tmp_path))).parent
-    assert place.name == "last-custom-5x321-published-zero-on-pascal5i"
+    assert place.name == "last-custom-5x321-published-zero-on-pascal5i-eval_list-list-min_pixels-9-size-64"
     assert [Path(e.query).stem[-1] for e in read_episodes(place)] == list("60360")
     drawing = metrics["drawing"]
     assert (drawing["draw"], drawing["workers"], drawing["absent"]) == ("published", 8, "zero")
@@ -229,7 +246,7 @@ def test_every_fold_and_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     found = read_metrics(tmp_path)
     assert [metrics["fold"] for metrics in found.values()] == [0, 1, 2, 3]
     for path, metrics in found.items():
-        assert path.parent.name == "last-custom-6x1+2"
+        assert path.parent.name == "last-custom-6x1+2-size-64"
         assert (metrics["protocol"], metrics["episodes"], metrics["eval_seeds"]) == ("custom", 6, [1, 2])
         assert len(metrics["seeds"]) == 2
         low, high = metrics["miou_interval"]

@@ -82,12 +82,15 @@ def test_trains_and_evaluates_held_out_classes(tmp_path: Path) -> None:
     assert content["classes"]
     assert content["classes"].keys() <= held_out
     assert content["classes_left_out"]
-    assert set(content["classes_left_out"]) <= held_out - content["classes"].keys()
+    for name in content["classes_left_out"]:  # they count 0 in the protocol, as published
+        assert content["classes"][name]["iou"] == 0
+    assert held_out - set(content["classes_left_out"])
     assert 0 <= content["miou"] <= 1
-    assert (tmp_path / "results/last-custom-8x321/episodes.png").is_file()
+    assert len([*tmp_path.glob("results/last-custom-8x321*/episodes.png")]) == 1
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # two and a half minutes; the golden values hold this network every day
 def test_resnet50_at_full_size(tmp_path: Path) -> None:
     content = train(
         tmp_path,

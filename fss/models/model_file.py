@@ -1,0 +1,243 @@
+"""A model as one safetensors file: weights, and a card that says all that is needed to use them.
+
+The file's metadata holds the card as JSON and its SHA-256; the card holds that of the weights, so that a flipped
+bit anywhere is found. A card names nothing but registered backbones and heads (`fss.models.card`), and safetensors
+holds nothing but numbers: such a file can be read from anybody.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fss.display.shown import shown
+from fss.files.text import some
+from fss.files.whole import whole
+from fss.models.card import BACKBONES, HEADS, ModelCard
+from fss.models.segmenter import FewShotSegmenter
+from fss.svf import SVFConv2d, SVFLinear, decompose, exact_svd, plain_state_dict
+
+_LARGEST_HEADER = 16 * 2**20  # bytes; safetensors itself reads up to 100 MB
+_DTYPES = {"F32": torch.float32, "I64": torch.int64}
+_BACKBONE, _BASE = "backbone.", "base_backbone."  # prefixes of tensors
+Shapes = dict[str, tuple[int, ...]]
+
+
+def save_model(
+    path: str | Path, segmenter: FewShotSegmenter, card: ModelCard, factored: bool = False
+) -> ModelCard:
+    """Writes a model file, whole or not at all.
+
+    Args:
+        path: The file, `.safetensors`.
+        segmenter: The model; left as it is.
+        card: What the file is to say of it; its digest is set here.
+        factored: Keep SVF layers as U, S, V and S0, to go on tuning S. Otherwise they are merged, which takes half
+            of the space and is as fast as a plain network.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        OSError: The file could not be written.
+        ValueError: The card does not describe the segmenter, or weights are not finite.
+    """
+    state = segmenter.state_dict()
+    if not factored:
+        state = plain_state_dict(state)
+    state = {
+        name: value.detach().cpu().contiguous().clone()  # safetensors refuses what shares memory
+        for name, value in state.items()
+        if not _is_repeated(name, value, state)
+    }
+    _check_finite(state)
+    _check_shapes(card, {name: tuple(value.shape) for name, value in state.items()})
+    card = replace(card, digest=weights_digest(state))
+    text = card.to_json()
+    content = save(state, {"card": text, "sha256": _sha256(text)})
+    with whole(Path(path)) as unfinished:
+        unfinished.write_bytes(content)
+    return card
+
+
+def read_model(path: str | Path) -> tuple[FewShotSegmenter, ModelCard]:
+    """Reads a model file.
+
+    Nothing is allocated for the weights before their names and sizes are what the card's network has.
+
+    Returns:
+        The segmenter on the CPU, in eval mode, with SVF layers where the file holds factors; and the card.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged or no model file, names what this version does not have, or holds other tensors
+            than its network, or numbers that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no model file {path}: give a model.safetensors, as training writes beside last.ckpt"
+        )
+    try:
+        return _read(path)
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"{shown(path)} cannot be used as a model file: {shown(error)}. Take another copy of it, or write it "
+            "anew from its run (python -m fss.export model=RUN format=safetensors)"
+        ) from error
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Reads only what a model file says of its weights, see `read_model`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no model file {path}: give a model.safetensors, as training writes beside last.ckpt"
+        )
+    try:
+        _check_header(path)
+        with safe_open(path, "pt") as file:
+            return _card(file)
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{shown(path)} is no model file: {shown(error)}") from error
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes, wherever and in whatever order they lie in memory."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[FewShotSegmenter, ModelCard]:
+    _check_header(path)
+    with safe_open(path, "pt") as file:
+        card = _card(file)
+        shapes: Shapes = {}
+        for name in file.keys():  # noqa: SIM118  # it is no mapping
+            tensor = file.get_slice(name)
+            if tensor.get_dtype() not in _DTYPES:
+                raise ValueError(
+                    f"{name!r:.200} is of type {tensor.get_dtype()}, weights are {' or '.join(_DTYPES)}"
+                )
+            shapes[name] = tuple(tensor.get_shape())
+        _check_shapes(card, shapes)
+        state = {name: file.get_tensor(name) for name in shapes}
+    _check_finite(state)
+    if weights_digest(state) != card.digest:
+        raise ValueError("its weights are not those that its card was written for (another digest)")
+    segmenter = _built(card)
+    if has_own := any(name.startswith(_BASE) for name in state):
+        segmenter.base_backbone = copy.deepcopy(segmenter.backbone)
+        own = {f"base_{name}": state[name] for name in state if name.startswith(_BACKBONE)}
+        names = segmenter.base_backbone.state_dict()
+        state = {**{name: own[name] for name in own if name.removeprefix(_BASE) in names}, **state}
+    if factored := _factored(state):
+        _hollow(segmenter, factored)
+    segmenter.load_state_dict(state)
+    for name, parameter in segmenter.backbone.named_parameters():
+        parameter.requires_grad_(f"{_BACKBONE}{name}".removesuffix("S") in factored)
+    if has_own and segmenter.base_backbone is not None:
+        segmenter.keep_for_base_learner(segmenter.base_backbone)  # what is equal in both is stored once again
+    return segmenter.eval(), card
+
+
+def _check_header(path: Path) -> None:
+    """Raises ValueError where a file cannot be a safetensors file, before its header is read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if size < 8 or not 0 < length <= min(size - 8, _LARGEST_HEADER):
+        raise ValueError("it is cut short, or no safetensors file")
+
+
+def _card(file: Any) -> ModelCard:
+    metadata = file.metadata() or {}
+    if metadata.keys() != {"card", "sha256"}:
+        raise ValueError("it holds no card of a model, as other safetensors files do not")
+    if _sha256(metadata["card"]) != metadata["sha256"]:
+        raise ValueError("its card is damaged (another checksum)")
+    return ModelCard.from_json(metadata["card"])
+
+
+def _built(card: ModelCard) -> FewShotSegmenter:
+    """The card's network with weights of its own."""
+    try:
+        backbone = BACKBONES[card.backbone.name](**card.backbone.settings)
+        head = HEADS[card.head.name](channels=list(backbone.channels), **card.head.settings)
+        return FewShotSegmenter(backbone, head)
+    except Exception as error:  # torch and timm raise many types for numbers that make no network
+        raise ValueError(f"its {card.backbone.name} and {card.head.name} cannot be made: {error}") from error
+
+
+def _check_shapes(card: ModelCard, shapes: Shapes) -> None:
+    """Raises ValueError where tensors are not those of the card's network, which is made without memory."""
+    with torch.device("meta"):
+        network = _built(card)
+    expected: Shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    of_backbone = {name: shape for name, shape in expected.items() if name.startswith(_BACKBONE)}
+    base = {f"base_{name}": shape for name, shape in of_backbone.items()} if network.head.has_base_learner else {}
+    for stem in _factored(shapes):
+        if stem + "weight" not in expected:
+            raise ValueError(f"its network has no layer {stem!r:.200} that could be factored")
+        rows, *others = expected.pop(stem + "weight")
+        rank = min(rows, math.prod(others))
+        expected |= {stem + "U": (rows, rank), stem + "V": (rank, *others)}
+        expected |= {stem + "S": (rank,), stem + "S0": (rank,)}
+    known = {**base, **expected}
+    odd = {
+        "missing": [name for name in expected if name not in shapes],
+        "unexpected": [name for name in shapes if name not in known],
+        "of another size": [name for name in shapes if name in known and shapes[name] != known[name]],
+    }
+    if told := [f"{what}: {some(names, 4):.500}" for what, names in odd.items() if names]:
+        raise ValueError(
+            f"its tensors are not those of its {card.backbone.name} and {card.head.name}; {'; '.join(told)}"
+        )
+
+
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    if odd := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"{some(odd, 4)} hold NaN or infinity")
+
+
+def _is_repeated(name: str, value: Tensor, state: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor of the base learner's backbone is also the tuned one's."""
+    twin = state.get(name.removeprefix("base_")) if name.startswith(_BASE) else None
+    return twin is not None and torch.equal(twin, value)
+
+
+def _factored(names: Iterable[str]) -> set[str]:
+    """Names of factored layers, with a dot at the end."""
+    return {name.removesuffix("S0") for name in names if name.startswith(_BACKBONE) and name.endswith(".S0")}
+
+
+def _hollow(segmenter: FewShotSegmenter, layers: set[str]) -> None:
+    """Gives layers the shape of SVF layers; their factors come from the file, so nothing is factored."""
+
+    def zeros(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, *others = weight.shape
+        rank = min(rows, math.prod(others))
+        return weight.new_zeros(rows, rank), weight.new_zeros(rank), weight.new_zeros(rank, *others)
+
+    decompose(segmenter.backbone, only=lambda name, _: f"{_BACKBONE}{name}." in layers, svd=zeros)
+    for layer in segmenter.backbone.modules():
+        if isinstance(layer, SVFConv2d | SVFLinear):
+            layer.svd = exact_svd
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
