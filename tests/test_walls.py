@@ -62,6 +62,8 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
     "data/check/__main__.py": {"configuration", "data", "cli", "display", "visualize"},
     "data/prepare/__main__.py": {"data", "display", "files"},
     "report/__main__.py": {"display", "evaluation", "report"},
+    "web": {"predictor", "data", "display", "files", "geometry", "resize", "visualize"},
+    "web/__main__.py": {"predictor", "web", "display"},
 }
 
 
