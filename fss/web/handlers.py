@@ -157,8 +157,8 @@ class Handlers:
         name = of or session.classes[0]
         found = session.explain(name).resemblance(x, y)
         said = (
-            f"The examples of {html.escape(name)}, bright where they resemble the point; a cross where most (cosine "
-            f"similarity {found.similarity:.2f})."
+            f"The examples of {html.escape(name)}, bright where they resemble the point, with a cross where most: "
+            f"cosine similarity {found.similarity:.2f}."
         )
         drawn = draw_resemblance(found, session.supports_of(name))
         return [

@@ -39,9 +39,10 @@ def read_upload(file: str | Path) -> np.ndarray:
         raise ValueError(
             f"{shown(path.name)} has more than {MOST_PIXELS // 10**6} million pixels: make it smaller"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = str(error).replace(printable(path), path.name) if isinstance(error, ValueError) else "it is gone"
-        raise ValueError(shown(reason)) from None
+    except OSError:
+        raise ValueError(f"{shown(path.name)}: it is gone, add it again") from None
+    except ValueError as error:
+        raise ValueError(shown(str(error).replace(printable(path), path.name))) from None
 
 
 def reduced(image: np.ndarray, longest: int = LONGEST) -> np.ndarray:

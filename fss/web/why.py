@@ -79,28 +79,41 @@ class Explanation:
         height, width = self._image.shape[:2]
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"The point ({x}, {y}) lies outside the picture of {width} x {height} pixels.")
-        rows, columns = fitted(height, width, self._size, self._geometry)
         _, h, w = self._query.shape
-        i = int((y + 0.5) / height * rows / self._size * h)
-        j = int((x + 0.5) / width * columns / self._size * w)
-        with torch.inference_mode():
-            similar = torch.einsum("c,kchw->khw", self._query[:, i, j], self._object)
-            inside = self._object.abs().amax(1) > 0
-            heat = [
-                self._on_support(values, where, support)
-                for values, where, support in zip(similar, inside, self._supports, strict=True)
-            ]
-        best = [float(np.nanmax(each)) if np.isfinite(each).any() else -1.0 for each in heat]
-        number = int(np.argmax(best))
-        at = np.unravel_index(np.nanargmax(heat[number]), heat[number].shape)
-        return Resemblance(heat, number, (int(at[1]), int(at[0])), best[number])
+        i, j = (round(at) for at in self._scaled((y, x), (height, width), (h, w)))
+        inside = self._object.abs().amax(1, keepdim=True) > 0  # (K, 1, h', w')
+        similar = torch.einsum("c,kchw->khw", self._query[:, i, j], self._object)[:, None]
+        similar = similar.masked_fill(~inside, -2)  # less than any similarity
+        best = int(similar.argmax())
+        number, _, row, column = (int(index) for index in np.unravel_index(best, similar.shape))
+        rows, columns = self._supports[number].mask.shape
+        y, x = (round(at) for at in self._scaled((row, column), (rows, columns), similar.shape[-2:], back=True))
+        return Resemblance(
+            [self._on_support(*maps) for maps in zip(similar, inside, self._supports, strict=True)],
+            number,
+            (min(x, columns - 1), min(y, rows - 1)),
+            float(similar.flatten()[best]),
+        )
+
+    def _scaled(
+        self, at: tuple[int, int], picture: tuple[int, int], grid: Sequence[int], back: bool = False
+    ) -> list[float]:
+        """Row and column in a picture (h, w) as those in a feature map, whose corners are the square's; or back."""
+        covered = fitted(*picture, self._size, self._geometry)
+        factors = (
+            side / length * (cells - 1) / (self._size - 1)
+            for side, length, cells in zip(covered, picture, grid, strict=True)
+        )
+        return [value / factor if back else value * factor for value, factor in zip(at, factors, strict=True)]
 
     def _on_support(self, similar: Tensor, inside: Tensor, support: Shown) -> np.ndarray:
         height, width = support.image.shape[:2]
-        # locations next to the object have no features; the nearest that has some stands for them
-        square = F.interpolate(torch.stack([similar, inside.float()])[None], (self._size, self._size))[0]
-        at_size = at_original_size(square, height, width, self._geometry).numpy()
-        return np.where((at_size[1] > 0.5) & support.mask, at_size[0], np.nan)
+        # between locations of which some have no features, those that have some count
+        known = torch.cat([torch.where(inside, similar, 0), inside.float()])[None]
+        square = resize(known, (self._size, self._size))[0]  # (2, S, S)
+        total, weight = at_original_size(square, height, width, self._geometry).numpy()
+        has_any = (weight > 1e-3) & support.mask
+        return np.where(has_any, total / np.where(has_any, weight, 1), np.nan)
 
 
 @torch.inference_mode()
