@@ -29,7 +29,7 @@ CSS = """
 .gallery .grid-wrap { min-height: 0 !important; max-height: 420px !important; overflow-y: auto; }
 .gallery { min-height: 0 !important; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; }
+  .gradio-container main { padding: 8px !important; }
   .step { padding: 10px; }
 }
 """

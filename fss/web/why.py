@@ -98,7 +98,7 @@ class Explanation:
     def _scaled(
         self, at: tuple[int, int], picture: tuple[int, int], grid: Sequence[int], back: bool = False
     ) -> list[float]:
-        """Row and column in a picture (h, w) as those in a feature map, whose corners are the square's; or back."""
+        """From row and column in a picture (h, w) to those in a feature map over the square; or back."""
         covered = fitted(*picture, self._size, self._geometry)
         factors = (
             side / length * (cells - 1) / (self._size - 1)

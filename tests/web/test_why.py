@@ -74,9 +74,8 @@ def test_points_outside_the_picture(model: FewShotPredictor, point: tuple[int, i
 
 def test_the_base_map_is_the_base_learners_answer() -> None:
     torch.manual_seed(1)
-    segmenter = FewShotSegmenter(
-        TinyBackbone(), BAM(CHANNELS, base_classes=3, shot=1, width=8, base_width=8)
-    ).eval()
+    head = BAM(CHANNELS, base_classes=3, shot=1, width=8, base_width=8)
+    segmenter = FewShotSegmenter(TinyBackbone(), head).eval()
     rng = np.random.default_rng(0)
     image, query = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
     mask = np.zeros((64, 64), bool)
