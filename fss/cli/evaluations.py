@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import groupby
@@ -20,6 +21,7 @@ from fss.evaluation.engine import Reuse
 from fss.evaluation.generalized import evaluate_generalized
 from fss.evaluation.record import Record
 from fss.evaluation.results import SETTINGS, TRAINING, read_training
+from fss.evaluation.several import evaluate_several
 from fss.evaluation.tables import folds_table
 from fss.files.plain import read_yaml
 from fss.models.checkpoints import load_checkpoint, save_published
@@ -59,7 +61,7 @@ def evaluate_weights(
         checkpoint: The file; None for a method that trains nothing.
 
     Returns:
-        The content of metrics.json; None in the generalised setting.
+        The content of metrics.json; None in a setting other than the standard one.
     """
     cfg, seen = request.cfg, request.seen_classes
     datamodule.setup("test")
@@ -70,6 +72,9 @@ def evaluate_weights(
     build.check_memory(cfg, segmenter, training=False)
     if cfg.export is not None:
         save_published(segmenter, cfg.export)
+    if cfg.setting in ("several", "absent"):
+        _evaluate_several(cfg, segmenter, datamodule, request.changed)
+        return None
     if cfg.setting == "generalized":
         trainer = build.build_trainer(cfg, (), with_logger=False)
         evaluate_generalized(trainer, segmenter, datamodule, record_of(cfg, request.changed), cfg.threshold)
@@ -87,6 +92,26 @@ def evaluate_standard(
     trainer = build.build_trainer(cfg, (), with_logger=False)
     reuse = Reuse(cfg.reuse.limit_gb, cfg.reuse.batch)
     return standard.evaluate_standard(trainer, segmenter, datamodule, record_of(cfg, changed), reuse, cfg.pictures)
+
+
+def _evaluate_several(
+    cfg: DictConfig, segmenter: FewShotSegmenter, datamodule: FewShotDataModule, changed: Sequence[str]
+) -> None:
+    """Evaluates several classes at once, or one that may be absent; base classes decide when to abstain."""
+    base = copy.deepcopy(cfg)
+    base.dataset.eval_classes = "base"
+    choosing = build.build_datamodule(base)
+    choosing.setup("test")
+    absent = cfg.setting == "absent"
+    evaluate_several(
+        [build.build_trainer(cfg, (), with_logger=False) for _ in range(2)],
+        segmenter,
+        choosing.several_episodes(1, absent=True),
+        datamodule.several_episodes(1 if absent else cfg.classes, absent),
+        datamodule,
+        record_of(cfg, changed),
+        cfg.setting,
+    )
 
 
 def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:

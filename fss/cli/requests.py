@@ -132,7 +132,17 @@ def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:
         raise ValueError(f"checkpoint={cfg.checkpoint}: must be last, best or both")
     path = Path(cfg.run_dir) / CHECKPOINTS / f"{cfg.checkpoint}.ckpt"
     if not path.is_file():
-        own = ("checkpoint", "protocol", "episodes", "seeds", "reuse", "train_shot", "trained_on", "setting")
+        own = (
+            "checkpoint",
+            "protocol",
+            "episodes",
+            "seeds",
+            "reuse",
+            "train_shot",
+            "trained_on",
+            "setting",
+            "classes",
+        )
         command = " ".join(["python train.py", *overrides.without(typed, *own)])
         raise FileNotFoundError(
             f"no checkpoint {path}: train it first ({command}), name a file with ckpt=FILE or, for a run of "

@@ -14,11 +14,12 @@ from fss.data.draws import Drawing, draws_of
 from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
 from fss.data.folds import FoldScheme, check_base, fold_classes
 from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
-from fss.data.index import QueryClasses, build_index, build_pool
+from fss.data.index import Index, QueryClasses, build_index, build_pool, images_by_class
 from fss.data.lists import facts, in_order
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
+from fss.data.several_episodes import SeveralEpisodes
 from fss.geometry import Geometry
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class FewShotDataModule(lightning.LightningDataModule):
             all classes except these, whatever the fold.
         with_base_masks: Add the labels of base classes to training episodes, for a base learner.
         support_annotation: "mask", or boxes instead of support masks; see `annotate`.
-        setting: "standard", or "generalized" to evaluate on all pictures with labels that include base classes.
+        setting: "standard", "several" and "absent" (see `several_episodes`), or "generalized" to evaluate on all
+            pictures with labels that include base classes.
             With published draws, supports may then show the class at any size, as published.
         num_workers: Loader processes; 0 loads in the main process.
         cache_gb: GiB of decoded pictures and masks to keep in memory, in each process; 0 keeps none.
@@ -97,7 +99,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         seen_classes: Sequence[str] | None = None,
         with_base_masks: bool = False,
         support_annotation: SupportAnnotation = "mask",
-        setting: Literal["standard", "generalized"] = "standard",
+        setting: Literal["standard", "generalized", "several", "absent"] = "standard",
         num_workers: int = 2,
         cache_gb: float = 0.0,
     ) -> None:
@@ -107,8 +109,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         if support_annotation not in get_args(SupportAnnotation):
             allowed = ", ".join(get_args(SupportAnnotation))
             raise ValueError(f"dataset.support_annotation={support_annotation!r}: must be one of {allowed}")
-        if setting not in ("standard", "generalized"):
-            raise ValueError(f"setting={setting!r}: must be 'standard' or 'generalized'")
+        if setting not in ("standard", "generalized", "several", "absent"):
+            raise ValueError(f"setting={setting!r}: must be standard, generalized, several or absent")
         if setting == "generalized" and draw == "class_first":
             raise ValueError(
                 "setting=generalized takes every picture as a query, so the class cannot be drawn first: take "
@@ -144,6 +146,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self._told: set[int] = set()  # episode counts for which missing classes were reported
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
+        self._index: Index | None = None  # of the evaluation pictures
 
     def setup(self, stage: str) -> None:
         """Scans all masks and finds the possible episodes, so that errors occur before training starts."""
@@ -197,6 +200,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         logger.info(
             "%d evaluation pictures of %d %s classes", len(pool.queries), len(pool.images_of), self.eval_classes
         )
+        self._index = index
         episodes = EpisodeDataset
         if self.setting == "generalized":
             shown = 1 if self.query_classes == "any" else min_pixels
@@ -212,6 +216,13 @@ class FewShotDataModule(lightning.LightningDataModule):
             support_annotation=self.support_annotation,
             draws=self.draws,
         )
+
+    def several_episodes(self, classes: int, absent: bool) -> SeveralEpisodes:
+        """The evaluation episodes, each asking for `classes` classes; see `SeveralEpisodes`."""
+        pool, pictures = self.evaluation.pool, len(self.evaluation.reader)
+        assert self._index is not None
+        showing = images_by_class(self._index, pool.images_of, 1)
+        return SeveralEpisodes(self.evaluation, showing, pictures, classes, absent)
 
     @property
     def training(self) -> EpisodeDataset:

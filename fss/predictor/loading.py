@@ -1,4 +1,4 @@
-"""Models for prediction: from run folders, and the training-free one, without Hydra and Lightning.
+"""Models for prediction: model files, run folders, and the training-free one, without Hydra and Lightning.
 
 A run folder may come from anybody: of its configuration only registered names are followed, with plain values for
 them, and weights are read as tensors alone.
@@ -15,70 +15,60 @@ from torch import nn
 from fss.configuration import conf_folder
 from fss.display.shown import shown
 from fss.files.plain import read_yaml
-from fss.geometry import Geometry
-from fss.models import backbones, heads
 from fss.models.backbones.weights import read_state_dict
+from fss.models.card import BACKBONES, HEADS, ModelCard, Part
 from fss.models.checkpoints import load_checkpoint
+from fss.models.model_file import read_model
 from fss.models.segmenter import FewShotSegmenter
 
 TRAINING_FREE = "prior"
-CHECKPOINT = Path("checkpoints", "last.ckpt")
+MODEL, CHECKPOINT = Path("checkpoints", "model.safetensors"), Path("checkpoints", "last.ckpt")
 SETTINGS = "config.yaml"
-_KNOWN: dict[str, type[nn.Module]] = {
-    f"{room.__name__}.{name}": getattr(room, name)
-    for room, names in (
-        (backbones, ("ResNetBackbone", "TimmBackbone", "VGGBackbone")),
-        (heads, ("BAM", "Baseline", "PFENet", "PriorMask")),
-    )
-    for name in names
-}
 _BASE_CLASSIFIER = ".head.learner_base.1.4.weight"
 
 
-class Loaded(NamedTuple):
-    """A model and how it sees pictures.
-
-    Attributes:
-        segmenter: The model on the CPU.
-        size: Side of the square in pixels.
-        geometry: How pictures lie in it.
-        threshold: Probability that a pixel must exceed to be foreground, in 0..1.
-    """
+class Model(NamedTuple):
+    """A segmenter on the CPU, and the card that says how it sees pictures."""
 
     segmenter: FewShotSegmenter
-    size: int
-    geometry: Geometry
-    threshold: float = 0.5
+    card: ModelCard
 
 
-def load_model(model: str | Path) -> Loaded:
-    """Loads a run folder, or "prior": the training-free prior mask on an EfficientNet-Lite0.
+def load_model(model: str | Path) -> Model:
+    """Loads a model.
+
+    Args:
+        model: A model file; a run folder, whose model file is taken, or `last.ckpt` where an older program has
+            written none; or "prior": the training-free prior mask on an EfficientNet-Lite0.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no weights in it.
+        FileNotFoundError: There is no such file or folder, or no weights in it.
         ValueError: It cannot be used; the message says why.
     """
     if model == TRAINING_FREE:
         return _training_free()
     path = Path(model).expanduser()
     if path.is_dir():
-        return _run(path)
+        return Model(*read_model(path / MODEL)) if (path / MODEL).is_file() else _run(path)
+    if path.is_file():
+        return Model(*read_model(path))
     raise FileNotFoundError(
-        f"no model {path}: give the folder of a run (it holds checkpoints/), a model file, or prior"
+        f"no model {path}: give the folder of a run (it holds checkpoints/), a model file, or "
+        f"{TRAINING_FREE}, which needs no training"
     )
 
 
-def _training_free() -> Loaded:
+def _training_free() -> Model:
     conf = Path(conf_folder())
     backbone = read_yaml(conf / "backbone/efficientnet_lite0.yaml")
     method = read_yaml(conf / "method/prior.yaml")
     data = read_yaml(conf / "dataset/common/hundreds.yaml")
-    network = _made(backbone["network"], weights=backbone["weights"])
-    head = _made(method["head"], channels=list(network.channels))
-    return Loaded(FewShotSegmenter(network, head), data["size"], data["geometry"])
+    parts = _part(BACKBONES, backbone["network"]), _part(HEADS, method["head"])
+    card = ModelCard(*parts, data["size"], data["geometry"], shot=1)
+    return Model(_built(card, weights=backbone["weights"]), card)
 
 
-def _run(folder: Path) -> Loaded:
+def _run(folder: Path) -> Model:
     settings, checkpoint = folder / SETTINGS, folder / CHECKPOINT
     for needed in (settings, checkpoint):
         if not needed.is_file():
@@ -86,23 +76,39 @@ def _run(folder: Path) -> Loaded:
     told = read_yaml(settings)
     try:
         data, method, backbone = told["dataset"], told["method"], told["backbone"]
-        size, geometry = data["size"], data.get("geometry", "published")
-        network = _made(backbone["network"], weights=None)
-        known = {"base_classes": _base_classes(checkpoint)} if method["base_learner"] else {}
-        head = _made(method["head"], channels=list(network.channels), **known)
-        segmenter = FewShotSegmenter(network, head, backbone.get("norms", "eval"))
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        head = _part(HEADS, method["head"])
+        if method["base_learner"]:
+            head = head._replace(settings={**head.settings, "base_classes": _base_classes(checkpoint)})
+        card = ModelCard(
+            _part(BACKBONES, backbone["network"]),
+            head,
+            data["size"],
+            data.get("geometry", "published"),
+            told["shot"],
+        )
+        segmenter = _built(card)
+    except (KeyError, TypeError, AttributeError, RuntimeError, StopIteration) as error:
         raise ValueError(f"{settings} is no record of a few-shot run ({shown(repr(error))})") from error
+    except ValueError as error:
+        raise ValueError(f"{settings}: {error}") from error
     load_checkpoint(segmenter, checkpoint)
-    return Loaded(segmenter, size, geometry)
+    return Model(segmenter, card)
 
 
-def _made(part: Mapping[str, Any], **given: Any) -> Any:
-    """A backbone or head of the program, from its name and plain values."""
-    name = part["_target_"]
-    if name not in _KNOWN:
-        raise ValueError(f"{shown(repr(name))} is none of {', '.join(_KNOWN)}")
-    return _KNOWN[name](**{key: value for key, value in part.items() if key != "_target_"} | given)
+def _part(known: Mapping[str, type[nn.Module]], told: Mapping[str, Any]) -> Part:
+    """A backbone or head out of its configuration, which names a class by its path."""
+    room, _, made = str(told["_target_"]).rpartition(".")
+    for name, registered in known.items():
+        if made == registered.__name__ and registered.__module__.startswith(room):
+            return Part(name, {key: value for key, value in told.items() if key not in ("_target_", "weights")})
+    raise ValueError(f"{shown(repr(told['_target_']))} is none of this program's {', '.join(known)}")
+
+
+def _built(card: ModelCard, weights: str | None = None) -> FewShotSegmenter:
+    make: Any = BACKBONES[card.backbone.name]
+    backbone = make(weights=weights, **card.backbone.settings)
+    head: Any = HEADS[card.head.name](channels=list(backbone.channels), **card.head.settings)
+    return FewShotSegmenter(backbone, head)
 
 
 def _base_classes(checkpoint: Path) -> int:

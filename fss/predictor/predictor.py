@@ -6,30 +6,29 @@ Shapes: K supports, S side of the square that the network sees, N classes, h w h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fss.data.episodes import stack_pictures
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.pictures import MAX_PIXELS
 from fss.files.text import is_name
-from fss.geometry import Geometry, at_original_size
+from fss.geometry import Geometry, at_original_size, fitted
 from fss.labels import MAX_CLASSES
-from fss.models.encodings import join, split
+from fss.models.encodings import join
 from fss.models.segmenter import FewShotSegmenter
 from fss.predictor.loading import load_model
+from fss.predictor.network import Encoded, Network, Precision
 from fss.predictor.pictures import Picture, as_list, as_mask, as_picture, is_picture, name_of
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Support, load_supports, save_supports
-from fss.svf import merge
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRESENCE = 0.45  # chosen on base classes of the embedded data; see docs/own_pictures.md
+SLACK = 0.95
 Shots = Iterable[tuple[Picture, Picture]]
 
 
@@ -44,6 +43,8 @@ class FewShotPredictor:
         size: Side S of the square in which pictures are seen, in pixels.
         geometry: How pictures lie in it; see `fss.geometry`.
         threshold: Probability that a pixel must exceed to be foreground, in 0..1.
+        presence_threshold: Presence in 0..1 below which a class of one support is taken to be absent; see
+            `presence_thresholds`.
         device: "auto" takes a GPU if there is one; or what torch calls a device.
         precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast.
         max_pixels: Larger pictures are refused before they are decoded.
@@ -58,21 +59,21 @@ class FewShotPredictor:
         size: int,
         geometry: Geometry = "exact",
         threshold: float = 0.5,
+        presence_threshold: float = PRESENCE,
         device: str | torch.device = "auto",
         precision: Precision = "32-true",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold}: must be in 0..1")
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision={precision!r}: must be one of {', '.join(get_args(Precision))}")
-        self.device, self.precision = _device(device), precision
-        self.segmenter: FewShotSegmenter = merge(segmenter).eval().requires_grad_(False).to(self.device)
-        self.threshold, self.max_pixels = threshold, max_pixels
+        for given in (threshold, presence_threshold):
+            if not 0 <= given <= 1:
+                raise ValueError(f"a threshold of {given}: must be in 0..1")
+        self.network = Network(segmenter, device, precision)
+        self.threshold, self.presence_threshold, self.max_pixels = threshold, presence_threshold, max_pixels
         self._transform = EvaluationTransform(size, geometry)
         self._supports: dict[str, list[Support]] = {}
-        self._encoded: dict[str, list[Any]] = {}
-        self._joined: dict[str, Any] = {}  # of all supports of a class
+        self._encoded: dict[str, list[Encoded]] = {}
+        self._joined: dict[str, Any] = {}  # what the head made of all supports of a class
+        self._left_out: dict[str, float] = {}  # thresholds by leave-one-out
 
     @classmethod
     def load(
@@ -94,13 +95,31 @@ class FewShotPredictor:
             FileNotFoundError: There is no such model.
             ValueError: It cannot be used.
         """
-        loaded = load_model(model)
-        return cls(loaded.segmenter, loaded.size, loaded.geometry, loaded.threshold, device, precision, max_pixels)
+        segmenter, card = load_model(model)
+        return cls(
+            segmenter,
+            card.size,
+            card.geometry,
+            card.threshold,
+            device=device,
+            precision=precision,
+            max_pixels=max_pixels,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the fitted classes in alphabetical order, which is that of their labels, from 1."""
         return tuple(sorted(self._supports))
+
+    @property
+    def segmenter(self) -> FewShotSegmenter:
+        """The model, in eval mode on its device."""
+        return self.network.segmenter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.network.device
 
     @property
     def size(self) -> int:
@@ -161,7 +180,7 @@ class FewShotPredictor:
             ValueError: There is no such class.
         """
         self._check_fitted([name])
-        for kept in (self._supports, self._encoded, self._joined):
+        for kept in (self._supports, self._encoded, self._joined, self._left_out):
             kept.pop(name, None)
         return self
 
@@ -185,13 +204,17 @@ class FewShotPredictor:
         return self._add(load_supports(Path(path).expanduser(), self.size, self.geometry))
 
     @overload
-    def predict(self, image: Picture, batch_size: int = 1) -> Segmentation: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]  # a picture is one, even where it can be iterated
+        self, image: Picture, batch_size: int = 1, abstain: bool = False
+    ) -> Segmentation: ...
 
     @overload
-    def predict(self, image: Iterable[Picture], batch_size: int = 1) -> Iterator[Segmentation]: ...
+    def predict(
+        self, image: Iterable[Picture], batch_size: int = 1, abstain: bool = False
+    ) -> Iterator[Segmentation]: ...
 
     def predict(
-        self, image: Picture | Iterable[Picture], batch_size: int = 1
+        self, image: Picture | Iterable[Picture], batch_size: int = 1, abstain: bool = False
     ) -> Segmentation | Iterator[Segmentation]:
         """Segments all fitted classes in one picture, or in several, one after another.
 
@@ -199,6 +222,8 @@ class FewShotPredictor:
             image: A picture (see `as_picture`), or any number of them.
             batch_size: Pictures in one pass of the backbone. 1 is exact; more are faster on a GPU and change
                 results by rounding.
+            abstain: Leave out classes whose presence is below their threshold (`presence_thresholds`). Without it,
+                every class is looked for as in an evaluation, which only asks for what is there.
 
         Returns:
             The answer, or an iterator over the answers in the order of the pictures.
@@ -214,52 +239,53 @@ class FewShotPredictor:
         for name in self.classes:
             self._check_shots(name)
         if is_picture(image):
-            return next(self._predict([image], 1))  # type: ignore[list-item]
-        return self._predict(image, batch_size)  # type: ignore[arg-type]
+            return next(self._predict([image], 1, abstain))  # type: ignore[list-item]
+        return self._predict(image, batch_size, abstain)  # type: ignore[arg-type]
 
-    def _predict(self, images: Iterable[Picture], batch_size: int) -> Iterator[Segmentation]:
+    def presence_thresholds(self) -> dict[str, float]:
+        """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
+
+        With one support, or a head that needs a fixed number of them, it is `presence_threshold`. With more, each
+        is left out once and looked for with the others; the threshold is the mean of `presence_threshold` and
+        `SLACK` times the lowest presence found so, since a few supports are too few to go by alone.
+        """
+        return {name: self._threshold_of(name) for name in self.classes}
+
+    def _threshold_of(self, name: str) -> float:
+        shots = self._supports[name]
+        if not self.network.takes(len(shots) - 1):
+            return self.presence_threshold
+        if name not in self._left_out:
+            self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))
+        return (self._left_out[name] + self.presence_threshold) / 2
+
+    def _predict(self, images: Iterable[Picture], batch_size: int, abstain: bool) -> Iterator[Segmentation]:
         numbered = zip(count(1), images)  # one is endless
         while batch := list(islice(numbered, batch_size)):
             pictures = [as_picture(picture, self.max_pixels) for _, picture in batch]
             names = [name_of(picture, number) for number, picture in batch]
-            queries = self._encode_queries([self._square(picture) for picture in pictures])
+            queries = self.network.encode_queries([self._square(picture) for picture in pictures])
             for name, picture, query in zip(names, pictures, queries, strict=True):
-                yield self._answer(name, picture, query)
+                yield self._answer(name, picture, query, abstain)
 
     @torch.inference_mode()
-    def _answer(self, name: str, picture: np.ndarray, query: Any) -> Segmentation:
+    def _answer(self, name: str, picture: np.ndarray, query: Encoded, abstain: bool) -> Segmentation:
         classes = self.classes
         height, width = picture.shape[:2]
-        margins, presence = torch.empty(len(classes), height, width), {}
+        rows, columns = fitted(height, width, self.size, self.geometry)
+        covered = torch.zeros(self.size, self.size, dtype=torch.bool)
+        covered[:rows, :columns] = True
+        margins, found = torch.empty(len(classes), height, width), {}
         for index, each in enumerate(classes):
-            logits = at_original_size(self._decode(query, each), height, width, self.geometry)
+            if each not in self._joined:
+                self._joined[each] = join([one.head for one in self._encoded[each]], dim=1)
+            logits = self.network.decode(query, self._joined[each], self.size)
+            found[each] = self.network.presence(query, self._encoded[each], logits, covered)
+            logits = at_original_size(logits, height, width, self.geometry)
             margins[index] = logits[1] - logits[0]
-            presence[each] = _presence(margins[index])
-        return Segmentation(picture, classes, margins.numpy(), presence, self.threshold, name=name)
-
-    def _decode(self, query: Any, name: str) -> Tensor:
-        """Logits (2, S, S) of an encoded query."""
-        if name not in self._joined:
-            self._joined[name] = join(self._encoded[name], dim=1)
-        novel = torch.tensor([-1], device=self.device)
-        with self._autocast():
-            prediction = self.segmenter.decode(query, self._joined[name], (self.size, self.size), novel)
-        return prediction.logits[0]
-
-    @torch.inference_mode()
-    def _encode_queries(self, squares: Sequence[Tensor]) -> list[Any]:
-        images = self._normalized(squares)
-        with self._autocast():
-            return split(self.segmenter.encode_query(images), len(squares))
-
-    @torch.inference_mode()
-    def _encode_support(self, support: Support) -> Any:
-        images = self._normalized([support.image])
-        with self._autocast():
-            return self.segmenter.encode_support(images[:, None], support.mask[None, None].to(self.device))
-
-    def _normalized(self, squares: Sequence[Tensor]) -> Tensor:
-        return self.segmenter.backbone.normalize(stack_pictures(squares).to(self.device))
+        cuts = self.presence_thresholds() if abstain else {}
+        absent = frozenset(each for each, cut in cuts.items() if found[each] < cut)
+        return Segmentation(picture, classes, margins.numpy(), found, self.threshold, absent, name)
 
     def _square(self, picture: np.ndarray) -> Tensor:
         """A picture (h, w, 3) as (3, S, S) float32."""
@@ -290,11 +316,12 @@ class FewShotPredictor:
     def _add(self, supports: Mapping[str, Sequence[Support]]) -> Self:
         if len(self._supports.keys() | supports.keys()) > MAX_CLASSES:
             raise ValueError(f"more than {MAX_CLASSES} classes: labels are 8-bit numbers")
-        encoded = {name: [self._encode_support(s) for s in shots] for name, shots in supports.items()}
+        encoded = {name: [self.network.encode_support(s) for s in shots] for name, shots in supports.items()}
         for name, shots in supports.items():
             self._supports.setdefault(name, []).extend(shots)
             self._encoded.setdefault(name, []).extend(encoded[name])
             self._joined.pop(name, None)
+            self._left_out.pop(name, None)
         return self
 
     def _check_fitted(self, names: Sequence[str] = ()) -> None:
@@ -308,25 +335,3 @@ class FewShotPredictor:
             self.segmenter.head.check_shot(len(self._supports[name]))
         except ValueError as error:
             raise ValueError(f"class {name!r}: {error}") from error
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "32-true":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if "bf16" in self.precision else torch.float16)
-
-
-def _presence(margins: Tensor) -> float:
-    """How sure a class is to be shown, in 0..1: mean probability of the most likely hundredth of the pixels."""
-    count = max(1, margins.numel() // 100)
-    return float(margins.flatten().topk(count).values.sigmoid().mean())
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={device}: torch has no such device here ({error})") from error
-    return found

@@ -1,0 +1,226 @@
+"""The predictor: equal to an evaluation, whatever the order, from one pass of the backbone; what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import ROOT
+from support.predictors import SIZE, predictor, segmenter, shot
+from support.tiny import cheap_svd
+
+from fss.data.episodes import EpisodeDataset, select
+from fss.data.index import build_index, build_pool
+from fss.data.preprocessing import EvaluationTransform
+from fss.data.readers.shapes import Shapes
+from fss.evaluation.plan import PictureSteps, plan_episodes, plan_steps
+from fss.evaluation.reuse import ReusingEvaluator
+from fss.geometry import Geometry, at_original_size
+from fss.models.tuning import svf
+from fss.predictor import FewShotPredictor
+from fss.predictor.predictor import PRESENCE, SLACK
+
+HEADS = [("pfenet", 1), ("pfenet", 3), ("baseline", 2), ("bam", 2), ("prior", 1)]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("geometry", ["published", "exact"])
+@pytest.mark.parametrize(("head", "shots"), HEADS)
+def test_masks_equal_those_of_an_evaluation(head: str, shots: int, geometry: Geometry) -> None:
+    reader = Shapes("val", 64, 60)
+    pool = build_pool(build_index(reader), (1, 2, 3), shot=shots, min_pixels=1)
+    transform = EvaluationTransform(SIZE, geometry)
+    episodes = EpisodeDataset(reader, pool, shots, 0, transform, with_label=True)
+    steps = plan_steps(plan_episodes(episodes, [321], 12))
+    model = segmenter(head, shots)
+    evaluator = ReusingEvaluator(model, PictureSteps(episodes, [steps]), [steps], {}, limit_gb=1)
+    found = predictor(head, shots, geometry)
+    with torch.inference_mode():
+        for episode, prediction, label in evaluator.answer(0, []):
+            for number in episode.supports:
+                found.fit(reader.image(number), select(reader.mask(number), episode.class_id))
+            mine = found.predict(reader.image(episode.query))
+            found.forget("object")
+            height, width = label.shape
+            logits = at_original_size(prediction.logits[0], height, width, geometry)
+            np.testing.assert_array_equal(mine.labels, logits.argmax(0).numpy())
+            np.testing.assert_array_equal(mine.margins[0], (logits[1] - logits[0]).numpy())
+            assert mine.margins.std() > 0
+
+
+def test_order_of_fits_does_not_matter() -> None:
+    shots = {name: [shot(3 * i + j) for j in range(2)] for i, name in enumerate(("cat", "ant", "bee"))}
+    query = shot(20)[0]
+    one, other = predictor("prior"), predictor("prior")
+    one.fit(shots)
+    for name in ("bee", "cat", "ant"):
+        for picture, mask in shots[name]:
+            other.fit(picture, mask, name=name)
+    first, second = one.predict(query), other.predict(query)
+    assert first.classes == second.classes == ("ant", "bee", "cat")
+    np.testing.assert_array_equal(first.margins, second.margins)
+    np.testing.assert_array_equal(first.labels, second.labels)
+    assert len(np.unique(first.labels)) > 1
+    assert first.presence == second.presence
+
+
+@pytest.mark.parametrize("head", ["pfenet", "bam"])
+def test_query_costs_one_pass_whatever_the_classes_and_shots(head: str) -> None:
+    passes = {}
+    for classes, shots in ((1, 1), (4, 1), (4, 3)):
+        found = predictor(head, shots)
+        found.fit({f"class {c}": [shot(10 * c + k) for k in range(shots)] for c in range(classes)})
+        count = []
+        found.segmenter.backbone.get_submodule("layer2").register_forward_hook(lambda *_: count.append(1))  # noqa: B023
+        found.predict(shot(5)[0], abstain=False)
+        passes[classes, shots] = len(count)
+    # BAM's untuned base learner shares this backbone and has no pass of its own
+    assert set(passes.values()) == {1}
+
+
+def test_several_pictures_are_answered_one_after_another_and_in_batches() -> None:
+    found = predictor().fit(*shot(0))
+    pictures = [shot(n, 40 + n, 60 - n)[0] for n in range(5)]
+    asked = iter(pictures)
+    answers = found.predict(asked)
+    first = next(answers)
+    assert len(list(asked)) == 4  # nothing is read ahead
+    alone = [found.predict(picture) for picture in pictures]
+    np.testing.assert_array_equal(first.labels, alone[0].labels)
+    for one, other in zip(found.predict(pictures, batch_size=2), alone, strict=True):
+        assert one.labels.shape == other.labels.shape
+        np.testing.assert_allclose(one.margins, other.margins, atol=1e-4)
+
+
+def test_supports_are_kept_exactly(tmp_path: Path) -> None:
+    one = predictor().fit({"cup": [shot(0), shot(1)], "ant": [shot(2)]})
+    one.save_supports(tmp_path / "supports.safetensors")
+    other = predictor().load_supports(tmp_path / "supports.safetensors")
+    assert other.classes == ("ant", "cup")
+    query = shot(9)[0]
+    np.testing.assert_array_equal(one.predict(query).margins, other.predict(query).margins)
+    assert one.presence_thresholds() == other.presence_thresholds()
+
+
+def test_damaged_and_foreign_files_of_supports_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "supports.safetensors"
+    predictor().fit(*shot(0), name="cup").save_supports(file)
+    larger = FewShotPredictor(segmenter(), 64, device="cpu")
+    with pytest.raises(ValueError, match=r"pictures of 48 pixels.*takes 64"):
+        larger.load_supports(file)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="no file of supports"):
+        predictor().load_supports(file)
+    save_file({"0.0.image": torch.zeros(3)}, file)
+    with pytest.raises(ValueError, match="no file of supports"):
+        predictor().load_supports(file)
+    predictor().fit(*shot(0), name="cup").save_supports(file)
+    tensors = load_file(file)
+    with pytest.raises(FileNotFoundError, match="save_supports"):
+        predictor().load_supports(tmp_path / "absent")
+    for name, value in (("0.0.image", float("nan")), ("0.0.mask", 0)):
+        damaged = {**tensors, name: torch.full_like(tensors[name], value)}
+        told = {"format": "fss supports 1", "size": SIZE, "geometry": "exact", "classes": [["cup", 1]]}
+        save_file(damaged, file, metadata={"supports": json.dumps(told)})
+        with pytest.raises(ValueError, match="damaged"):
+            predictor().load_supports(file)
+
+
+def test_a_refused_support_adds_nothing() -> None:
+    found = predictor().fit(*shot(0), name="cup")
+    picture, mask = shot(1)
+    with pytest.raises(ValueError, match=r"support 2 of 'ant': the mask is empty"):
+        found.fit([picture, picture], [mask, np.zeros_like(mask)], name="ant")
+    with pytest.raises(ValueError, match=r"picture 40 x 56"):
+        found.fit({"bee": [shot(1)], "ant": [(picture, mask[1:])]})
+    assert found.classes == ("cup",)
+    speck = np.zeros((600, 600), bool)
+    speck[3, 4] = True
+    with pytest.raises(ValueError, match="1 pixels vanishes at the 48 pixels"):
+        found.fit(np.zeros((600, 600, 3), np.uint8), speck)
+    with pytest.raises(ValueError, match="2 pictures with 1 masks"):
+        found.fit([picture, picture], [mask])
+    with pytest.raises(ValueError, match="cannot be named"):
+        found.fit(picture, mask, name="cup\n")
+
+
+def test_calls_out_of_turn_and_settings_out_of_range() -> None:
+    found = predictor("bam", shot=2)
+    picture, mask = shot(0)
+    with pytest.raises(ValueError, match="call fit"):
+        found.predict(picture)
+    found.fit(picture, mask, name="cup")
+    with pytest.raises(ValueError, match=r"'cup': a BAM trained with shot=2 got 1"):
+        found.predict(picture)
+    with pytest.raises(ValueError, match="no class 'ant'; fitted are cup"):
+        found.forget("ant")
+    with pytest.raises(ValueError, match="device=cuda:99"):
+        FewShotPredictor(segmenter(), SIZE, device="cuda:99")
+    with pytest.raises(ValueError, match="precision='float8'"):
+        FewShotPredictor(segmenter(), SIZE, precision="float8")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"threshold of 1\.5"):
+        FewShotPredictor(segmenter(), SIZE, threshold=1.5)
+
+
+def test_factored_models_are_merged() -> None:
+    model = segmenter(seed=3)
+    model.tune(lambda backbone: svf(backbone, svd=cheap_svd))
+    plain, factored = predictor(seed=3), FewShotPredictor(model, SIZE, device="cpu")
+    query = shot(4)[0]
+    one, other = (each.fit(*shot(1)).predict(query) for each in (plain, factored))
+    np.testing.assert_allclose(one.margins, other.margins, atol=1e-4)
+    assert not any(name.endswith(".S") for name, _ in factored.segmenter.named_parameters())
+
+
+def test_autocast_changes_little() -> None:
+    exact = predictor().fit(*shot(1)).predict(shot(4)[0])
+    mixed = FewShotPredictor(segmenter(), SIZE, device="cpu", precision="bf16-mixed")
+    half = mixed.fit(*shot(1)).predict(shot(4)[0])
+    difference = np.abs(exact.scores - half.scores).max()
+    assert 0 < difference < 0.05
+
+
+def test_absent_classes_are_left_out_only_when_asked() -> None:
+    picture = shot(7)[0]
+    found = predictor("prior").fit({"cup": [shot(0)], "ant": [shot(1)]})
+    always = found.predict(picture)
+    assert set(np.unique(always.labels)) > {1, 2}
+    lower, higher = sorted(always.presence.values())
+    assert 0 < lower < higher < 1
+    found.presence_threshold = (lower + higher) / 2
+    [kept] = [name for name, presence in always.presence.items() if presence == higher]
+    abstaining = found.predict(picture, abstain=True)
+    assert (abstaining.presence, abstaining.absent) == (always.presence, {"cup", "ant"} - {kept})
+    assert abstaining.present == {kept: higher}
+    only = predictor("prior").fit({kept: [shot({"cup": 0, "ant": 1}[kept])]}).predict(picture)
+    np.testing.assert_array_equal(abstaining.mask(kept), only.mask(kept))
+
+
+def test_threshold_is_the_lowest_presence_of_a_left_out_support() -> None:
+    shots = [shot(n) for n in range(3)]
+    found = predictor().fit({"cup": shots, "ant": [shot(9)]})
+    left_out = []
+    for number, (picture, _) in enumerate(shots):
+        others = predictor().fit({"cup": shots[:number] + shots[number + 1 :]})
+        left_out.append(others.predict(picture).presence["cup"])
+    expected = (SLACK * min(left_out) + PRESENCE) / 2
+    assert found.presence_thresholds()["cup"] == pytest.approx(expected, rel=1e-5)
+    assert found.presence_thresholds()["ant"] == PRESENCE
+    bam = predictor("bam", shot=2).fit({"cup": shots[:2]})  # takes neither one support nor three
+    assert bam.presence_thresholds() == {"cup": PRESENCE}
+
+
+def test_needs_neither_lightning_nor_hydra_nor_albumentations() -> None:
+    code = (
+        "import sys; from fss.predictor import FewShotPredictor; FewShotPredictor.load('prior'); "
+        "print({'lightning', 'hydra', 'omegaconf', 'albumentations', 'torchmetrics'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "set()\n", done.stderr
