@@ -127,6 +127,10 @@ def test_rooms_that_know_a_logger_service() -> None:
     assert users("wandb", "wandb_workspaces") == {"training", "report", "cli"}
 
 
+def test_the_room_that_knows_gradio() -> None:
+    assert users("gradio", "starlette") == {"web"}
+
+
 def test_packages_of_rooms_that_others_can_use_alone() -> None:
     assert packages("svf") == {"torch"}
     assert packages("models/heads") == {"torch"}

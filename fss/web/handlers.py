@@ -25,7 +25,6 @@ from fss.web.session import Session
 from fss.web.why import cross, draw_resemblance, heat
 
 VIEWS = ["Answer", "Score", "Prior mask", "Base map"]
-_WHY = "Click a point of the picture to see what in the examples it resembles."
 _MOST_MESSAGES = 5  # at once
 
 Given = ParamSpec("Given")
@@ -62,6 +61,7 @@ class Handlers:
 
     def __init__(self, model: FewShotPredictor) -> None:
         self._model = model
+        self._defaults = [model.threshold, model.presence_threshold]  # of the two sliders
         self._with_base = model.segmenter.head.has_base_learner
 
     @told
@@ -104,16 +104,16 @@ class Handlers:
         return [None, *self._step3(session)]
 
     @told
-    def find(self, session: Session, threshold: float, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
+    def find(self, session: Session, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
         """All pictures are searched."""
         session.search(lambda share: progress(share, desc="Searching"))
-        return self._step3(session, threshold)
+        return self._step3(session)
 
     @told
     def clear(self, session: Session) -> Updates:
         """Everything is forgotten."""
         session.clear()
-        return [*self._step1(session), *self._step3(session), self._model.threshold]
+        return [*self._step1(session), *self._step3(session), *self._defaults]
 
     def trial(self, name: str) -> Callable[[Session], Updates]:
         """The handler that shows a worked example."""
@@ -122,58 +122,60 @@ class Handlers:
         def show(session: Session) -> Updates:
             session.take(EXAMPLES[name](), self._model)
             session.search()
-            return [*self._step1(session), *self._step3(session), self._model.threshold]
+            return [*self._step1(session), *self._step3(session), *self._defaults]
 
         return show
 
     @told
-    def redraw(self, session: Session, threshold: float, view: str, of: str | None) -> Updates:
-        """The threshold was moved."""
-        if not session.found:
-            return [gr.skip(), gr.skip()]
-        return [_gallery(session, threshold), self._view(session, threshold, view, of)]
+    def set_threshold(self, session: Session, value: float, view: str, of: str | None) -> Updates:
+        """The pixels' threshold was moved."""
+        session.threshold = _share(value)
+        return self._decided(session, view, of)
 
     @told
-    def choose_result(
-        self, session: Session, threshold: float, view: str, of: str | None, event: gr.SelectData
-    ) -> Updates:
+    def set_presence(self, session: Session, value: float, view: str, of: str | None) -> Updates:
+        """The presence that is asked for was moved."""
+        session.presence = _share(value)
+        return self._decided(session, view, of)
+
+    def _decided(self, session: Session, view: str, of: str | None) -> Updates:
+        if not session.found:
+            return [gr.skip()] * 5
+        return [self.hint(session), _gallery(session), *self.look(session, view, of)]
+
+    @told
+    def choose_result(self, session: Session, view: str, of: str | None, event: gr.SelectData) -> Updates:
         """An answer was clicked."""
         if not session.found:  # nothing has been searched yet
             return [gr.skip()] * 3
         session.chosen = int(event.index)
-        return self.look(session, threshold, view, of)
+        return self.look(session, view, of)
 
     @told
-    def look(self, session: Session, threshold: float, view: str, of: str | None) -> Updates:
+    def look(self, session: Session, view: str, of: str | None) -> Updates:
         """Another view was chosen."""
-        return [self._view(session, threshold, view, of), _WHY, gr.update(visible=False)]
+        return [self._view(session, view, of), _caption(session), gr.update(visible=False)]
 
     @told
-    def resemble(
-        self, session: Session, threshold: float, view: str, of: str | None, event: gr.SelectData
-    ) -> Updates:
+    def resemble(self, session: Session, view: str, of: str | None, event: gr.SelectData) -> Updates:
         """A point of the answer was clicked."""
         x, y = (int(value) for value in event.index)
         name = of or session.classes[0]
         found = session.explain(name).resemblance(x, y)
         said = (
-            f"The examples of {html.escape(name)}, bright where they resemble the point, with a cross where most: "
-            f"cosine similarity {found.similarity:.2f}."
+            f"<b>{html.escape(name)}</b> in the examples: bright where it resembles the point, with a cross where "
+            f"most (cosine similarity {found.similarity:.2f})."
         )
         drawn = draw_resemblance(found, session.supports_of(name))
-        return [
-            cross(self._view(session, threshold, view, of), (x, y)),
-            said,
-            gr.update(value=drawn, visible=True),
-        ]
+        return [cross(self._view(session, view, of), (x, y)), said, gr.update(value=drawn, visible=True)]
 
     @told
-    def save(self, session: Session, threshold: float, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
+    def save(self, session: Session, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
         """Everything is written to one file; returns its path."""
         if not session.found:
             raise ValueError("Find something first (step 2).")
         numbers = progress.tqdm(range(len(session.found)), desc="Masks at their pictures' sizes")
-        answers = (session.at_own_size(number, threshold) for number in numbers)
+        answers = (session.at_own_size(number) for number in numbers)
         if session.archive is None:
             session.archive = Path(tempfile.mkdtemp()) / "segmentation.zip"
         write_zip(answers, session.archive)
@@ -188,7 +190,7 @@ class Handlers:
         pictures = f"{len(session.queries)} picture{'s' * (len(session.queries) > 1)}"
         if not session.found:
             return f"{pictures} to search: press **Find it**."
-        empty = sum(not found.present for found in session.found)
+        empty = sum(not answer.present for answer in session.answers())
         return f"Searched {pictures}" + (f"; nothing was found in {empty} of them." if empty else ".")
 
     def _step1(self, session: Session) -> Updates:
@@ -206,24 +208,23 @@ class Handlers:
             gr.update(visible=False),
         ]
 
-    def _step3(self, session: Session, threshold: float | None = None) -> Updates:
+    def _step3(self, session: Session) -> Updates:
         """Hint, gallery of answers, closer look, its view, class, picture, question and resemblance."""
-        threshold = self._model.threshold if threshold is None else threshold
         classes, found = session.classes, bool(session.found)
         views = VIEWS if self._with_base else VIEWS[:-1]
         first = classes[0] if classes else None
         return [
             self.hint(session),
-            gr.update(value=_gallery(session, threshold), visible=bool(session.queries), selected_index=None),
+            gr.update(value=_gallery(session), visible=bool(session.queries), selected_index=None),
             gr.update(visible=found),
             gr.update(choices=views, value=VIEWS[0]),
             gr.update(choices=classes, value=first, visible=len(classes) > 1),
-            self._view(session, threshold, VIEWS[0], first) if found else None,
-            _WHY,
+            self._view(session, VIEWS[0], first) if found else None,
+            _caption(session),
             gr.update(value=None, visible=False),
         ]
 
-    def _view(self, session: Session, threshold: float, view: str, of: str | None) -> np.ndarray:
+    def _view(self, session: Session, view: str, of: str | None) -> np.ndarray:
         """The chosen picture (h, w, 3) uint8, as one of `VIEWS` shows it."""
         if session.chosen >= len(session.found):
             raise ValueError("Find something first (step 2).")
@@ -234,16 +235,33 @@ class Handlers:
             return heat(session.explain(name).prior, found.image)
         if view == "Base map" and (base := session.explain(name).base) is not None:
             return base_map(found.image, base)
-        return np.asarray(found.at(threshold).overlay())
+        return np.asarray(session.answers()[session.chosen].overlay())
 
 
-def _gallery(session: Session, threshold: float) -> list[tuple[np.ndarray, str]]:
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError("Give a number between 0 and 1.")
+    return value
+
+
+def _gallery(session: Session) -> list[tuple[np.ndarray, str]]:
     """Pictures with captions: answers, or before a search the pictures themselves."""
     if not session.found:
         return [(each.preview, each.name) for each in session.queries]
-    answers = [found.at(threshold) for found in session.found]
-    return [(np.asarray(answer.overlay()), f"{answer.name}: {_found(answer)}") for answer in answers]
+    return [(np.asarray(each.overlay()), f"{each.name}: {_found(each)}") for each in session.answers()]
+
+
+def _caption(session: Session) -> str:
+    """What was found in the chosen picture, as HTML."""
+    if session.chosen >= len(session.found):
+        return ""
+    answer = session.answers()[session.chosen]
+    said = html.escape(f"{answer.name}: {_found(answer)}")
+    return f"<b>{said}</b><br>Click a point of the picture to see what in the examples it resembles."
 
 
 def _found(answer: Segmentation) -> str:
-    return ", ".join(f"{name} {score:.2f}" for name, score in answer.present.items()) or "nothing found"
+    present = answer.present
+    return ", ".join(
+        f"{'' if name in present else 'no '}{name} ({answer.presence[name]:.2f})" for name in answer.classes
+    )

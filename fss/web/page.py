@@ -84,15 +84,9 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                 told = gr.Markdown(handlers.hint(Session()), elem_id="told")
                 results = _gallery("results", columns=3)
                 with gr.Column(visible=False) as closer:
-                    threshold = gr.Slider(
-                        0,
-                        1,
-                        value=model.threshold,
-                        step=0.01,
-                        label="Threshold: higher finds less, and is surer of it",
-                        buttons=[],
-                        elem_id="threshold",
-                    )
+                    with gr.Row():
+                        threshold = _slider("threshold", model.threshold, "Least score of a pixel")
+                        presence = _slider("presence", model.presence_threshold, "Least presence in a picture")
                     view = gr.Radio(VIEWS[:1], value=VIEWS[0], show_label=False, elem_id="view")
                     of = gr.Dropdown([], label="Of", visible=False, elem_id="of")
                     picture = gr.Image(
@@ -102,7 +96,7 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                         show_label=False,
                         elem_id="picture",
                     )
-                    why = gr.Markdown(elem_id="why")
+                    why = gr.HTML(elem_id="why")
                     resembled = gr.Image(
                         interactive=False,
                         visible=False,
@@ -124,22 +118,28 @@ def build(model: FewShotPredictor) -> gr.Blocks:
         shown.select(handlers.choose_support, [session], [remove], **turn)
         remove.click(handlers.remove, [session], [*step1, *step3], **turn)
         asked.upload(handlers.ask, [session, asked], [asked, *step3], **turn)
-        find.click(handlers.find, [session, threshold], step3, **turn)
-        clear.click(handlers.clear, [session], [*step1, *step3, threshold], **turn)
+        find.click(handlers.find, [session], step3, **turn)
+        clear.click(handlers.clear, [session], [*step1, *step3, threshold, presence], **turn)
         for trial, each in zip(trials, EXAMPLES, strict=True):
-            trial.click(handlers.trial(each), [session], [*step1, *step3, threshold], **turn)
-        threshold.release(handlers.redraw, [session, threshold, view, of], [results, picture], **turn)
-        results.select(handlers.choose_result, [session, threshold, view, of], look, **turn)
-        view.input(handlers.look, [session, threshold, view, of], look, **turn)
-        of.input(handlers.look, [session, threshold, view, of], look, **turn)
-        picture.select(handlers.resemble, [session, threshold, view, of], look, **turn)
-        save.click(handlers.save, [session, threshold], [archive], **turn).success(None, js=_PRESS)
+            trial.click(handlers.trial(each), [session], [*step1, *step3, threshold, presence], **turn)
+        threshold.release(handlers.set_threshold, [session, threshold, view, of], [told, results, *look], **turn)
+        presence.release(handlers.set_presence, [session, presence, view, of], [told, results, *look], **turn)
+        results.select(handlers.choose_result, [session, view, of], look, **turn)
+        view.input(handlers.look, [session, view, of], look, **turn)
+        of.input(handlers.look, [session, view, of], look, **turn)
+        picture.select(handlers.resemble, [session, view, of], look, **turn)
+        save.click(handlers.save, [session], [archive], **turn).success(None, js=_PRESS)
     return page
 
 
 def _drop_zone(name: str) -> gr.File:
     """Where pictures are dropped; a telephone offers its photographs and its camera."""
     return gr.File(file_count="multiple", file_types=["image"], height=130, show_label=False, elem_id=name)
+
+
+def _slider(name: str, value: float, label: str) -> gr.Slider:
+    """A share to choose."""
+    return gr.Slider(0, 1, value=value, step=0.01, label=label, min_width=200, buttons=[], elem_id=name)
 
 
 def _gallery(name: str, columns: int) -> gr.Gallery:

@@ -85,6 +85,8 @@ class Session:
         waiting: Files of pictures that are to become supports, once somebody has painted them.
         painting: The picture (h, w, 3) uint8 RGB that is being painted; None if none is.
         chosen: Position in `queries` of the picture that is looked at closely.
+        threshold: Probability in 0..1 that a pixel must exceed to be foreground; None for the model's own.
+        presence: Presence in 0..1 below which a class is taken to be absent; None for the predictor's thresholds.
         archive: The file that was downloaded last.
         to_remove: Position in `supports` of the one that was clicked; -1 for none.
     """
@@ -96,6 +98,8 @@ class Session:
     painting: np.ndarray | None = None
     chosen: int = 0
     to_remove: int = -1
+    threshold: float | None = None
+    presence: float | None = None
     archive: Path | None = None
     _predictor: FewShotPredictor | None = None
     _explained: dict[tuple[int, str], Explanation] = field(default_factory=dict)  # at most one
@@ -185,6 +189,7 @@ class Session:
         """Forgets everything."""
         self.supports, self.queries, self.waiting = [], [], []
         self.painting, self.to_remove, self._predictor = None, -1, None
+        self.threshold, self.presence = None, None
         self._forget_answers()
 
     def search(self, told: Callable[[float], object] = lambda share: None) -> None:
@@ -224,12 +229,22 @@ class Session:
         """The supports of a class, in the order in which they were shown."""
         return [support for support in self.supports if support.name == name]
 
-    def at_own_size(self, number: int, threshold: float) -> Segmentation:
-        """The answer for a query at the size of its picture; raises ValueError if it cannot be read any more."""
+    def answers(self) -> list[Segmentation]:
+        """`found` with the visitor's own `threshold` and `presence`."""
+        return [self._adjusted(found) for found in self.found]
+
+    def at_own_size(self, number: int) -> Segmentation:
+        """An answer at the size of its picture; raises ValueError if that cannot be read any more."""
         found, image = self.found[number], self.queries[number].image()
         if image.shape != found.image.shape:
             found = replace(self.predictor.predict(image), name=found.name)
-        return found.at(threshold)
+        return self._adjusted(found)
+
+    def _adjusted(self, found: Segmentation) -> Segmentation:
+        threshold, absent = self.threshold, found.absent
+        if self.presence is not None:
+            absent = frozenset(name for name, value in found.presence.items() if value < self.presence)
+        return replace(found, threshold=found.threshold if threshold is None else threshold, absent=absent)
 
     @property
     def predictor(self) -> FewShotPredictor:
@@ -257,5 +272,12 @@ class Session:
 def alike(model: FewShotPredictor) -> FewShotPredictor:
     """A predictor with the same network and settings, and without supports."""
     return FewShotPredictor(
-        model.segmenter, model.size, model.geometry, model.threshold, model.device, model.precision, MOST_PIXELS
+        model.segmenter,
+        model.size,
+        model.geometry,
+        model.threshold,
+        model.presence_threshold,
+        model.device,
+        model.network.precision,
+        MOST_PIXELS,
     )
