@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("fss", "hydra_plugins")
-FLOORS = ("svf", "models", "data", "evaluation", "training", "report", "cli")  # from the ground up
+FLOORS = ("svf", "models", "export", "data", "evaluation", "training", "report", "cli")  # from the ground up
 
 
 class Import(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from fss.files.whole import whole
@@ -132,6 +132,28 @@ def contact_sheet(episodes: Sequence[EpisodePicture], tile: int = 192) -> Image.
             resized = cv2.resize(tile_image, (tile, tile), interpolation=cv2.INTER_AREA)
             sheet.paste(Image.fromarray(resized), (_MARGIN + column * step, top))
         draw.text((_MARGIN, top + tile + 2), episode.caption, "black", font)
+    return sheet
+
+
+def picture_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], tile: int = 224) -> Image.Image:
+    """Draws pictures of any sizes in rows of six, each with a caption.
+
+    Args:
+        pictures: (h, w, 3) uint8 RGB each; one or more.
+        captions: One for each; cut to the width of a tile.
+        tile: Longest side of a picture on the sheet, pixels.
+    """
+    columns = min(6, len(pictures))
+    rows = -(-len(pictures) // columns)
+    step, row = tile + _MARGIN, tile + _MARGIN + _CAPTION
+    sheet = Image.new("RGB", (columns * step + _MARGIN, rows * row + _MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left, top = _MARGIN + number % columns * step, _MARGIN + number // columns * row
+        sheet.paste(ImageOps.contain(Image.fromarray(picture), (tile, tile)), (left, top))
+        while caption and draw.textlength(caption, font) > tile:
+            caption = caption[:-1]
+        draw.text((left, top + tile + 2), caption, "black", font)
     return sheet
 
 

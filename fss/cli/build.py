@@ -42,7 +42,7 @@ def build_segmenter(
         pretrained: Whether to load `backbone.weights`; not needed before a whole checkpoint is loaded.
         weights: A file to load in their place, such as a base learner's checkpoint.
     """
-    backbone = _build_backbone(cfg, pretrained, weights)
+    backbone = build_backbone(cfg, pretrained, weights)
     known = {"base_classes": base_classes} if cfg.method.base_learner else {}
     head = instantiate(cfg.method.head, channels=list(backbone.channels), **known, _convert_="all")
     return FewShotSegmenter(backbone, head, cfg.backbone.norms)
@@ -50,7 +50,7 @@ def build_segmenter(
 
 def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegmenter:
     """Backbone and head of the base learner."""
-    backbone = _build_backbone(cfg, pretrained=True)
+    backbone = build_backbone(cfg, pretrained=True)
     return BaseLearnerSegmenter(
         backbone,
         instantiate(cfg.method.head, channels=backbone.channels.high, base_classes=base_classes, _convert_="all"),
@@ -62,7 +62,8 @@ def _copied(cfg: DictConfig) -> DictConfig:
     return copy.deepcopy(cfg)
 
 
-def _build_backbone(cfg: DictConfig, pretrained: bool, weights: Path | None = None) -> Backbone:
+def build_backbone(cfg: DictConfig, pretrained: bool, weights: Path | None = None) -> Backbone:
+    """The backbone of a configuration; see `build_segmenter`."""
     given = {"weights": str(weights)} if weights is not None else {} if pretrained else {"weights": None}
     return instantiate(cfg.backbone.network, **given)
 

@@ -1,4 +1,4 @@
-"""`train.py` and `evaluate.py`, which an installed package has as `fss-train` and `fss-evaluate`."""
+"""`train.py`, `evaluate.py` and `predict.py`; an installed package has them as `fss-train` and so on."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ def evaluate(cfg: DictConfig) -> None:
     evaluations.evaluate(cfg)
 
 
+@hydra.main(version_base="1.3", config_path=conf_folder(), config_name="predict")
+def predict(cfg: DictConfig) -> None:
+    """Segments pictures; exits with 1 if some could not be used."""
+    with _imports():
+        from fss.cli import predictions
+
+    if predictions.predict(cfg).skipped:
+        sys.exit(1)
+
+
 def run_train() -> None:
     """`fss-train`."""
     run_script(train)
@@ -40,6 +50,11 @@ def run_train() -> None:
 def run_evaluate() -> None:
     """`fss-evaluate`."""
     run_script(evaluate)
+
+
+def run_predict() -> None:
+    """`fss-predict`."""
+    run_script(predict)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import build, recipe, start
+from fss.cli.model_files import is_graph, segmenter_of_file
 from fss.cli.requests import Request, find_checkpoint, requests
 from fss.data.datamodule import FewShotDataModule
 from fss.display.console import PlainConsole
@@ -38,6 +39,11 @@ def evaluate(cfg: DictConfig) -> None:
     Args:
         cfg: As composed from the command line alone.
     """
+    if cfg.export is not None:
+        raise ValueError(
+            f"export={cfg.export}: this setting is now published=FILE, which writes the weights for the published "
+            "programs; ONNX and torch.export are made by python -m fss.export"
+        )
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
         start.prepare(request.cfg, needs_weights=not request.cfg.method.trained)
@@ -63,15 +69,18 @@ def evaluate_weights(
     Returns:
         The content of metrics.json; None in a setting other than the standard one.
     """
-    cfg, seen = request.cfg, request.seen_classes
+    cfg = request.cfg
     datamodule.setup("test")
-    base_classes = len(datamodule.base_classes if seen is None else seen)
-    segmenter = build.build_segmenter(cfg, base_classes, pretrained=checkpoint is None)
-    if checkpoint is not None:
-        load_checkpoint(segmenter, checkpoint)
-    build.check_memory(cfg, segmenter, training=False)
-    if cfg.export is not None:
-        save_published(segmenter, cfg.export)
+    segmenter = _segmenter(request, datamodule, checkpoint)
+    if request.card is None or not is_graph(Path(cfg.model)):
+        build.check_memory(cfg, segmenter, training=False)
+    elif cfg.setting != "standard" or cfg.published is not None or cfg.dataset.eval_classes == "base":
+        raise ValueError(
+            f"model={cfg.model} answers for novel classes alone: evaluate its model file (.safetensors) for "
+            "another setting, dataset.eval_classes=base or published=FILE"
+        )
+    if cfg.published is not None:
+        save_published(segmenter, cfg.published)
     if cfg.setting in ("several", "absent"):
         _evaluate_several(cfg, segmenter, datamodule, request.changed)
         return None
@@ -80,6 +89,25 @@ def evaluate_weights(
         evaluate_generalized(trainer, segmenter, datamodule, record_of(cfg, request.changed), cfg.threshold)
         return None
     return evaluate_standard(cfg, segmenter, datamodule, request.changed)
+
+
+def _segmenter(request: Request, datamodule: FewShotDataModule, weights: Path | None) -> FewShotSegmenter:
+    """The model to evaluate, with its weights."""
+    cfg, seen = request.cfg, request.seen_classes
+    names = (
+        [datamodule.class_names[class_id - 1] for class_id in datamodule.base_classes] if seen is None else seen
+    )
+    if request.card is not None:
+        if tuple(names) != request.card.classes:
+            raise ValueError(
+                f"fold {cfg.fold} of the data in dataset.root has other base classes than {weights}: name what it "
+                "was trained on with dataset.root=DIR, and the pictures to evaluate with dataset.eval_root=DIR"
+            )
+        return segmenter_of_file(Path(cfg.model))
+    segmenter = build.build_segmenter(cfg, len(names), pretrained=weights is None)
+    if weights is not None:
+        load_checkpoint(segmenter, weights)
+    return segmenter
 
 
 def evaluate_standard(
@@ -121,12 +149,13 @@ def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:
         cfg: Its configuration.
         changed: See `Request`.
     """
-    weights = cfg.ckpt or (cfg.checkpoint if cfg.method.trained else "last")
-    selected = cfg.ckpt is None and weights == "best"
+    file = cfg.model or cfg.ckpt  # outside of a run
+    weights = file or (cfg.checkpoint if cfg.method.trained else "last")
+    selected = file is None and weights == "best"
     notes = Path(cfg.run_dir) / TRAINING
-    training = read_training(notes) if cfg.ckpt is None else {}
+    training = read_training(notes) if file is None else {}
     return Record(
-        run=Path(cfg.run_dir) if cfg.ckpt is None else None,
+        run=Path(cfg.run_dir) if file is None else None,
         weights=weights,
         identity={
             "dataset": cfg.dataset.name,
@@ -171,6 +200,8 @@ def _protocol(cfg: DictConfig) -> str:
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:
     """The recipe that weights were trained by, and what differed from it; None in runs from before recipes."""
+    if cfg.model is not None:  # it does not say how it was trained
+        return {"recipe": None, "differs_from_recipe": None}
     file = Path(cfg.run_dir) / SETTINGS
     if cfg.ckpt is None and file.is_file():
         settings = read_yaml(file)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from fss.cli import overrides
+from fss.cli.model_files import FILES
 from fss.display.console import PlainConsole
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.models.base_segmenter import BaseLearnerSegmenter
@@ -75,8 +76,10 @@ def print_end(cfg: DictConfig, trainer: Trainer, typed: list[str]) -> None:
             "BAM with it": shlex.join(["python", "train.py", "method=bam", *again]),
         }
     else:
+        model = Path(cfg.run_dir) / CHECKPOINTS / FILES["last"]
         rows = {
             "Checkpoint": os.path.relpath(Path(cfg.run_dir) / CHECKPOINTS / LAST),
+            **({"Model file": os.path.relpath(model)} if model.is_file() else {}),
             "Evaluate again": shlex.join(["python", "evaluate.py", overrides.typed("run_dir", cfg.run_dir)]),
             "Compare runs": shlex.join(["python", "-m", "fss.report", cfg.outputs]),
         }

@@ -40,7 +40,7 @@ _OF_ITS_PLACE = (
 )
 # Parts that take what the program does not name, passed on to torch: an evaluation has no use for them.
 _OPEN = ("optimizer", "learner")
-_EVALUATIONS_OWN = ("checkpoint", "ckpt", "train_shot", "trained_on")
+_EVALUATIONS_OWN = ("checkpoint", "ckpt", "model", "train_shot", "trained_on")
 _READ_FROM = re.compile(r"dataset\.(\w+_)?root|backbone\.weights|method\.base_checkpoint")
 _WORD = re.compile(r"[\w .+-]*")
 _REFERENCE = re.compile(r"\$\{([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)\}")

@@ -11,11 +11,13 @@ from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fss.cli import overrides
-from fss.cli.recorded import recorded_overrides
+from fss.cli.model_files import card_of_file, evaluated_with
+from fss.cli.recorded import RECORD, recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
 from fss.files.plain import read_yaml
+from fss.models.card import ModelCard
 
 # The recipe whose networks are those of runs from before there were recipes.
 BEFORE_RECIPES = "recipe=bam"
@@ -33,11 +35,13 @@ class Request(NamedTuple):
         cfg: Its configuration, with what the run was trained with underneath.
         seen_classes: For a model of another data set, the names of its base classes.
         changed: What of the evaluated pictures is not as the run has it, as words for a folder's name.
+        card: What the model file says of its weights, where one is evaluated.
     """
 
     cfg: DictConfig
     seen_classes: list[str] | None
     changed: Sequence[str] = ()
+    card: ModelCard | None = None
 
 
 def requests(cfg: DictConfig, typed: Sequence[str]) -> list[Request]:
@@ -52,6 +56,8 @@ def requests(cfg: DictConfig, typed: Sequence[str]) -> list[Request]:
     """
     if cfg.method.stage == "base_learner":
         raise ValueError("a base learner is evaluated while it trains; evaluate what stands on it: method=bam")
+    if cfg.model is not None:
+        return [_of_file(Path(cfg.model), typed)]
     folds, checkpoints = [""], [""]
     if cfg.fold == "all":
         scheme = cfg.dataset.fold_scheme
@@ -84,6 +90,33 @@ def _recalled(typed: Sequence[str]) -> Request:
     cfg.method = OmegaConf.to_container(model.method, resolve=True)
     cfg.run_dir = folder
     return Request(cfg, seen, _changed(cfg, saved, typed))
+
+
+def run_settings(run: Path) -> DictConfig:
+    """The configuration of a run, from its folder.
+
+    Raises:
+        FileNotFoundError: It says nothing of its settings.
+        ValueError: What it says is no run of this program.
+    """
+    if not (run / RECORD).is_file():
+        raise FileNotFoundError(f"no {run / RECORD}: give the folder of a run, the one that holds {CHECKPOINTS}/")
+    cfg = compose("evaluate", overrides.merged(_recorded(run)))
+    cfg.run_dir = str(run)
+    return cfg
+
+
+def _of_file(file: Path, typed: Sequence[str]) -> Request:
+    """The configuration of an evaluation of a model file: as its run's, on the pictures that are typed."""
+    card = card_of_file(file)
+    usual = evaluated_with(card, file, typed)
+    own_set = compose("evaluate", overrides.merged(usual, typed)).dataset.name == card.training["dataset"]
+    if not own_set:
+        usual = overrides.without(usual, "dataset.fold_scheme")
+    cfg = compose("evaluate", overrides.merged(usual, typed))
+    for part in ("method", "backbone", "tuning"):
+        cfg[part].name = card.training[part]
+    return Request(cfg, None if own_set else list(card.classes), _changed(cfg, usual, typed), card)
 
 
 def _changed(cfg: DictConfig, saved: Sequence[str], typed: Sequence[str]) -> list[str]:
@@ -122,6 +155,8 @@ def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:
         FileNotFoundError: There is none; the message says the command that makes it.
         ValueError: `checkpoint` is neither last nor best.
     """
+    if cfg.model is not None:
+        return Path(cfg.model)
     if cfg.ckpt is not None:
         if not Path(cfg.ckpt).is_file():
             raise FileNotFoundError(f"ckpt={cfg.ckpt}: no such file; give a checkpoint, ours or a published one")

@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
-from fss.cli import base_stage, build, evaluations, messages, overrides, recipe, start
-from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING, write_json
+from fss.cli import base_stage, build, evaluations, messages, model_files, overrides, recipe, start
+from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING
+from fss.files.plain import write_json
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
 from fss.models.parameters import count_parameters
@@ -21,7 +22,7 @@ from fss.revision import git_revision
 from fss.training.logs import log_scalars
 from fss.training.run_folder import check_processes, forget_earlier, note_settings, prepare_folder
 
-EVALUATION_ONLY = ("checkpoint", "ckpt", "train_shot", "trained_on")
+EVALUATION_ONLY = ("checkpoint", "ckpt", "model", "train_shot", "trained_on")
 
 
 def train(cfg: DictConfig) -> float:
@@ -79,6 +80,10 @@ def train_few_shot(cfg: DictConfig, checkpoint: Path | None, base_checkpoint: Pa
     learner = build.build_learner(cfg, segmenter)
     trainer = fit(cfg, learner, segmenter, datamodule, checkpoint)
     metrics = evaluations.evaluate_standard(cfg, segmenter, datamodule)
+    if start.is_first():
+        model_files.write_model_files(
+            cfg, [datamodule.class_names[class_id - 1] for class_id in datamodule.base_classes]
+        )
     log_scalars(trainer, {f"test/{name}": metrics[name] for name in ("miou", "fb_iou")})
     if start.is_first():
         messages.print_end(cfg, trainer, start.typed())
@@ -142,6 +147,7 @@ def begin(cfg: DictConfig) -> Path | None:
     folder, first = Path(cfg.run_dir), start.is_first()
     checkpoint = prepare_folder(folder / CHECKPOINTS, cfg.resume, first)
     if first:
+        model_files.forget_model_files(folder)
         settings = settings_of(cfg)
         note_settings(folder / SETTINGS, settings, cfg.resume)
         messages.print_settings(cfg, settings["differs_from_recipe"])

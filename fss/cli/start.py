@@ -71,6 +71,8 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     warnings.filterwarnings("ignore", "It is recommended to use `self.log.*sync_dist=True")
+    # a try with few episodes needs no curve
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
     # its successor is too new
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
     # pictures of shapes are painted once and then only copied: workers would bring nothing

@@ -21,7 +21,7 @@ from fss.data.episodes import Episode
 from fss.display.console import PlainConsole
 from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.record import Record
-from fss.evaluation.results import write_json
+from fss.files.plain import write_json
 from fss.geometry import Geometry, at_original_size
 from fss.labels import IGNORE
 from fss.models.segmenter import FewShotSegmenter

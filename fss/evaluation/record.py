@@ -57,4 +57,5 @@ class Record:
             return results_folder(self.run, self.weights, self.protocol, "-".join(parts))
         # results of a checkpoint file outside of a run are written beside it
         file = Path(self.weights)
-        return file.with_name(f"{file.stem}-evaluation") / "-".join([self.protocol, *parts])
+        own = file.name if file.suffix == ".onnx" else file.stem  # there may be a model.safetensors too
+        return file.with_name(f"{own}-evaluation") / "-".join([self.protocol, *parts])

@@ -203,12 +203,6 @@ def remarkable(episodes: Iterable[EpisodeResult], count: int) -> dict[str, list[
     return {file: [e.id for e in sorted(ordered, key=key)[:count]] for file, key in orders.items()}
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file atomically."""
-    with whole(path) as unfinished:
-        unfinished.write_text(_json(content), encoding="utf-8")
-
-
 def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[EpisodeResult]) -> None:
     """Writes metrics.json, metrics.csv and episodes.csv, all of them or none, metrics.json last.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fss.files.text import read_text
+from fss.files.whole import whole
 
 LARGEST = 64 * 2**20  # bytes: a metrics.json of many seeds of a thousand classes has a few MiB
 
@@ -34,6 +36,16 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file ({_reason(error)})") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with whole(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_yaml(path: Path) -> Any:

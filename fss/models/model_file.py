@@ -7,10 +7,9 @@ holds nothing but numbers: such a file can be read from anybody.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,13 @@ from fss.display.shown import shown
 from fss.files.text import some
 from fss.files.whole import whole
 from fss.models.card import BACKBONES, HEADS, ModelCard
+from fss.models.factored import BACKBONE, BASE, factored_layers, load_factors
 from fss.models.segmenter import FewShotSegmenter
-from fss.svf import SVFConv2d, SVFLinear, decompose, exact_svd, plain_state_dict
+from fss.svf import plain_state_dict
+from fss.svf.digest import weights_digest
 
 _LARGEST_HEADER = 16 * 2**20  # bytes; safetensors itself reads up to 100 MB
 _DTYPES = {"F32": torch.float32, "I64": torch.int64}
-_BACKBONE, _BASE = "backbone.", "base_backbone."  # prefixes of tensors
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -112,16 +112,6 @@ def read_card(path: str | Path) -> ModelCard:
         raise ValueError(f"{shown(path)} is no model file: {shown(error)}") from error
 
 
-def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors with their names, types and shapes, wherever and in whatever order they lie in memory."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _read(path: Path) -> tuple[FewShotSegmenter, ModelCard]:
     _check_header(path)
     with safe_open(path, "pt") as file:
@@ -140,18 +130,10 @@ def _read(path: Path) -> tuple[FewShotSegmenter, ModelCard]:
     if weights_digest(state) != card.digest:
         raise ValueError("its weights are not those that its card was written for (another digest)")
     segmenter = _built(card)
-    if has_own := any(name.startswith(_BASE) for name in state):
-        segmenter.base_backbone = copy.deepcopy(segmenter.backbone)
-        own = {f"base_{name}": state[name] for name in state if name.startswith(_BACKBONE)}
-        names = segmenter.base_backbone.state_dict()
-        state = {**{name: own[name] for name in own if name.removeprefix(_BASE) in names}, **state}
-    if factored := _factored(state):
-        _hollow(segmenter, factored)
-    segmenter.load_state_dict(state)
-    for name, parameter in segmenter.backbone.named_parameters():
-        parameter.requires_grad_(f"{_BACKBONE}{name}".removesuffix("S") in factored)
-    if has_own and segmenter.base_backbone is not None:
-        segmenter.keep_for_base_learner(segmenter.base_backbone)  # what is equal in both is stored once again
+    if any(name.startswith(BASE) for name in state):  # what is not there is as in the tuned backbone
+        own = [name for name in segmenter.state_dict() if name.startswith(BACKBONE) and name in state]
+        state = {**{f"base_{name}": state[name] for name in own}, **state}
+    load_factors(segmenter, state)
     return segmenter.eval(), card
 
 
@@ -188,9 +170,9 @@ def _check_shapes(card: ModelCard, shapes: Shapes) -> None:
     with torch.device("meta"):
         network = _built(card)
     expected: Shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    of_backbone = {name: shape for name, shape in expected.items() if name.startswith(_BACKBONE)}
+    of_backbone = {name: shape for name, shape in expected.items() if name.startswith(BACKBONE)}
     base = {f"base_{name}": shape for name, shape in of_backbone.items()} if network.head.has_base_learner else {}
-    for stem in _factored(shapes):
+    for stem in factored_layers(shapes):
         if stem + "weight" not in expected:
             raise ValueError(f"its network has no layer {stem!r:.200} that could be factored")
         rows, *others = expected.pop(stem + "weight")
@@ -216,27 +198,8 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
 
 def _is_repeated(name: str, value: Tensor, state: Mapping[str, Tensor]) -> bool:
     """Whether a tensor of the base learner's backbone is also the tuned one's."""
-    twin = state.get(name.removeprefix("base_")) if name.startswith(_BASE) else None
+    twin = state.get(name.removeprefix("base_")) if name.startswith(BASE) else None
     return twin is not None and torch.equal(twin, value)
-
-
-def _factored(names: Iterable[str]) -> set[str]:
-    """Names of factored layers, with a dot at the end."""
-    return {name.removesuffix("S0") for name in names if name.startswith(_BACKBONE) and name.endswith(".S0")}
-
-
-def _hollow(segmenter: FewShotSegmenter, layers: set[str]) -> None:
-    """Gives layers the shape of SVF layers; their factors come from the file, so nothing is factored."""
-
-    def zeros(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows, *others = weight.shape
-        rank = min(rows, math.prod(others))
-        return weight.new_zeros(rows, rank), weight.new_zeros(rank), weight.new_zeros(rank, *others)
-
-    decompose(segmenter.backbone, only=lambda name, _: f"{_BACKBONE}{name}." in layers, svd=zeros)
-    for layer in segmenter.backbone.modules():
-        if isinstance(layer, SVFConv2d | SVFLinear):
-            layer.svd = exact_svd
 
 
 def _sha256(text: str) -> str:

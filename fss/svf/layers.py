@@ -51,11 +51,14 @@ class _SVF(nn.Module):
         S: (R,), trained.
         V: (R, I, ...), frozen.
         S0: (R,), the singular values of the original weight.
+        plain: The original weight (O, I, ...), or None; see `fss.svf.adapter`. With it, the layer's weight is
+            plain + U diag(S - S0) V, which is the original one to the bit where S is S0.
         bias: (O,) or None.
         svd: Factors a plain weight, both here and when a state dict is loaded.
     """
 
     S0: Tensor
+    plain: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, svd: SVD) -> None:
         super().__init__()
@@ -65,6 +68,7 @@ class _SVF(nn.Module):
         self.S = nn.Parameter(S.clone())
         self.V = nn.Parameter(V.contiguous(), requires_grad=False)
         self.register_buffer("S0", S.clone())
+        self.register_buffer("plain", None, persistent=False)
         self.bias = bias
 
     @property
@@ -74,7 +78,9 @@ class _SVF(nn.Module):
         Composed in the factors' own precision even under autocast, so that it is rounded only once.
         """
         with torch.autocast(self.U.device.type, enabled=False):
-            return compose(self.U, self.S, self.V)
+            if self.plain is None:
+                return compose(self.U, self.S, self.V)
+            return self.plain + compose(self.U, self.S - self.S0, self.V)
 
     def _run_factored(self) -> bool:
         """Whether applying V, S and U one after another is cheaper than using the composed weight.
@@ -86,7 +92,7 @@ class _SVF(nn.Module):
         is, if min / max < 1/2.
         """
         trains_s_alone = self.S.requires_grad and not (self.U.requires_grad or self.V.requires_grad)
-        if not (torch.is_grad_enabled() and trains_s_alone):
+        if self.plain is not None or not (torch.is_grad_enabled() and trains_s_alone):
             return False
         m, n = self.U.shape[0], self.V[0].numel()
         return 2 * min(m, n) < max(m, n)
@@ -103,6 +109,8 @@ class _SVF(nn.Module):
                 )
                 return
             del state_dict[prefix + "weight"]
+            if self.plain is not None:
+                self.plain = weight.detach().to(self.plain).clone()
             U, S, V = self.svd(weight)
             state_dict.update({prefix + "U": U, prefix + "S": S, prefix + "V": V, prefix + "S0": S.clone()})
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -174,7 +174,7 @@ def test_published_checkpoint_is_evaluated_and_written_back(tmp_path: Path) -> N
     )
     theirs, again = tmp_path / "theirs.pth", tmp_path / "again.pth"
     save_published(segmenter, theirs)
-    command = ("evaluate", f"ckpt={theirs}", f"export={again}", "method=bam", "backbone=resnet50_deep")
+    command = ("evaluate", f"ckpt={theirs}", f"published={again}", "method=bam", "backbone=resnet50_deep")
     start(*command, *SMALL, "dataset.base.width=16")
     assert metrics(tmp_path / "theirs-evaluation")["episodes"] == 6
     states = [torch.load(file, weights_only=True)["state_dict"] for file in (theirs, again)]
@@ -230,7 +230,7 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ),
         ("train", ["backbone=resnet50_deep"], ValueError, r"settings without a default: backbone\.weights"),
         ("evaluate", ["checkpoint=newest"], ValueError, "must be last, best or both"),
-        ("evaluate", ["export=theirs.pth", "method=prior"], ValueError, "a TimmBackbone cannot be written"),
+        ("evaluate", ["published=theirs.pth", "method=prior"], ValueError, "a TimmBackbone cannot be written"),
         ("evaluate", ["setting=general"], ValueError, "must be 'standard' or 'generalized'"),
         ("evaluate", ["dataset.support_annotation=dots"], ValueError, "must be one of mask, box"),
         (

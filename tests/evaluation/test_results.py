@@ -19,9 +19,9 @@ from fss.evaluation.results import (
     read_metrics,
     spread,
     summarize,
-    write_json,
     write_results,
 )
+from fss.files.plain import write_json
 
 IDENTITY: dict[str, Any] = {
     **dict.fromkeys(results.REQUIRED, ""),

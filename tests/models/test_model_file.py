@@ -16,10 +16,11 @@ from torch import Tensor
 from fss.models.backbones import ResNetBackbone, TimmBackbone
 from fss.models.card import ModelCard, Part, part_of
 from fss.models.heads import BAM, PFENet
-from fss.models.model_file import _sha256, read_card, read_model, save_model, weights_digest
+from fss.models.model_file import _sha256, read_card, read_model, save_model
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
 from fss.svf import merge, singular_values
+from fss.svf.digest import weights_digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fss.evaluation.results import EpisodeResult, results_folder, summarize, write_json, write_results
+from fss.evaluation.results import EpisodeResult, results_folder, summarize, write_results
+from fss.files.plain import write_json
 
 CLASSES = {"shapes": ("star", "ring"), "pascal5i": ("cat", "dog"), "coco20i": ("kite", "oven")}
 

@@ -29,7 +29,9 @@ def segmenter(name: str = "pfenet", shot: int = 1, seed: int = 0) -> FewShotSegm
     return FewShotSegmenter(TinyBackbone(), head(name, shot)).eval()
 
 
-def predictor(name: str = "pfenet", shot: int = 1, geometry: Geometry = "exact", seed: int = 0) -> FewShotPredictor:
+def predictor(
+    name: str = "pfenet", shot: int = 1, geometry: Geometry = "exact", seed: int = 0
+) -> FewShotPredictor:
     made = segmenter(name, shot, seed)
     return FewShotPredictor(made, SIZE, geometry, device="cpu")
 

@@ -37,7 +37,7 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
         dtype = torch.promote_types(query.dtype, torch.float32)
         q = query.to(dtype).flatten(2)  # (B, C, n)
         s = support.to(dtype).flatten(2).transpose(1, 2)  # (B, n', C)
-        if b == 1 and not torch.is_grad_enabled():
+        if b == 1 and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
             outside = s[0].norm(dim=1) == 0
             s = s[:, ~outside | (outside.cumsum(0) == 1)]
         norms = s.norm(dim=2, keepdim=True) @ q.norm(dim=1, keepdim=True)  # (B, n', n)
@@ -48,6 +48,9 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
 
 def prior_masks(query: Tensor, supports: Tensor) -> Tensor:
     """`prior_mask` for each shot: query (B, C, h, w), supports (B, K, C, h', w') -> (B, K, h, w)."""
+    if torch.compiler.is_exporting():  # a graph cannot count shots, but take them as one batch
+        repeated = query[:, None].expand(-1, supports.shape[1], -1, -1, -1).flatten(0, 1)
+        return prior_mask(repeated, supports.flatten(0, 1)).unflatten(0, (-1, supports.shape[1])).squeeze(2)
     return torch.cat([prior_mask(query, support) for support in supports.unbind(1)], dim=1)
 
 

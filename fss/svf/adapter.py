@@ -1,0 +1,340 @@
+"""Several fine-tunings of one network, each as its singular values alone: 50 kB for a ResNet-50.
+
+adapters = Adapters(network, only=["layer2", "layer3", "layer4"])  # plain weights stay, U and V are shared
+...                                                 # train every parameter named S
+adapters.save_adapter("cats.safetensors")
+adapters.load_adapter("cats.safetensors", "cats")   # the same on another copy of the network
+adapters.load_adapter("dogs.safetensors", "dogs")
+adapters.set_adapter("cats")                        # in place
+adapters.mix({"cats": 0.7, "dogs": 0.3})
+adapters.disable()                                  # the plain network, to the bit
+adapters.merge()                                    # what is set now, as a plain network
+
+Needs safetensors besides torch, which `fss.svf` itself does without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fss.svf.decompose import Slot, decompose, merge
+from fss.svf.digest import weights_digest
+from fss.svf.layers import SVD, SVFConv2d, SVFLinear, exact_svd
+
+VERSION = "1"
+_LARGEST_HEADER = 2**20  # bytes
+_HEAD = "head."
+_METADATA = {"svf_adapter", "weights", "layers", "sha256"}
+
+
+class AdapterFile(NamedTuple):
+    """What an adapter file holds.
+
+    Attributes:
+        weights: Digest of the plain network that it belongs to.
+        layers: Number of singular values of each layer, in the order of S; empty in a file of a head alone.
+        S: All singular values, one layer after another.
+        head: State dict of a head; empty without one.
+    """
+
+    weights: str
+    layers: dict[str, int]
+    S: Tensor
+    head: dict[str, Tensor]
+
+
+class Adapters:
+    """Sets of singular values for one network, of which one, or a mix, is in use.
+
+    Every set is as large as S; U, V and the plain weights are there once. Setting one copies numbers into the
+    parameters that the network has, so a compiled network stays compiled.
+
+    Args:
+        network: A plain network; its chosen layers are factored in place. Until an adapter is set, it computes
+            what it did before, to the bit.
+        only: Which layers, see `decompose`; of an adapter that exists: `read_adapter(path).layers`.
+        head: What stands on the network and was trained with S, if anything: it is saved and set along with it.
+        progress: See `decompose`.
+        svd: See `decompose`.
+
+    Attributes:
+        active: Name of the adapter in use; None where there is none, or a mix.
+
+    Raises:
+        ValueError: The network is factored already, so that its plain weights are gone; or see `decompose`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        only: Iterable[str] | Callable[[str, nn.Module], bool] | None = None,
+        head: nn.Module | None = None,
+        progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
+        svd: SVD = exact_svd,
+    ) -> None:
+        if any(isinstance(module, SVFConv2d | SVFLinear) for module in network.modules()):
+            raise ValueError(
+                "the network is factored already: adapters need its plain weights, so give it as it was"
+            )
+        chosen = only if only is None or callable(only) else list(only)
+        plain = {name: value.detach() for name, value in network.state_dict().items()}
+        self._digest = weights_digest(plain)
+        self.network, self.head = decompose(network, chosen, progress, svd), head
+        self._layers = {
+            name: module for name, module in network.named_modules() if isinstance(module, SVFConv2d | SVFLinear)
+        }
+        for name, layer in self._layers.items():
+            layer.plain = plain[f"{name}.weight"]
+        self._sizes = {name: len(layer.S) for name, layer in self._layers.items()}
+        self._first_head = _copied(head)
+        self._adapters: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        self.active: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the adapters that can be set."""
+        return tuple(self._adapters)
+
+    def add_adapter(self, name: str) -> None:
+        """Keeps the singular values that the network has now, and its head, under a name; it is then in use."""
+        self._adapters[name] = self._now(), _copied(self.head)
+        self.active = name
+
+    def save_adapter(self, path: str | Path, with_head: bool = True) -> None:
+        """Writes the singular values that the network has now, and its head if there is one.
+
+        Args:
+            path: The file, `.safetensors`.
+            with_head: Write the head too; without, `save_head` writes it into a file of its own.
+
+        Raises:
+            OSError: The file cannot be written.
+            ValueError: Something else than S was trained, so that S alone would not bring it back; or S is not
+                finite.
+        """
+        self._check_rest()
+        head = _copied(self.head) if with_head else {}
+        write_adapter(path, AdapterFile(self._digest, self._sizes, self._now().cpu(), head))
+
+    def save_head(self, path: str | Path) -> None:
+        """Writes the head alone.
+
+        Raises:
+            OSError: The file cannot be written.
+            ValueError: There is none.
+        """
+        if self.head is None:
+            raise ValueError("there is no head to save: give it to Adapters(network, head=...)")
+        write_adapter(path, AdapterFile(self._digest, {}, torch.empty(0), _copied(self.head)))
+
+    def load_adapter(self, path: str | Path, name: str, head: str | Path | None = None) -> None:
+        """Reads an adapter and keeps it under a name; `set_adapter` then uses it.
+
+        Args:
+            path: A file of `save_adapter`.
+            name: Its name from now on.
+            head: A file of `save_head`, if the head is in a file of its own.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is damaged, belongs to other weights or layers, or its head does not fit.
+        """
+        found = read_adapter(path)
+        self._check_fits(found, Path(path))
+        state = found.head
+        if head is not None:
+            state = self._head_of(Path(head))
+        self._check_head(state, Path(path) if head is None else Path(head))
+        device = next(iter(self._layers.values())).S.device
+        parts = dict(zip(found.layers, found.S.split(list(found.layers.values())), strict=True))
+        S = torch.cat([parts[layer] for layer in self._sizes])  # in the network's order
+        self._adapters[name] = S.to(device), {key: value.to(device) for key, value in state.items()}
+
+    @torch.no_grad()
+    def set_adapter(self, name: str) -> None:
+        """Uses an adapter, and its head if it has one.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        values, head = self._adapter(name)
+        self._set(values)
+        self._set_head(head)
+        self.active = name
+
+    @torch.no_grad()
+    def disable(self) -> None:
+        """Makes the network the plain one again, to the bit; the head gets the weights that it had at first."""
+        for layer in self._layers.values():
+            layer.S.copy_(layer.S0)
+        self._set_head(self._first_head)
+        self.active = None
+
+    @torch.no_grad()
+    def mix(self, weights: Mapping[str, float]) -> None:
+        """Uses a mix: S0 + sum of w (S - S0), so that every weight of the network is linear in the mix.
+
+        The head stays as it is.
+
+        Args:
+            weights: A finite weight for each adapter, by name; {"cats": 1.0} is `set_adapter("cats")` up to
+                rounding, and {} the plain network.
+
+        Raises:
+            ValueError: There is no adapter of a name, or a weight is not finite.
+        """
+        if odd := [name for name, weight in weights.items() if not math.isfinite(weight)]:
+            raise ValueError(f"the weight of {odd[0]!r} is {weights[odd[0]]}: must be a finite number")
+        first = torch.cat([layer.S0 for layer in self._layers.values()])
+        mixed = first.clone()
+        for name, weight in weights.items():
+            mixed += weight * (self._adapter(name)[0] - first)
+        self._set(mixed)
+        self.active = None
+
+    def merge(self) -> nn.Module:
+        """Makes what is in use a plain network, in place, and returns it; no adapter can be set any more."""
+        merge(self.network)
+        self._layers, self._adapters = {}, {}
+        return self.network
+
+    def _now(self) -> Tensor:
+        return torch.cat([layer.S.detach() for layer in self._layers.values()])
+
+    def _set(self, values: Tensor) -> None:
+        parts = values.split(list(self._sizes.values()))
+        torch._foreach_copy_([layer.S for layer in self._layers.values()], list(parts))
+
+    def _set_head(self, state: Mapping[str, Tensor]) -> None:
+        if self.head is not None and state:
+            self.head.load_state_dict(dict(state))
+
+    def _adapter(self, name: str) -> tuple[Tensor, dict[str, Tensor]]:
+        if name not in self._adapters:
+            raise ValueError(f"no adapter {name!r}; there are {', '.join(self._adapters) or 'none'}")
+        return self._adapters[name]
+
+    def _head_of(self, path: Path) -> dict[str, Tensor]:
+        found = read_adapter(path)
+        if found.weights != self._digest or not found.head:
+            raise ValueError(f"{path} holds no head for this network")
+        return found.head
+
+    def _check_head(self, state: Mapping[str, Tensor], path: Path) -> None:
+        if not state:
+            return
+        own = {} if self.head is None else {name: value.shape for name, value in self.head.state_dict().items()}
+        if own != {name: value.shape for name, value in state.items()}:
+            raise ValueError(f"{path} holds a head of another kind: give Adapters(network, head=...) one like it")
+
+    def _check_fits(self, found: AdapterFile, path: Path) -> None:
+        if found.weights != self._digest:
+            raise ValueError(
+                f"{path} belongs to a network with other weights (digest {found.weights[:12]}, this one has "
+                f"{self._digest[:12]}): load the weights that it was trained on"
+            )
+        if found.layers != self._sizes:
+            raise ValueError(
+                f"{path} has singular values of {len(found.layers)} layers, this network is factored in "
+                f"{len(self._sizes)}, not all the same: factor those, only=read_adapter({str(path)!r}).layers"
+            )
+
+    def _check_rest(self) -> None:
+        """Raises ValueError where anything but S differs from the plain network."""
+        state = dict(self.network.state_dict())
+        for name, module in self.network.named_modules(remove_duplicate=False):
+            if isinstance(module, SVFConv2d | SVFLinear):
+                assert module.plain is not None
+                for factor in ("U", "S", "V", "S0"):
+                    del state[f"{name}.{factor}"]
+                state[f"{name}.weight"] = module.plain
+        if weights_digest(state) != self._digest:
+            raise ValueError(
+                "other weights of the network than S have changed (norms, biases): S alone is not enough"
+            )
+
+
+def read_adapter(path: str | Path) -> AdapterFile:
+    """Reads a file of `save_adapter` or `save_head`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter {path}: give a file of save_adapter")
+    try:
+        return _read(path)
+    except (ValueError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be used as an adapter ({error}): take another copy of it") from error
+
+
+def _read(path: Path) -> AdapterFile:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= min(path.stat().st_size - 8, _LARGEST_HEADER):
+        raise ValueError("it is cut short, or no safetensors file")
+    with safe_open(path, "pt") as file:
+        told = file.metadata() or {}
+        if told.keys() != _METADATA or told["svf_adapter"] != VERSION:
+            raise ValueError(f"it is no adapter of version {VERSION}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    if _checksum(told, tensors) != told["sha256"]:
+        raise ValueError("its checksum is not that of its content")
+    layers, S = json.loads(told["layers"]), tensors.pop("S", torch.empty(0))
+    sizes_are_counts = isinstance(layers, dict) and all(type(n) is int and n > 0 for n in layers.values())
+    if not sizes_are_counts or S.shape != (sum(layers.values()),):
+        raise ValueError("its singular values are not as many as its layers have")
+    if any(not name.startswith(_HEAD) for name in tensors):
+        raise ValueError("it holds other tensors than S and a head")
+    if not all(value.dtype in (torch.float32, torch.int64) for value in (S, *tensors.values())):
+        raise ValueError("its numbers are not float32")
+    if not all(torch.isfinite(value).all() for value in (S, *tensors.values())):
+        raise ValueError("it holds NaN or infinity")
+    head = {name.removeprefix(_HEAD): value.clone() for name, value in tensors.items()}
+    return AdapterFile(told["weights"], layers, S.clone(), head)
+
+
+def write_adapter(path: str | Path, adapter: AdapterFile) -> None:
+    """Writes an adapter, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: It holds what is not finite.
+    """
+    path = Path(path)
+    tensors = {f"{_HEAD}{name}": value.cpu().contiguous() for name, value in adapter.head.items()}
+    if adapter.layers:
+        tensors["S"] = adapter.S.to(torch.float32)
+    if not all(torch.isfinite(value).all() for value in tensors.values()):
+        raise ValueError(f"{path} is not written: it would hold NaN or infinity")
+    layers = json.dumps(adapter.layers, separators=(",", ":"))
+    told = {"svf_adapter": VERSION, "weights": adapter.weights, "layers": layers}
+    content = save(tensors, {**told, "sha256": _checksum(told, tensors)})
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)  # whole or not at all
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _checksum(told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    text = "\n".join(told[key] for key in ("svf_adapter", "weights", "layers"))
+    return hashlib.sha256(f"{text}\n{weights_digest(tensors)}".encode()).hexdigest()
+
+
+def _copied(module: nn.Module | None) -> dict[str, Tensor]:
+    return {} if module is None else {name: value.clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,90 @@
+"""Several and absent classes: the counts, and the same answers as a predictor gives."""
+
+from __future__ import annotations
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from support.predictors import SIZE, predictor, segmenter
+
+from fss.data.episodes import EpisodeDataset, select
+from fss.data.index import build_index, build_pool, images_by_class
+from fss.data.preprocessing import EvaluationTransform
+from fss.data.readers.shapes import Shapes
+from fss.data.several_episodes import SeveralEpisodes
+from fss.evaluation.several import SeveralEvaluation, SeveralIoU, choose_threshold
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CLASSES = (1, 2, 3, 4)
+
+
+def test_counts_are_those_of_a_plain_loop() -> None:
+    chance = np.random.default_rng(0)
+    metric = SeveralIoU(CLASSES)
+    intersection, union = dict.fromkeys(CLASSES, 0), dict.fromkeys(CLASSES, 0)
+    pairs = {(there, answered): 0 for there in (False, True) for answered in (False, True)}
+    for _ in range(30):
+        asked = sorted(chance.choice(CLASSES, 2, replace=False).tolist())
+        prediction, label = chance.choice([0, 0, 0, 1], (2, 1)) * chance.integers(0, 3, (2, 12))
+        label[:2] = 255
+        metric.update(torch.tensor(prediction)[None], torch.tensor(label)[None], asked)
+        for position, class_id in enumerate(asked, start=1):
+            a, b = prediction[2:] == position, label[2:] == position
+            intersection[class_id] += int((a & b).sum())
+            union[class_id] += int((a | b).sum())
+            pairs[bool(b.any()), bool(a.any())] += 1
+    scores = metric.compute()
+    assert min(pairs.values()) > 0
+    assert metric.intersection.tolist() == list(intersection.values())
+    assert scores["class_iou"].tolist() == [intersection[c] / union[c] for c in CLASSES]
+    assert scores["miou"] == pytest.approx(np.mean([intersection[c] / union[c] for c in CLASSES]))
+    assert scores["empty"] == pairs[False, False] / (pairs[False, False] + pairs[False, True])
+    assert scores["found"] == pairs[True, True] / (pairs[True, False] + pairs[True, True])
+
+
+def episodes(classes: int, absent: bool) -> SeveralEpisodes:
+    reader = Shapes("val", 64, 100)
+    index = build_index(reader)
+    pool = build_pool(index, CLASSES, shot=1, min_pixels=1)
+    drawn = EpisodeDataset(reader, pool, 1, 3, EvaluationTransform(SIZE, "exact"), with_label=True)
+    return SeveralEpisodes(drawn, images_by_class(index, CLASSES, 1), len(reader), classes, absent)
+
+
+@pytest.mark.parametrize(("classes", "absent"), [(3, False), (1, True)])
+def test_answers_are_those_of_a_predictor(classes: int, absent: bool) -> None:
+    drawn, threshold, count = episodes(classes, absent), 0.85, 8
+    module = SeveralEvaluation(segmenter("prior"), drawn, count, threshold, num_workers=0)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.test(module, verbose=False)
+    reader = drawn.episodes.reader
+    always, abstaining = SeveralIoU(CLASSES), SeveralIoU(CLASSES)
+    presences = []
+    for i in range(count):
+        query, supports = drawn.draw(i)
+        found = predictor("prior")
+        found.presence_threshold = threshold
+        for class_id, [number] in supports.items():
+            found.fit(reader.image(number), select(reader.mask(number), class_id), name=f"{class_id}")
+        label = drawn[i].label
+        for metric, abstain in ((always, False), (abstaining, True)):
+            answer = found.predict(reader.image(query), abstain=abstain)
+            metric.update(torch.from_numpy(answer.labels.astype(int)), label, list(supports))
+        missing = [n for n in supports if not (reader.mask(query) == n).any()]
+        presences += [answer.presence[f"{n}"] for n in missing]
+    for theirs, mine in ((module.always, always), (module.abstaining, abstaining)):
+        for name in ("intersection", "union", "pairs"):
+            assert torch.equal(getattr(theirs, name), getattr(mine, name))
+    assert not torch.equal(always.pairs, abstaining.pairs)  # some classes were left out
+    assert module.absent_presence == pytest.approx(presences, rel=1e-5)
+
+
+def test_threshold_leaves_the_asked_share_empty() -> None:
+    presences = np.random.default_rng(0).random(400).tolist()
+    threshold = choose_threshold(presences)
+    assert np.mean([presence < threshold for presence in presences]) == pytest.approx(0.95, abs=0.005)
+    with pytest.raises(ValueError, match="use more episodes"):
+        choose_threshold([])
