@@ -11,6 +11,7 @@ import sys
 
 from fss.display.shown import shown
 from fss.web.offline import stay_on_this_computer
+from fss.web.port import check_port
 
 
 def main() -> int:
@@ -26,10 +27,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:1, ...; default: %(default)s")
     given = parser.parse_args()
-    if not 1 <= given.port <= 65535:
-        parser.error(f"--port {given.port}: must be in 1..65535")
     stay_on_this_computer()
     try:
+        check_port(given.port)
         from fss.predictor import FewShotPredictor  # these take seconds, which --help need not wait for
         from fss.web.server import serve
 

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 import numpy as np
 
-from fss.predictor import FewShotPredictor, Segmentation
+from fss.predictor import FewShotPredictor
 from fss.visualize import base_map, class_color, outline
 from fss.web.downloads import write_zip
 from fss.web.examples import EXAMPLES, Shown
@@ -248,7 +248,7 @@ def _gallery(session: Session) -> list[tuple[np.ndarray, str]]:
     """Pictures with captions: answers, or before a search the pictures themselves."""
     if not session.found:
         return [(each.preview, each.name) for each in session.queries]
-    return [(np.asarray(each.overlay()), f"{each.name}: {_found(each)}") for each in session.answers()]
+    return [(np.asarray(each.overlay()), ", ".join(each.present) or "nothing found") for each in session.answers()]
 
 
 def _caption(session: Session) -> str:
@@ -256,12 +256,9 @@ def _caption(session: Session) -> str:
     if session.chosen >= len(session.found):
         return ""
     answer = session.answers()[session.chosen]
-    said = html.escape(f"{answer.name}: {_found(answer)}")
-    return f"<b>{said}</b><br>Click a point of the picture to see what in the examples it resembles."
-
-
-def _found(answer: Segmentation) -> str:
-    present = answer.present
-    return ", ".join(
-        f"{'' if name in present else 'no '}{name} ({answer.presence[name]:.2f})" for name in answer.classes
+    found = ", ".join(
+        f"{'' if name in answer.present else 'no '}{name} (presence {answer.presence[name]:.2f})"
+        for name in answer.classes
     )
+    said = html.escape(f"{answer.name}: {found}")
+    return f"<b>{said}</b><br>Click a point of the picture to see what in the examples it resembles."

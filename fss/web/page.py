@@ -24,14 +24,14 @@ THEME = gr.themes.Default(
 )
 CSS = """
 .gradio-container { max-width: 1240px !important; width: 100%; margin: auto !important; }
-.step { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: 16px; gap: 12px; }
+.gradio-container .main.app { padding: clamp(8px, 2.5vw, 32px) !important; }
+.step { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: clamp(8px, 1.5vw, 16px);
+  gap: 12px; }
 .step h2 { margin: 0; font-size: 1.2rem; }
-.gallery .grid-wrap { min-height: 0 !important; max-height: 420px !important; overflow-y: auto; }
 .gallery { min-height: 0 !important; }
-@media (max-width: 640px) {
-  .gradio-container main { padding: 8px !important; }
-  .step { padding: 10px; }
-}
+.gallery .grid-wrap { min-height: 0 !important; max-height: 420px !important; overflow-y: auto; }
+.gallery .caption-label { max-width: 100% !important; }
+#zip { display: none !important; }
 """
 # A download starts when its file is ready; this presses the link, which nobody sees
 _PRESS = "() => { const a = document.querySelector('#zip'); (a.querySelector('a, button') || a).click(); }"
@@ -73,7 +73,7 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                             list(MEANINGS), value=MEANINGS[0], label="The paint marks", elem_id="meaning"
                         )
                         add = gr.Button("Add this example", variant="primary", elem_id="add")
-                    shown = _gallery("supports", columns=4)
+                    shown = _gallery("supports", columns=3)
                     remove = gr.Button("Remove this example", visible=False, size="sm", elem_id="remove")
                 with gr.Column(elem_classes="step"):
                     gr.Markdown("## 2 Pictures to search")
@@ -96,7 +96,7 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                         show_label=False,
                         elem_id="picture",
                     )
-                    why = gr.HTML(elem_id="why")
+                    why = gr.HTML(padding=False, elem_id="why")
                     resembled = gr.Image(
                         interactive=False,
                         visible=False,
@@ -106,7 +106,7 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                         elem_id="resembled",
                     )
                     save = gr.Button("Download masks, overlays and COCO json", elem_id="save")
-                    archive = gr.DownloadButton(visible="hidden", elem_id="zip")
+                    archive = gr.DownloadButton(elem_id="zip")
 
         # One network and one processor: what uses them waits for its turn
         turn: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import tempfile
 
 from starlette.middleware import Middleware
@@ -12,8 +11,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fss.predictor import FewShotPredictor
+from fss.web.port import ADDRESS
 
-ADDRESS = "127.0.0.1"
 # A page of another site that names itself after this address (DNS rebinding) gets no answer
 _NAMES = [ADDRESS, "localhost"]
 # The browser fetches everything from here; what a library's page would load from elsewhere stays away
@@ -44,17 +43,8 @@ def serve(model: FewShotPredictor, port: int) -> None:
 
     Args:
         model: A predictor without supports.
-        port: Number of the port, on this computer's own address.
-
-    Raises:
-        OSError: The port is taken.
+        port: Number of a free port, on this computer's own address.
     """
-    with socket.socket() as probe:  # Gradio's own message would name settings of its own
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError as error:
-            raise OSError(f"port {port} cannot be used ({error.strerror}): choose another with --port") from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder goes then too
     with tempfile.TemporaryDirectory(prefix="fss-web-", ignore_cleanup_errors=True) as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
