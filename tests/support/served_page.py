@@ -34,7 +34,7 @@ class Served:
 
 
 @contextmanager
-def served(temporary: Path, *arguments: str) -> Iterator[Served]:
+def serving(temporary: Path, *arguments: str) -> Iterator[Served]:
     """Serves the page from any free port until the end, which SIGTERM brings and which leaves no files.
 
     Args:

@@ -16,9 +16,9 @@ from fss.web.examples import shapes
 from fss.web.session import Session
 
 
-def test_masks_and_objects_are_the_answers(model: FewShotPredictor, tmp_path: Path) -> None:
+def test_masks_and_objects_are_the_answers(training_free: FewShotPredictor, tmp_path: Path) -> None:
     session = Session()
-    session.take(shapes(shots=1, queries=2, size=96), model)
+    session.take(shapes(shots=1, queries=2, size=96), training_free)
     session.search()
     write_zip(session.found, tmp_path / "answers.zip")
     names = [found.name for found in session.found]

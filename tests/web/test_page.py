@@ -124,7 +124,7 @@ def saved(path: Path, image: np.ndarray) -> Path:
 
 
 def test_from_uploaded_pictures_to_downloaded_masks(
-    browser: Any, served: Served, model: FewShotPredictor, tmp_path: Path
+    browser: Any, served: Served, training_free: FewShotPredictor, tmp_path: Path
 ) -> None:
     support, query = coins().supports[0].image, coins().queries["more coins"]
     visitor = Visitor(browser, served)
@@ -139,7 +139,7 @@ def test_from_uploaded_pictures_to_downloaded_masks(
     page.click("#find")
     page.wait_for_selector("#picture img")
 
-    expected = alike(model).fit(support, opacity >= 32, name="old coin").predict(query)
+    expected = alike(training_free).fit(support, opacity >= 32, name="old coin").predict(query)
     answer = visitor.picture()
     assert expected.labels.any()
     assert np.array_equal(answer, np.asarray(expected.overlay()))
@@ -171,7 +171,9 @@ def test_from_uploaded_pictures_to_downloaded_masks(
     assert tried == []  # no library has even asked for another computer; example.org is test_server.py's
 
 
-def test_a_phone_shows_everything_in_one_column(browser: Any, served: Served, model: FewShotPredictor) -> None:
+def test_a_phone_shows_everything_in_one_column(
+    browser: Any, served: Served, training_free: FewShotPredictor
+) -> None:
     example, page = motorcycle(), Visitor(browser, served, PHONE).page
     page.get_by_text("Try: Motorcycle").tap()
     page.wait_for_selector("#picture img")

@@ -27,21 +27,21 @@ def saved(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def asked(model: FewShotPredictor, tmp_path: Path) -> Session:
+def asked(training_free: FewShotPredictor, tmp_path: Path) -> Session:
     """A session with the worked example of coins, whose query is a file."""
     example, session = coins(), Session()
-    session.show(example.supports[0], model)
+    session.show(example.supports[0], training_free)
     assert session.ask([saved(tmp_path / "more coins.png", example.queries["more coins"])]) == []
     session.search()
     return session
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_worked_examples_are_answered_as_the_predictor_answers(name: str, model: FewShotPredictor) -> None:
+def test_worked_examples_are_answered_as_the_predictor_answers(name: str, training_free: FewShotPredictor) -> None:
     example, session = EXAMPLES[name](), Session()
-    session.take(example, model)
+    session.take(example, training_free)
     session.search()
-    alone = alike(model)
+    alone = alike(training_free)
     for shown in example.supports:
         alone.fit(shown.image, shown.mask, name=shown.name)
     assert [found.name for found in session.found] == list(example.queries)
@@ -50,8 +50,8 @@ def test_worked_examples_are_answered_as_the_predictor_answers(name: str, model:
         assert np.array_equal(found.labels, expected.labels)
 
 
-def test_the_coins_are_found(model: FewShotPredictor, tmp_path: Path) -> None:
-    [found] = asked(model, tmp_path).found
+def test_the_coins_are_found(training_free: FewShotPredictor, tmp_path: Path) -> None:
+    [found] = asked(training_free, tmp_path).found
     middle = [found.labels[y, x] for x, y in ((43, 38), (101, 36), (212, 34), (113, 106), (243, 104), (300, 103))]
     between = [found.labels[y, x] for x, y in ((72, 70), (180, 70), (5, 5))]
     assert middle == [1] * 6
@@ -59,9 +59,9 @@ def test_the_coins_are_found(model: FewShotPredictor, tmp_path: Path) -> None:
 
 
 def test_what_counts_as_found_can_be_changed_without_searching_again(
-    model: FewShotPredictor, tmp_path: Path
+    training_free: FewShotPredictor, tmp_path: Path
 ) -> None:
-    session = asked(model, tmp_path)
+    session = asked(training_free, tmp_path)
     [found] = session.found
     [answer] = session.answers()
     assert np.array_equal(answer.labels, found.labels)
@@ -77,19 +77,19 @@ def test_what_counts_as_found_can_be_changed_without_searching_again(
     assert session.answers()[0].present == {}
 
 
-def test_visitors_do_not_see_each_others_supports(model: FewShotPredictor) -> None:
+def test_visitors_do_not_see_each_others_supports(training_free: FewShotPredictor) -> None:
     first, second = Session(), Session()
-    first.show(support("cup"), model)
-    second.show(support("plate"), model)
-    assert (first.predictor.classes, second.predictor.classes, model.classes) == (("cup",), ("plate",), ())
-    assert first.predictor.segmenter is second.predictor.segmenter is model.segmenter
+    first.show(support("cup"), training_free)
+    second.show(support("plate"), training_free)
+    assert (first.predictor.classes, second.predictor.classes, training_free.classes) == (("cup",), ("plate",), ())
+    assert first.predictor.segmenter is second.predictor.segmenter is training_free.segmenter
 
 
-def test_removing_a_support_leaves_what_the_others_say(model: FewShotPredictor) -> None:
+def test_removing_a_support_leaves_what_the_others_say(training_free: FewShotPredictor) -> None:
     example, session, without = shapes(), Session(), Session()
-    session.take(example, model)
+    session.take(example, training_free)
     for shown in (example.supports[0], *example.supports[2:]):
-        without.show(shown, model)
+        without.show(shown, training_free)
     without.queries = session.queries
     session.remove(1)
     session.search()
@@ -98,10 +98,10 @@ def test_removing_a_support_leaves_what_the_others_say(model: FewShotPredictor) 
         assert np.array_equal(found.margins, expected.margins)
 
 
-def test_removing_the_last_support_of_a_class_removes_the_class(model: FewShotPredictor) -> None:
+def test_removing_the_last_support_of_a_class_removes_the_class(training_free: FewShotPredictor) -> None:
     session = Session()
-    session.show(support("cup"), model)
-    session.show(support("plate"), model)
+    session.show(support("cup"), training_free)
+    session.show(support("plate"), training_free)
     session.remove(0)
     assert session.classes == list(session.predictor.classes) == ["plate"]
     session.remove(0)
@@ -111,32 +111,34 @@ def test_removing_the_last_support_of_a_class_removes_the_class(model: FewShotPr
         session.remove(0)
 
 
-def test_changes_make_answers_go(model: FewShotPredictor, tmp_path: Path) -> None:
-    session = asked(model, tmp_path)
-    session.show(support(), model)
+def test_changes_make_answers_go(training_free: FewShotPredictor, tmp_path: Path) -> None:
+    session = asked(training_free, tmp_path)
+    session.show(support(), training_free)
     assert session.found == []
     with pytest.raises(ValueError, match="Find something first"):
         session.explain("coin")
 
 
-def test_downloads_have_the_pictures_own_size(model: FewShotPredictor, tmp_path: Path) -> None:
+def test_downloads_have_the_pictures_own_size(training_free: FewShotPredictor, tmp_path: Path) -> None:
     session, example = Session(), coins()
-    session.show(example.supports[0], model)
+    session.show(example.supports[0], training_free)
     large = cv2.resize(example.queries["more coins"], (LONGEST + 500, 700))
     session.ask([saved(tmp_path / "large.png", large)])
     session.search()
     assert session.found[0].labels.shape == (round(700 * LONGEST / (LONGEST + 500)), LONGEST)
     session.threshold = 0.55
     own = session.at_own_size(0)
-    expected = alike(model).fit(example.supports[0].image, example.supports[0].mask, name="coin").predict(large)
+    expected = (
+        alike(training_free).fit(example.supports[0].image, example.supports[0].mask, name="coin").predict(large)
+    )
     assert np.array_equal(own.labels, expected.at(0.55).labels)
     assert own.name == "large"
 
 
-def test_large_supports_are_reduced_with_their_masks(model: FewShotPredictor) -> None:
+def test_large_supports_are_reduced_with_their_masks(training_free: FewShotPredictor) -> None:
     session, (name, image, mask) = Session(), support()
     size = (2 * LONGEST, 3 * LONGEST // 2)
-    session.show(Shown(name, cv2.resize(image, size), cv2.resize(mask.astype(np.uint8), size) > 0), model)
+    session.show(Shown(name, cv2.resize(image, size), cv2.resize(mask.astype(np.uint8), size) > 0), training_free)
     [kept] = session.supports
     assert kept.image.shape[:2] == kept.mask.shape == (LONGEST * 3 // 4, LONGEST)
     assert abs(kept.mask.mean() - mask.mean()) < 0.01
@@ -175,36 +177,36 @@ def test_too_many_queries(tmp_path: Path) -> None:
         session.ask([file])
 
 
-def test_too_many_supports_and_classes(model: FewShotPredictor) -> None:
+def test_too_many_supports_and_classes(training_free: FewShotPredictor) -> None:
     session = Session()
     for number in range(MOST_CLASSES):
-        session.show(support(f"thing {number}"), model)
+        session.show(support(f"thing {number}"), training_free)
     with pytest.raises(ValueError, match=f"{MOST_CLASSES} different things"):
-        session.show(support("one more"), model)
+        session.show(support("one more"), training_free)
     for _ in range(MOST_SUPPORTS - MOST_CLASSES):
-        session.show(support("thing 0"), model)
+        session.show(support("thing 0"), training_free)
     with pytest.raises(ValueError, match=f"takes {MOST_SUPPORTS} examples"):
-        session.show(support("thing 0"), model)
+        session.show(support("thing 0"), training_free)
     assert len(session.supports) == MOST_SUPPORTS
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a" * 61, "a\x1b[2J", "a\u202eb"])
-def test_names_that_cannot_be_shown(name: str, model: FewShotPredictor) -> None:
+def test_names_that_cannot_be_shown(name: str, training_free: FewShotPredictor) -> None:
     with pytest.raises(ValueError, match="short name"):
-        Session().show(support(name), model)
+        Session().show(support(name), training_free)
 
 
-def test_spaces_around_a_name_do_not_matter(model: FewShotPredictor) -> None:
+def test_spaces_around_a_name_do_not_matter(training_free: FewShotPredictor) -> None:
     session = Session()
-    session.show(support("  red   mug "), model)
+    session.show(support("  red   mug "), training_free)
     assert session.classes == ["red mug"]
 
 
-def test_an_object_too_small_to_be_seen_is_refused(model: FewShotPredictor) -> None:
+def test_an_object_too_small_to_be_seen_is_refused(training_free: FewShotPredictor) -> None:
     session, mask = Session(), np.zeros((900, 900), bool)
     mask[450, 450] = True
     with pytest.raises(ValueError, match="vanishes"):
-        session.show(Shown("dot", np.zeros((900, 900, 3), np.uint8), mask), model)
+        session.show(Shown("dot", np.zeros((900, 900, 3), np.uint8), mask), training_free)
     assert session.supports == []
 
 
@@ -223,7 +225,7 @@ def test_pictures_are_painted_one_after_another(tmp_path: Path) -> None:
     assert session.painting is None
 
 
-def test_search_without_supports_or_queries(model: FewShotPredictor, tmp_path: Path) -> None:
+def test_search_without_supports_or_queries(training_free: FewShotPredictor, tmp_path: Path) -> None:
     session = Session()
     with pytest.raises(ValueError, match="step 2"):
         session.search()

@@ -15,47 +15,47 @@ from fss.web.session import Session, alike
 from fss.web.why import Explanation, cross, draw_resemblance, heat
 
 
-def explained(model: FewShotPredictor, supports: list[Shown], image: np.ndarray) -> Explanation:
-    predictor = alike(model)
+def explained(training_free: FewShotPredictor, supports: list[Shown], image: np.ndarray) -> Explanation:
+    predictor = alike(training_free)
     for shown in supports:
         predictor.fit(shown.image, shown.mask, name=shown.name)
     return Explanation(predictor, supports, image)
 
 
-def test_the_prior_mask_is_what_the_training_free_model_decides_by(model: FewShotPredictor) -> None:
+def test_the_prior_mask_is_what_the_training_free_model_decides_by(training_free: FewShotPredictor) -> None:
     """Its margin is twice what the prior mask is above the method's threshold."""
     example, session = motorcycle(), Session()
-    session.take(example, model)
+    session.take(example, training_free)
     session.search()
     session.chosen = 1
     prior = session.explain("motorcycle").prior
-    expected = session.found[1].margins[0] / 2 + model.segmenter.head.threshold
+    expected = session.found[1].margins[0] / 2 + training_free.segmenter.head.threshold
     assert np.allclose(prior, expected, atol=1e-5)
     assert prior.shape == example.queries["without one"].shape[:2]
     assert session.explain("motorcycle").base is None
 
 
 @pytest.mark.parametrize("point", [(214, 50), (335, 42), (45, 124), (335, 123)])
-def test_a_point_resembles_itself_most(model: FewShotPredictor, point: tuple[int, int]) -> None:
+def test_a_point_resembles_itself_most(training_free: FewShotPredictor, point: tuple[int, int]) -> None:
     """A query that is a support: these backbone's features do not depend on the mask."""
     [shown] = coins().supports
-    found = explained(model, [shown], shown.image).resemblance(*point)
+    found = explained(training_free, [shown], shown.image).resemblance(*point)
     assert found.similarity == pytest.approx(1, abs=1e-5)
     assert np.abs(np.subtract(found.at, point)).max() <= 10  # a location covers 9.6 pixels
 
 
-def test_the_support_that_is_resembled_is_told(model: FewShotPredictor) -> None:
+def test_the_support_that_is_resembled_is_told(training_free: FewShotPredictor) -> None:
     [coin] = coins().supports
     noise = np.random.default_rng(0).integers(0, 256, coin.image.shape, np.uint8)
     other = Shown("coin", noise, coin.mask)
     for supports, expected in (([coin, other], 0), ([other, coin], 1)):
-        found = explained(model, supports, coin.image).resemblance(214, 50)
+        found = explained(training_free, supports, coin.image).resemblance(214, 50)
         assert (found.support, len(found.heat)) == (expected, 2)
 
 
-def test_similarities_are_known_inside_the_object_alone(model: FewShotPredictor) -> None:
+def test_similarities_are_known_inside_the_object_alone(training_free: FewShotPredictor) -> None:
     [shown] = coins().supports
-    [heat_map] = explained(model, [shown], coins().queries["more coins"]).resemblance(3, 3).heat
+    [heat_map] = explained(training_free, [shown], coins().queries["more coins"]).resemblance(3, 3).heat
     assert not np.isfinite(heat_map[~shown.mask]).any()
     assert np.isfinite(heat_map[shown.mask]).mean() > 0.95
     known = heat_map[np.isfinite(heat_map)]
@@ -63,9 +63,9 @@ def test_similarities_are_known_inside_the_object_alone(model: FewShotPredictor)
 
 
 @pytest.mark.parametrize("point", [(-1, 0), (0, -1), (384, 0), (0, 145)])
-def test_points_outside_the_picture(model: FewShotPredictor, point: tuple[int, int]) -> None:
+def test_points_outside_the_picture(training_free: FewShotPredictor, point: tuple[int, int]) -> None:
     example = coins()
-    explanation = explained(model, example.supports, example.queries["more coins"])
+    explanation = explained(training_free, example.supports, example.queries["more coins"])
     with pytest.raises(ValueError, match="outside the picture of 384 x 145 pixels"):
         explanation.resemblance(*point)
     for corner in ((0, 0), (383, 0), (0, 144), (383, 144)):
@@ -80,8 +80,8 @@ def test_the_base_map_is_the_base_learners_answer() -> None:
     image, query = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
     mask = np.zeros((64, 64), bool)
     mask[16:48, 16:48] = True
-    model = FewShotPredictor(segmenter, 64, device="cpu")
-    base = explained(model, [Shown("thing", image, mask)], query).base
+    predictor = FewShotPredictor(segmenter, 64, device="cpu")
+    base = explained(predictor, [Shown("thing", image, mask)], query).base
     images = segmenter.backbone.normalize(torch.from_numpy(query).permute(2, 0, 1)[None].float())
     with torch.inference_mode():
         logits = head.learner_base(segmenter.backbone.upper(segmenter.lower(images)))
@@ -97,10 +97,10 @@ def test_heat_is_dark_where_nothing_is_known() -> None:
     assert drawn[0, 1].sum() > drawn[1, 1].sum() > drawn[0, 0].sum() > drawn[1, 0].sum()
 
 
-def test_resemblances_are_drawn_side_by_side_with_one_cross(model: FewShotPredictor) -> None:
+def test_resemblances_are_drawn_side_by_side_with_one_cross(training_free: FewShotPredictor) -> None:
     [coin] = coins().supports
     supports = [coin, Shown("coin", np.zeros((100, 50, 3), np.uint8), np.ones((100, 50), bool))]
-    found = explained(model, supports, coin.image).resemblance(214, 50)
+    found = explained(training_free, supports, coin.image).resemblance(214, 50)
     drawn = draw_resemblance(found, supports, side=100)
     widths = (round(384 * 100 / 158), 50)
     assert drawn.shape == (100, sum(widths) + 6, 3)
