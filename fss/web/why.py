@@ -74,7 +74,7 @@ class Explanation:
             y: Row in pixels.
 
         Raises:
-            ValueError: The point lies outside the picture.
+            ValueError: The point lies outside the picture, or the objects lie between all locations of the features.
         """
         height, width = self._image.shape[:2]
         if not (0 <= x < width and 0 <= y < height):
@@ -82,6 +82,8 @@ class Explanation:
         _, h, w = self._query.shape
         i, j = (round(at) for at in self._scaled((y, x), (height, width), (h, w)))
         inside = self._object.abs().amax(1, keepdim=True) > 0  # (K, 1, h', w')
+        if not inside.any():
+            raise ValueError("The object is so small in the examples that the network's features miss it.")
         similar = torch.einsum("c,kchw->khw", self._query[:, i, j], self._object)[:, None]
         similar = similar.masked_fill(~inside, -2)  # less than any similarity
         best = int(similar.argmax())
@@ -159,21 +161,23 @@ def heat(values: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def draw_resemblance(found: Resemblance, supports: Sequence[Shown], side: int = 320) -> np.ndarray:
-    """The supports side by side (side, about K * side, 3) uint8, bright where they resemble the point most.
+    """The supports side by side (side, W, 3) uint8, bright where they resemble the point most.
 
-    A cross marks the most similar location.
+    A cross marks the most similar location. Very wide supports are lower than `side`.
     """
     known = np.concatenate([each[np.isfinite(each)] for each in found.heat])
     low, high = float(known.min()), float(known.max())
     tiles = []
     for number, (values, support) in enumerate(zip(found.heat, supports, strict=True)):
         tile = heat((values - low) / max(high - low, 1e-6), support.image)
-        scale = side / len(tile)
-        tile = cv2.resize(tile, (max(1, round(tile.shape[1] * scale)), side), interpolation=cv2.INTER_AREA)
+        height, width = tile.shape[:2]
+        scale = min(side / height, 3 * side / width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        tile = cv2.resize(tile, size, interpolation=cv2.INTER_AREA)
         if number == found.support:
             tile = cross(tile, (round(found.at[0] * scale), round(found.at[1] * scale)))
-        tiles += [tile, np.full((side, _GAP, 3), 255, np.uint8)]
-    return np.hstack(tiles[:-1])
+        tiles.append(np.pad(tile, ((0, side - size[1]), (0, _GAP), (0, 0)), constant_values=255))
+    return np.hstack(tiles)[:, :-_GAP]
 
 
 def cross(image: np.ndarray, at: tuple[int, int]) -> np.ndarray:

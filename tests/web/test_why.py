@@ -110,6 +110,32 @@ def test_resemblances_are_drawn_side_by_side_with_one_cross(training_free: FewSh
     assert not (drawn[:, widths[0] + 6 :] == 255).all(axis=2).any()
 
 
+def test_an_object_between_all_locations_is_told(training_free: FewShotPredictor) -> None:
+    mask = np.zeros((321, 321), bool)
+    mask[4, 4] = True  # locations are 8 pixels apart
+    image = np.random.default_rng(0).integers(0, 256, (321, 321, 3), np.uint8)
+    with pytest.raises(ValueError, match="so small"):
+        explained(training_free, [Shown("dot", image, mask)], image).resemblance(4, 4)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (1, 50), (300, 4), (7, 3000)])
+def test_odd_supports_and_queries(training_free: FewShotPredictor, size: tuple[int, int]) -> None:
+    """Pictures of a few pixels, and strips."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros(size, bool)
+    mask[: max(1, size[0] // 2), : size[1] // 2] = True
+    shown = Shown("thing", rng.integers(0, 256, (*size, 3), np.uint8), mask)
+    for height, width in ((1, 1), (8, 8), (1, 2000), (2000, 3)):
+        explanation = explained(training_free, [shown], rng.integers(0, 256, (height, width, 3), np.uint8))
+        assert explanation.prior.shape == (height, width)
+        found = explanation.resemblance(width - 1, height - 1)
+        assert found.heat[0].shape == size
+        assert mask[found.at[1], found.at[0]] or min(size) < 8
+        drawn = draw_resemblance(found, [shown], side=100)
+        assert drawn.shape[0] == 100
+        assert drawn.shape[1] <= 300
+
+
 def test_a_cross_leaves_the_picture_as_it_is() -> None:
     image = np.full((50, 60, 3), 128, np.uint8)
     marked = cross(image, (30, 20))
