@@ -19,7 +19,17 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("fss", "hydra_plugins")
-FLOORS = ("svf", "models", "export", "data", "evaluation", "training", "report", "cli")  # from the ground up
+FLOORS = (
+    "svf",
+    "models",
+    "export",
+    "data",
+    "evaluation",
+    "training",
+    "report",
+    "predictor",
+    "cli",
+)  # from the ground up
 
 
 class Import(NamedTuple):

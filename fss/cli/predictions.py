@@ -46,7 +46,7 @@ def predict(cfg: DictConfig) -> Done:
     told = ", ".join(f"{name} ({len(shots)})" for name, shots in sorted(supports.items()))
     logger.info("classes (supports): %s; %d pictures", told, len(queries))
     out = Path(cfg.out).expanduser()
-    done = segment_all(predictor, queries, out, cfg.abstain, cfg.batch_size, _shown)
+    done = segment_all(predictor, queries, out, cfg.abstain, cfg.batch_size, cfg.tile, _shown)
     done = done._replace(skipped={**unreadable, **done.skipped})
     console = PlainConsole()
     earlier = f", {done.earlier} of them by an earlier start" if done.earlier else ""

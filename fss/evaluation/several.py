@@ -21,7 +21,7 @@ from fss.data.loading import build_loader, evaluation_ids
 from fss.data.several_episodes import SeveralEpisode, SeveralEpisodes
 from fss.display.console import PlainConsole
 from fss.evaluation.record import Record
-from fss.evaluation.results import write_json
+from fss.files.plain import write_json
 from fss.geometry import Geometry, at_original_size, fitted
 from fss.labels import IGNORE
 from fss.models import presence

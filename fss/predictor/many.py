@@ -51,6 +51,7 @@ def segment_all(
     out: Path,
     abstain: bool = True,
     batch_size: int = 1,
+    tile: int | None = None,
     shown: Callable[[Iterable[Query], int], Iterable[Query]] = lambda queries, total: queries,
 ) -> Done:
     """Segments pictures and writes `masks/NAME.png`, `overlays/NAME.jpg`, `predictions.json` and `sheet.png`.
@@ -63,6 +64,7 @@ def segment_all(
         out: Folder for the results, used by one process at a time.
         abstain: See `FewShotPredictor.predict`.
         batch_size: See `FewShotPredictor.predict`.
+        tile: See `FewShotPredictor.predict`.
         shown: Shows progress: takes the queries that are left and how many there are, and passes them on.
 
     Raises:
@@ -72,7 +74,7 @@ def segment_all(
     lock.hold(out, "choose another folder with out=DIR")
     try:
         journal = out / JOURNAL
-        key = _key(predictor, abstain)
+        key = _key(predictor, abstain, tile)
         known = _finished(journal, key)
         skipped: dict[str, str] = {}
         left = [query for query in queries if not _is_there(query, known, out)]
@@ -82,7 +84,7 @@ def segment_all(
             file.write(f"{key}\n" if fresh else "\n")  # what was cut short ends here
             readable = _read(shown(left, len(left)), QueryReader(predictor.max_pixels), skipped)
             while batch := list(islice(readable, batch_size)):
-                answers = predictor.predict([picture for _, picture in batch], batch_size, abstain)
+                answers = predictor.predict([picture for _, picture in batch], batch_size, abstain, tile)
                 for (query, _), answer in zip(batch, answers, strict=True):
                     entry = _write(replace(answer, name=query.name), query, out)
                     known[_identity(query)] = entry
@@ -146,7 +148,7 @@ def _write_sheet(out: Path, names: Sequence[str]) -> None:
         picture_sheet(pictures, chosen).save(unfinished, format="PNG")
 
 
-def _key(predictor: FewShotPredictor, abstain: bool) -> str:
+def _key(predictor: FewShotPredictor, abstain: bool, tile: int | None) -> str:
     """Digest of all that answers depend on but the picture."""
     digest = hashlib.sha256(weights_digest(plain_state_dict(predictor.segmenter.state_dict())).encode())
     for name in predictor.classes:
@@ -156,7 +158,7 @@ def _key(predictor: FewShotPredictor, abstain: bool) -> str:
                 digest.update(tensor.contiguous().numpy().data)
     network = predictor.network
     settings = [predictor.size, predictor.geometry, predictor.threshold, predictor.presence_threshold]
-    digest.update(json.dumps([*settings, network.precision, str(network.segmenter), abstain]).encode())
+    digest.update(json.dumps([*settings, network.precision, str(network.segmenter), abstain, tile]).encode())
     return digest.hexdigest()
 
 

@@ -16,20 +16,22 @@ from torch import Tensor
 
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.pictures import MAX_PIXELS
-from fss.files.text import is_name
 from fss.geometry import Geometry, at_original_size, fitted
 from fss.labels import MAX_CLASSES
 from fss.models.encodings import join
 from fss.models.segmenter import FewShotSegmenter
+from fss.predictor.annotations import Box, Points
+from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of
 from fss.predictor.loading import load_model
+from fss.predictor.marked import Annotation, MarkedPictures, Shots
 from fss.predictor.network import Encoded, Network, Precision
-from fss.predictor.pictures import Picture, as_list, as_mask, as_picture, is_picture, name_of
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Support, load_supports, save_supports
+from fss.predictor.tiles import blend, tiles
 
 PRESENCE = 0.45  # chosen on base classes of the embedded data; see docs/own_pictures.md
 SLACK = 0.95
-Shots = Iterable[tuple[Picture, Picture]]
+ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
 
 
 class FewShotPredictor:
@@ -70,6 +72,7 @@ class FewShotPredictor:
         self.network = Network(segmenter, device, precision)
         self.threshold, self.presence_threshold, self.max_pixels = threshold, presence_threshold, max_pixels
         self._transform = EvaluationTransform(size, geometry)
+        self._marked = MarkedPictures(self.network, self._transform, max_pixels)
         self._supports: dict[str, list[Support]] = {}
         self._encoded: dict[str, list[Encoded]] = {}
         self._joined: dict[str, Any] = {}  # what the head made of all supports of a class
@@ -143,7 +146,7 @@ class FewShotPredictor:
     def fit(
         self,
         images: Picture | Iterable[Picture] | Mapping[str, Shots],
-        masks: Picture | Iterable[Picture] | None = None,
+        masks: Annotation | Iterable[Annotation] | None = None,
         name: str = "object",
     ) -> Self:
         """Learns classes from supports, or adds supports to classes.
@@ -152,7 +155,7 @@ class FewShotPredictor:
 
         Args:
             images: One picture or several (see `as_picture`); or, in one call, {name: [(picture, mask), ...]}.
-            masks: A mask for each picture (see `as_mask`).
+            masks: For each picture a mask (see `as_mask`), a `Box`, or `Points`, which are grown on the features.
             name: Name of the class.
 
         Returns:
@@ -165,13 +168,14 @@ class FewShotPredictor:
         if isinstance(images, Mapping):
             if masks is not None:
                 raise ValueError("fit takes {name: [(picture, mask), ...]} alone, or pictures and masks")
-            return self._add({each: self._read(shots, each) for each, shots in images.items()})
+            return self._add({each: self._marked.read(shots, each) for each, shots in images.items()})
         if masks is None:
             raise ValueError("fit needs a mask for every picture")
-        pictures, marks = as_list(images), as_list(masks)
+        pictures = as_list(images)
+        marks = [masks] if isinstance(masks, Box | Points) else as_list(masks)
         if len(pictures) != len(marks):
             raise ValueError(f"{len(pictures)} pictures with {len(marks)} masks: every picture needs one mask")
-        return self._add({name: self._read(zip(pictures, marks, strict=True), name)})
+        return self._add({name: self._marked.read(zip(pictures, marks, strict=True), name)})
 
     def forget(self, name: str) -> Self:
         """Removes a class.
@@ -205,16 +209,20 @@ class FewShotPredictor:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a picture is one, even where it can be iterated
-        self, image: Picture, batch_size: int = 1, abstain: bool = False
+        self, image: Picture, batch_size: int = 1, abstain: bool = False, tile: int | None = None
     ) -> Segmentation: ...
 
     @overload
     def predict(
-        self, image: Iterable[Picture], batch_size: int = 1, abstain: bool = False
+        self, image: Iterable[Picture], batch_size: int = 1, abstain: bool = False, tile: int | None = None
     ) -> Iterator[Segmentation]: ...
 
     def predict(
-        self, image: Picture | Iterable[Picture], batch_size: int = 1, abstain: bool = False
+        self,
+        image: Picture | Iterable[Picture],
+        batch_size: int = 1,
+        abstain: bool = False,
+        tile: int | None = None,
     ) -> Segmentation | Iterator[Segmentation]:
         """Segments all fitted classes in one picture, or in several, one after another.
 
@@ -224,6 +232,9 @@ class FewShotPredictor:
                 results by rounding.
             abstain: Leave out classes whose presence is below their threshold (`presence_thresholds`). Without it,
                 every class is looked for as in an evaluation, which only asks for what is there.
+            tile: Side in pixels of overlapping tiles in which a larger picture is seen, for objects that would be
+                too small otherwise. Each tile costs a pass, and what its answers blend into is another answer than
+                that for the whole; a picture that fits into one tile is answered as without.
 
         Returns:
             The answer, or an iterator over the answers in the order of the pictures.
@@ -236,11 +247,13 @@ class FewShotPredictor:
         self._check_fitted()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        if tile is not None:
+            tiles(1, 1, tile)  # refuses a side that is too small
         for name in self.classes:
             self._check_shots(name)
         if is_picture(image):
-            return next(self._predict([image], 1, abstain))  # type: ignore[list-item]
-        return self._predict(image, batch_size, abstain)  # type: ignore[arg-type]
+            return next(self._predict([image], 1, abstain, tile))  # type: ignore[list-item]
+        return self._predict(image, batch_size, abstain, tile)  # type: ignore[arg-type]
 
     def presence_thresholds(self) -> dict[str, float]:
         """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
@@ -259,59 +272,65 @@ class FewShotPredictor:
             self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))
         return (self._left_out[name] + self.presence_threshold) / 2
 
-    def _predict(self, images: Iterable[Picture], batch_size: int, abstain: bool) -> Iterator[Segmentation]:
+    def _predict(
+        self, images: Iterable[Picture], batch_size: int, abstain: bool, tile: int | None
+    ) -> Iterator[Segmentation]:
         numbered = zip(count(1), images)  # one is endless
         while batch := list(islice(numbered, batch_size)):
             pictures = [as_picture(picture, self.max_pixels) for _, picture in batch]
             names = [name_of(picture, number) for number, picture in batch]
-            queries = self.network.encode_queries([self._square(picture) for picture in pictures])
-            for name, picture, query in zip(names, pictures, queries, strict=True):
-                yield self._answer(name, picture, query, abstain)
+            whole = [tile is None or max(picture.shape[:2]) <= tile for picture in pictures]
+            squares = [self._marked.square(picture) for picture, fits in zip(pictures, whole, strict=True) if fits]
+            queries = iter(self.network.encode_queries(squares) if squares else ())
+            for name, picture, fits in zip(names, pictures, whole, strict=True):
+                yield self._answer(name, picture, next(queries) if fits else None, abstain, tile)
+
+    def _answer(
+        self, name: str, picture: np.ndarray, query: Encoded | None, abstain: bool, tile: int | None
+    ) -> Segmentation:
+        """The answer for a picture, from its encoding or, where it is seen in tiles, None."""
+        cuts = self.presence_thresholds() if abstain else {}
+        if query is not None:
+            margins, found = self._look_for_classes(query, *picture.shape[:2])
+        else:
+            margins, found = self._look_in_tiles(picture, tile or 0, cuts)
+        absent = frozenset(each for each, cut in cuts.items() if found[each] < cut)
+        return Segmentation(picture, self.classes, margins.numpy(), found, self.threshold, absent, name)
 
     @torch.inference_mode()
-    def _answer(self, name: str, picture: np.ndarray, query: Encoded, abstain: bool) -> Segmentation:
-        classes = self.classes
-        height, width = picture.shape[:2]
+    def _look_for_classes(self, query: Encoded, height: int, width: int) -> tuple[Tensor, dict[str, float]]:
+        """Margins (N, h, w) and presences of all classes, from one encoded picture."""
         rows, columns = fitted(height, width, self.size, self.geometry)
         covered = torch.zeros(self.size, self.size, dtype=torch.bool)
         covered[:rows, :columns] = True
-        margins, found = torch.empty(len(classes), height, width), {}
-        for index, each in enumerate(classes):
-            if each not in self._joined:
-                self._joined[each] = join([one.head for one in self._encoded[each]], dim=1)
-            logits = self.network.decode(query, self._joined[each], self.size)
-            found[each] = self.network.presence(query, self._encoded[each], logits, covered)
+        margins, found = torch.empty(len(self.classes), height, width), {}
+        for index, name in enumerate(self.classes):
+            if name not in self._joined:
+                self._joined[name] = join([one.head for one in self._encoded[name]], dim=1)
+            logits = self.network.decode(query, self._joined[name], self.size)
+            found[name] = self.network.presence(query, self._encoded[name], logits, covered)
             logits = at_original_size(logits, height, width, self.geometry)
             margins[index] = logits[1] - logits[0]
-        cuts = self.presence_thresholds() if abstain else {}
-        absent = frozenset(each for each, cut in cuts.items() if found[each] < cut)
-        return Segmentation(picture, classes, margins.numpy(), found, self.threshold, absent, name)
+        return margins, found
 
-    def _square(self, picture: np.ndarray) -> Tensor:
-        """A picture (h, w, 3) as (3, S, S) float32."""
-        square, _ = self._transform(picture, np.zeros(picture.shape[:2], np.uint8))
-        return torch.from_numpy(square).permute(2, 0, 1)
-
-    def _read(self, shots: Shots, name: str) -> list[Support]:
-        if not isinstance(name, str) or not is_name(name):
-            raise ValueError(f"a class cannot be named {name!r:.100}: give printable text")
-        found = []
-        for number, (picture, mask) in enumerate(shots, start=1):
-            try:
-                image = as_picture(picture, self.max_pixels)
-                marks = as_mask(mask, image.shape[:2], self.max_pixels)
-            except ValueError as error:
-                raise ValueError(f"support {number} of {name!r}: {error}") from error
-            square, small = self._transform(image, marks)
-            if not (small == 1).any():
-                raise ValueError(
-                    f"support {number} of {name!r}: its object of {np.count_nonzero(marks == 1)} pixels vanishes "
-                    f"at the {self.size} pixels that the model sees: crop the picture around it"
-                )
-            found.append(Support(torch.from_numpy(square).permute(2, 0, 1), torch.from_numpy(small)))
-        if not found:
-            raise ValueError(f"no supports for {name!r}: give at least one picture with a mask")
-        return found
+    @torch.inference_mode()
+    def _look_in_tiles(
+        self, picture: np.ndarray, side: int, cuts: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Margins (N, h, w) and the highest presences of a picture's tiles, each of which abstains on its own."""
+        height, width = picture.shape[:2]
+        found = dict.fromkeys(self.classes, 0.0)
+        parts = []
+        for part in tiles(height, width, side):
+            crop = picture[part.top : part.bottom, part.left : part.right]
+            [query] = self.network.encode_queries([self._marked.square(crop)])
+            margins, here = self._look_for_classes(query, *crop.shape[:2])
+            for index, name in enumerate(self.classes):
+                if here[name] < cuts.get(name, 0):
+                    margins[index].clamp_(max=ABSENT)
+                found[name] = max(found[name], here[name])
+            parts.append((part, margins))
+        return blend(parts, height, width), found
 
     def _add(self, supports: Mapping[str, Sequence[Support]]) -> Self:
         if len(self._supports.keys() | supports.keys()) > MAX_CLASSES:

@@ -13,7 +13,7 @@ from fss.data.readers.folder import SUFFIXES, open_folder
 from fss.data.readers.pictures import MAX_PIXELS
 from fss.files.text import printable, some
 from fss.labels import ignored
-from fss.predictor.pictures import Picture
+from fss.predictor.inputs import Picture
 
 
 def read_supports(folder: Path, max_pixels: int = MAX_PIXELS) -> dict[str, list[tuple[Picture, Picture]]]:

@@ -94,7 +94,7 @@ def test_goes_on_after_a_stop_with_the_same_result(tmp_path: Path) -> None:
     journal = out / JOURNAL
     journal.write_text(journal.read_text() + '["cut sho')
     (out / "masks/picture 1.png").unlink()  # somebody has tidied up
-    asked = []
+    asked: list[Query] = []
 
     def watched(left: object, total: int) -> object:
         asked.extend(left)  # type: ignore[arg-type]

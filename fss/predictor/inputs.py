@@ -6,9 +6,8 @@ Shapes: h w height and width of the picture, in pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,9 +25,9 @@ def is_picture(given: Any) -> bool:
     return isinstance(given, str | os.PathLike | Image.Image | np.ndarray | Tensor)
 
 
-def as_list(given: Picture | Iterable[Picture]) -> list[Picture]:
+def as_list(given: Any) -> list[Any]:
     """One picture or several as a list."""
-    return [cast(Picture, given)] if is_picture(given) else list(cast(Iterable[Picture], given))
+    return [given] if is_picture(given) else list(given)
 
 
 def name_of(picture: Picture, number: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fss.data.readers.pictures import read_image
-from fss.predictor.pictures import as_mask, as_picture
+from fss.predictor.inputs import Picture, as_mask, as_picture
 
 H, W = 6, 9
 RGB = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
@@ -22,7 +22,7 @@ def test_every_form_gives_the_same_pixels(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.fromarray(RGB).save(file)
     alpha = np.dstack([RGB, np.full((H, W), 7, np.uint8)])
-    forms = [
+    forms: list[Picture] = [
         *(file, str(file), Image.open(file), RGB, alpha, Image.fromarray(alpha)),
         *(torch.from_numpy(RGB).permute(2, 0, 1), RGB.astype(np.int64), RGB / 255, RGB.astype(np.uint16) * 256),
         torch.from_numpy(alpha).permute(2, 0, 1).float() / 255,
