@@ -67,10 +67,19 @@ class Handlers:
     @told
     def offer(self, session: Session, files: list[str] | None) -> Updates:
         """Pictures were uploaded that are to become supports."""
-        session.waiting += [Path(file) for file in files or ()]
+        try:
+            session.offer(files or ())
+        except ValueError as error:
+            _warn([str(error)])
         if session.painting is None:
             _warn(session.next_to_paint())
         return [None, *self._step1(session)]
+
+    @told
+    def skip(self, session: Session) -> Updates:
+        """The picture is not painted after all."""
+        _warn(session.next_to_paint())
+        return self._step1(session)
 
     @told
     def add(self, session: Session, name: str, editor: Mapping[str, Any], meaning: Meaning) -> Updates:

@@ -72,7 +72,9 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                         meaning = gr.Radio(
                             list(MEANINGS), value=MEANINGS[0], label="The paint marks", elem_id="meaning"
                         )
-                        add = gr.Button("Add this example", variant="primary", elem_id="add")
+                        with gr.Row():
+                            skip = gr.Button("Skip this picture", min_width=120, elem_id="skip")
+                            add = gr.Button("Add this example", variant="primary", min_width=120, elem_id="add")
                     shown = _gallery("supports", columns=3)
                     remove = gr.Button("Remove this example", visible=False, size="sm", elem_id="remove")
                 with gr.Column(elem_classes="step"):
@@ -115,6 +117,7 @@ def build(model: FewShotPredictor) -> gr.Blocks:
         look = [picture, why, resembled]
         offered.upload(handlers.offer, [session, offered], [offered, *step1], **turn)
         add.click(handlers.add, [session, name, editor, meaning], [*step1, *step3], **turn)
+        skip.click(handlers.skip, [session], step1, **turn)
         shown.select(handlers.choose_support, [session], [remove], **turn)
         remove.click(handlers.remove, [session], [*step1, *step3], **turn)
         asked.upload(handlers.ask, [session, asked], [asked, *step3], **turn)

@@ -104,6 +104,20 @@ class Session:
     _predictor: FewShotPredictor | None = None
     _explained: dict[tuple[int, str], Explanation] = field(default_factory=dict)  # at most one
 
+    def offer(self, files: Iterable[str | Path]) -> None:
+        """Lets pictures wait to be painted.
+
+        Raises:
+            ValueError: There are too many; then none waits.
+        """
+        paths = [Path(file) for file in files]
+        if len(self.supports) + len(self.waiting) + len(paths) > MOST_SUPPORTS:
+            raise ValueError(
+                f"{len(paths)} pictures are too many: the page takes {MOST_SUPPORTS} examples. Few are enough, one to "
+                "five of each thing."
+            )
+        self.waiting += paths
+
     def next_to_paint(self) -> list[str]:
         """Sets `painting` to the next waiting picture; returns what is wrong with those that cannot be used."""
         wrong, self.painting = [], None

@@ -74,7 +74,7 @@ class Explanation:
             y: Row in pixels.
 
         Raises:
-            ValueError: The point lies outside the picture, or the objects lie between all locations of the features.
+            ValueError: The point lies outside the picture, or all objects lie between the features' locations.
         """
         height, width = self._image.shape[:2]
         if not (0 <= x < width and 0 <= y < height):

@@ -234,11 +234,15 @@ def test_mistakes_are_told_and_the_page_stays(browser: Any, served: Served, tmp_
     assert visitor.page.locator("#results img").count() == 0
     visitor.upload("offered", gigantic)
     visitor.message("gigantic.png has more than 50 million pixels")
+    visitor.upload("offered", *[small] * 200)
+    visitor.message("200 pictures are too many")
     visitor.upload("offered", tmp_path / "small.png")
     visitor.page.wait_for_selector("#editor canvas")
     visitor.page.wait_for_timeout(500)
     visitor.page.click("#add")
     visitor.message("Nothing is painted yet")
+    visitor.page.click("#skip")
+    visitor.page.locator("#editor").wait_for(state="hidden")
 
     visitor.page.get_by_text("Try: Coins").click()
     visitor.shows("results", 1)

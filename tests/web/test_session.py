@@ -210,12 +210,22 @@ def test_an_object_too_small_to_be_seen_is_refused(training_free: FewShotPredict
     assert session.supports == []
 
 
+def test_too_many_pictures_to_paint(tmp_path: Path) -> None:
+    file, session = saved(tmp_path / "same.png", support().image), Session()
+    with pytest.raises(ValueError, match="200 pictures are too many"):
+        session.offer([file] * 200)
+    session.offer([file] * MOST_SUPPORTS)
+    with pytest.raises(ValueError, match="1 pictures are too many"):
+        session.offer([file])
+    assert len(session.waiting) == MOST_SUPPORTS
+
+
 def test_pictures_are_painted_one_after_another(tmp_path: Path) -> None:
     session = Session()
     text = tmp_path / "text.png"
     text.write_text("no picture")
     first, second = (saved(tmp_path / f"{n}.png", support(size=(n, 9)).image[:, :9]) for n in (50, 60))
-    session.waiting = [text, first, second]
+    session.offer([text, first, second])
     assert len(session.next_to_paint()) == 1
     assert session.painting is not None
     assert (len(session.painting), session.waiting) == (50, [second])
