@@ -112,26 +112,28 @@ def build(model: FewShotPredictor) -> gr.Blocks:
 
         # One network and one processor: what uses them waits for its turn
         turn: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
+        # How far it is, and that it failed, would lie over what is painted or looked at: short events show nothing
+        quick, slow = {**turn, "show_progress": "hidden"}, {**turn, "show_progress_on": told}
         step1 = [painter, to_paint, editor, shown, remove]
         step3 = [told, results, closer, view, of, picture, why, resembled]
         look = [picture, why, resembled]
-        offered.upload(handlers.offer, [session, offered], [offered, *step1], **turn)
-        add.click(handlers.add, [session, name, editor, meaning], [*step1, *step3], **turn)
-        skip.click(handlers.skip, [session], step1, **turn)
-        shown.select(handlers.choose_support, [session], [remove], **turn)
-        remove.click(handlers.remove, [session], [*step1, *step3], **turn)
-        asked.upload(handlers.ask, [session, asked], [asked, *step3], **turn)
-        find.click(handlers.find, [session], step3, **turn)
-        clear.click(handlers.clear, [session], [*step1, *step3, threshold, presence], **turn)
+        offered.upload(handlers.offer, [session, offered], [offered, *step1], **quick)
+        add.click(handlers.add, [session, name, editor, meaning], [*step1, *step3], **quick)
+        skip.click(handlers.skip, [session], step1, **quick)
+        shown.select(handlers.choose_support, [session], [remove], **quick)
+        remove.click(handlers.remove, [session], [*step1, *step3], **quick)
+        asked.upload(handlers.ask, [session, asked], [asked, *step3], **quick)
+        find.click(handlers.find, [session], step3, **slow)
+        clear.click(handlers.clear, [session], [*step1, *step3, threshold, presence], **quick)
         for trial, each in zip(trials, EXAMPLES, strict=True):
-            trial.click(handlers.trial(each), [session], [*step1, *step3, threshold, presence], **turn)
-        threshold.release(handlers.set_threshold, [session, threshold, view, of], [told, results, *look], **turn)
-        presence.release(handlers.set_presence, [session, presence, view, of], [told, results, *look], **turn)
-        results.select(handlers.choose_result, [session, view, of], look, **turn)
-        view.input(handlers.look, [session, view, of], look, **turn)
-        of.input(handlers.look, [session, view, of], look, **turn)
-        picture.select(handlers.resemble, [session, view, of], look, **turn)
-        save.click(handlers.save, [session], [archive], **turn).success(None, js=_PRESS)
+            trial.click(handlers.trial(each), [session], [*step1, *step3, threshold, presence], **slow)
+        threshold.release(handlers.set_threshold, [session, threshold, view, of], [told, results, *look], **quick)
+        presence.release(handlers.set_presence, [session, presence, view, of], [told, results, *look], **quick)
+        results.select(handlers.choose_result, [session, view, of], look, **quick)
+        view.input(handlers.look, [session, view, of], look, **quick)
+        of.input(handlers.look, [session, view, of], look, **quick)
+        picture.select(handlers.resemble, [session, view, of], look, **quick)
+        save.click(handlers.save, [session], [archive], **slow).success(None, js=_PRESS)
     return page
 
 

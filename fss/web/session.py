@@ -113,8 +113,8 @@ class Session:
         paths = [Path(file) for file in files]
         if len(self.supports) + len(self.waiting) + len(paths) > MOST_SUPPORTS:
             raise ValueError(
-                f"{len(paths)} pictures are too many: the page takes {MOST_SUPPORTS} examples. Few are enough, one to "
-                "five of each thing."
+                f"{len(paths)} pictures are too many: the page takes {MOST_SUPPORTS} examples. Few are enough: "
+                "one to five of each thing."
             )
         self.waiting += paths
 
