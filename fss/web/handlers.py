@@ -40,16 +40,16 @@ def told(handler: Callable[Given, Result]) -> Callable[Given, Result]:
         try:
             return handler(*given, **named)
         except (ValueError, OSError) as error:
-            raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from error
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return handled
 
 
 def _warn(wrong: Sequence[str]) -> None:
     for message in wrong[:_MOST_MESSAGES]:
-        gr.Warning(html.escape(message), title="Left out")
+        gr.Warning(html.escape(message))
     if len(wrong) > _MOST_MESSAGES:
-        gr.Warning(f"{len(wrong) - _MOST_MESSAGES} more pictures cannot be used.", title="Left out")
+        gr.Warning(f"{len(wrong) - _MOST_MESSAGES} more pictures cannot be used.")
 
 
 class Handlers:

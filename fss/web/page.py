@@ -31,7 +31,7 @@ CSS = """
 .gallery { min-height: 0 !important; }
 .gallery .grid-wrap { min-height: 0 !important; max-height: 420px !important; overflow-y: auto; }
 .gallery .caption-label { max-width: 100% !important; }
-#zip { display: none !important; }
+#zip, #told [data-testid=status-tracker]:has(.error) { display: none !important; }
 """
 # A download starts when its file is ready; this presses the link, which nobody sees
 _PRESS = "() => { const a = document.querySelector('#zip'); (a.querySelector('a, button') || a).click(); }"
