@@ -7,7 +7,7 @@ predictor.fit(["mug1.jpg", "mug2.jpg"], ["mug1.png", "mug2.png"], name="mug")
 predictor.predict("desk.jpg").overlay().show()
 """
 
-from fss.predictor.annotations import Box, Points
+from fss.predictor.marks import Box, Points
 from fss.predictor.predictor import FewShotPredictor
 from fss.predictor.segmentation import Instance, Segmentation
 

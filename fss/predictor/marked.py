@@ -14,8 +14,8 @@ from torch import Tensor
 from fss.data.preprocessing import EvaluationTransform
 from fss.files.text import is_name
 from fss.geometry import fitted
-from fss.predictor.annotations import Box, Points, grow
 from fss.predictor.inputs import Picture, as_mask, as_picture
+from fss.predictor.marks import Box, Points, grow
 from fss.predictor.network import Network
 from fss.predictor.supports import Support
 
@@ -76,8 +76,10 @@ class MarkedPictures:
             grown = grow(query.features, annotation, (height, width), covered, self._transform.size)
             small[: covered[0], : covered[1]] = grown[: covered[0], : covered[1]]
         if not (small == 1).any():
+            marked = np.count_nonzero(marks == 1)
+            size = self._transform.size
             raise ValueError(
-                f"its object of {np.count_nonzero(marks == 1)} pixels vanishes at the {self._transform.size} pixels"
-                " that the model sees: crop the picture around it"
+                f"its object of {marked} pixels vanishes at the {size} pixels that the model sees: crop the "
+                "picture around it"
             )
         return Support(square, torch.from_numpy(small))

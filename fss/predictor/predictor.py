@@ -20,10 +20,12 @@ from fss.geometry import Geometry, at_original_size, fitted
 from fss.labels import MAX_CLASSES
 from fss.models.encodings import join
 from fss.models.segmenter import FewShotSegmenter
-from fss.predictor.annotations import Box, Points
+from fss.predictor.adaptation import Adapted
+from fss.predictor.adaptation import adapt as adapt_to
 from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of
 from fss.predictor.loading import load_model
 from fss.predictor.marked import Annotation, MarkedPictures, Shots
+from fss.predictor.marks import Box, Points
 from fss.predictor.network import Encoded, Network, Precision
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Support, load_supports, save_supports
@@ -51,6 +53,9 @@ class FewShotPredictor:
         precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast.
         max_pixels: Larger pictures are refused before they are decoded.
 
+    Attributes:
+        adapted: What became of `fit(..., adapt=True)`; None before.
+
     Raises:
         ValueError: A setting is out of range, or there is no such device.
     """
@@ -73,9 +78,11 @@ class FewShotPredictor:
         self.threshold, self.presence_threshold, self.max_pixels = threshold, presence_threshold, max_pixels
         self._transform = EvaluationTransform(size, geometry)
         self._marked = MarkedPictures(self.network, self._transform, max_pixels)
+        self.adapted: Adapted | None = None
         self._supports: dict[str, list[Support]] = {}
         self._encoded: dict[str, list[Encoded]] = {}
         self._joined: dict[str, Any] = {}  # what the head made of all supports of a class
+        self._encoded_by = self.network
         self._left_out: dict[str, float] = {}  # thresholds by leave-one-out
 
     @classmethod
@@ -148,6 +155,7 @@ class FewShotPredictor:
         images: Picture | Iterable[Picture] | Mapping[str, Shots],
         masks: Annotation | Iterable[Annotation] | None = None,
         name: str = "object",
+        adapt: bool = False,
     ) -> Self:
         """Learns classes from supports, or adds supports to classes.
 
@@ -157,6 +165,8 @@ class FewShotPredictor:
             images: One picture or several (see `as_picture`); or, in one call, {name: [(picture, mask), ...]}.
             masks: For each picture a mask (see `as_mask`), a `Box`, or `Points`, which are grown on the features.
             name: Name of the class.
+            adapt: Also tune the singular values of the backbone on all supports of this class, three or more, if
+                that helps supports that are held out (`adaptation`). For a predictor of one class; takes minutes.
 
         Returns:
             The predictor itself.
@@ -168,14 +178,15 @@ class FewShotPredictor:
         if isinstance(images, Mapping):
             if masks is not None:
                 raise ValueError("fit takes {name: [(picture, mask), ...]} alone, or pictures and masks")
-            return self._add({each: self._marked.read(shots, each) for each, shots in images.items()})
+            read = {each: self._marked.read(shots, each) for each, shots in images.items()}
+            return self._add(read, adapt)
         if masks is None:
             raise ValueError("fit needs a mask for every picture")
         pictures = as_list(images)
         marks = [masks] if isinstance(masks, Box | Points) else as_list(masks)
         if len(pictures) != len(marks):
             raise ValueError(f"{len(pictures)} pictures with {len(marks)} masks: every picture needs one mask")
-        return self._add({name: self._marked.read(zip(pictures, marks, strict=True), name)})
+        return self._add({name: self._marked.read(zip(pictures, marks, strict=True), name)}, adapt)
 
     def forget(self, name: str) -> Self:
         """Removes a class.
@@ -332,16 +343,29 @@ class FewShotPredictor:
             parts.append((part, margins))
         return blend(parts, height, width), found
 
-    def _add(self, supports: Mapping[str, Sequence[Support]]) -> Self:
-        if len(self._supports.keys() | supports.keys()) > MAX_CLASSES:
+    def _add(self, supports: Mapping[str, Sequence[Support]], adapt: bool = False) -> Self:
+        together = {
+            name: [*self._supports.get(name, ()), *supports.get(name, ())] for name in self._supports | supports
+        }
+        if len(together) > MAX_CLASSES:
             raise ValueError(f"more than {MAX_CLASSES} classes: labels are 8-bit numbers")
-        encoded = {name: [self.network.encode_support(s) for s in shots] for name, shots in supports.items()}
-        for name, shots in supports.items():
-            self._supports.setdefault(name, []).extend(shots)
-            self._encoded.setdefault(name, []).extend(encoded[name])
+        if adapt:
+            if len(together) > 1:
+                raise ValueError("adapt=True tunes the backbone for one class: take a predictor for each class")
+            self._adapt(*together.values())
+        for name in together if self._encoded_by is not self.network else supports:
+            old = self._encoded.get(name, []) if self._encoded_by is self.network else []
+            self._encoded[name] = old + [self.network.encode_support(s) for s in together[name][len(old) :]]
             self._joined.pop(name, None)
             self._left_out.pop(name, None)
+        self._supports, self._encoded_by = together, self.network
         return self
+
+    def _adapt(self, supports: Sequence[Support]) -> None:
+        self.adapted = adapt_to(self.segmenter, supports)
+        if self.adapted.segmenter is not None:
+            self.network = Network(self.adapted.segmenter, self.device, self.network.precision)
+            self._marked = MarkedPictures(self.network, self._transform, self.max_pixels)
 
     def _check_fitted(self, names: Sequence[str] = ()) -> None:
         if not self._supports:

@@ -9,7 +9,7 @@ from support.predictors import SIZE, predictor, shot
 
 from fss.data.episodes import fill_boxes
 from fss.predictor import Box, Points
-from fss.predictor.annotations import grow
+from fss.predictor.marks import grow
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
