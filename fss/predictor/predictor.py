@@ -344,9 +344,9 @@ class FewShotPredictor:
         return blend(parts, height, width), found
 
     def _add(self, supports: Mapping[str, Sequence[Support]], adapt: bool = False) -> Self:
-        together = {
-            name: [*self._supports.get(name, ()), *supports.get(name, ())] for name in self._supports | supports
-        }
+        together = {name: list(shots) for name, shots in self._supports.items()}
+        for name, shots in supports.items():
+            together[name] = [*together.get(name, ()), *shots]
         if len(together) > MAX_CLASSES:
             raise ValueError(f"more than {MAX_CLASSES} classes: labels are 8-bit numbers")
         if adapt:
