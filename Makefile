@@ -1,6 +1,7 @@
 # make help      this list
 # make setup     virtual environment with all that is needed (once; 5 GB, some minutes)
 # make demo      few-shot segmentation of objects never trained on, on the embedded data, in five minutes
+# make web       a page in the browser: show a thing in your pictures, find it in others (MODEL=RUN: a trained model)
 # make test      what every change has to pass, two tests at a time (JOBS=8: eight; each needs up to 4 GB)
 # make test-all  every test, also those for the night
 # make checks    long runs: killed and resumed, on several processes, interrupted
@@ -9,10 +10,12 @@
 # make audit     known vulnerabilities of the installed packages
 PYTHON ?= python3
 JOBS ?= 2
+MODEL ?= prior
+PORT ?= 7860
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test test-all checks lint wheel audit
+.PHONY: help setup demo web test test-all checks lint wheel audit
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -27,6 +30,9 @@ demo: setup
 	$(BIN)/python train.py -m experiment=demo tuning=frozen,svf
 	$(BIN)/python evaluate.py experiment=demo tuning=frozen method=prior
 	$(BIN)/python -m fss.report outputs/demo
+
+web: setup
+	$(BIN)/python -m fss.web --model "$(MODEL)" --port $(PORT)
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal

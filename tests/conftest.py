@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from support import voc2012 as official
+
+if TYPE_CHECKING:
+    from support.served_page import Served
+
+    from fss.predictor import FewShotPredictor
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several at once: threads of one would wait for those of another
     torch.set_num_threads(1)
@@ -35,3 +41,21 @@ def voc2012(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not official.ARCHIVE.is_file():
         pytest.skip(f"no {official.ARCHIVE}")
     return official.unpack(tmp_path_factory.mktemp("official"))
+
+
+@pytest.fixture(scope="session")
+def training_free() -> FewShotPredictor:
+    """The predictor that needs no training, with ImageNet weights; to be left without supports."""
+    from fss.predictor import FewShotPredictor
+
+    return FewShotPredictor.load("prior", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page, as `python -m fss.web` serves it."""
+    from support.served_page import serving
+
+    pytest.importorskip("gradio")
+    with serving(tmp_path_factory.mktemp("page")) as page:
+        yield page

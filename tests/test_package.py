@@ -51,7 +51,7 @@ def test_every_bound_has_its_reason() -> None:
 
 def test_extras_do_not_overlap() -> None:
     lines = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
-    names = [canonicalize_name(Requirement(line).name) for line in lines]
+    names = [name for line in lines if (name := canonicalize_name(Requirement(line).name)) != NAME]
     assert len(names) == len(set(names))
 
 

@@ -80,6 +80,8 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
     "data/prepare/__main__.py": {"data", "display", "files"},
     "export/__main__.py": {"configuration", "cli"},
     "report/__main__.py": {"display", "evaluation", "report"},
+    "web": {"predictor", "data", "display", "files", "geometry", "resize", "visualize"},
+    "web/__main__.py": {"predictor", "web", "display"},
 }
 
 
@@ -142,6 +144,10 @@ def test_rooms_that_know_hydra() -> None:
 
 def test_rooms_that_know_a_logger_service() -> None:
     assert users("wandb", "wandb_workspaces") == {"training", "report", "cli"}
+
+
+def test_the_room_that_knows_gradio() -> None:
+    assert users("gradio", "starlette") == {"web"}
 
 
 def test_packages_of_rooms_that_others_can_use_alone() -> None:

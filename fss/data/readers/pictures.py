@@ -43,6 +43,10 @@ _DAMAGE = (
 )
 
 
+class TooLargeError(ValueError):
+    """A picture with more pixels than were allowed."""
+
+
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads any picture file as (h, w, 3) uint8 RGB.
 
@@ -50,7 +54,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture, truncated, or larger than `max_pixels`.
+        ValueError: If it is not a picture, truncated, or (`TooLargeError`) larger than `max_pixels`.
     """
     encoded = path.read_bytes()  # imread does not distinguish a missing file from a damaged one
     _open(path, encoded, max_pixels, "picture")
@@ -80,19 +84,19 @@ def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image
     try:
         file = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ValueError(_too_large(path, str(error).partition(", ")[0], max_pixels)) from None
+        raise _too_large(path, str(error).partition(", ")[0], max_pixels) from None
     except UnidentifiedImageError as error:
         raise _unreadable(path, what, f"none of {', '.join(FORMATS)}") from error
     except _DAMAGE as error:
         raise _unreadable(path, what, error) from error
     width, height = file.size
     if width * height > max_pixels:
-        raise ValueError(_too_large(path, f"{width} x {height} pixels", max_pixels))
+        raise _too_large(path, f"{width} x {height} pixels", max_pixels)
     return file
 
 
-def _too_large(path: Path, size: str, max_pixels: int) -> str:
-    return (
+def _too_large(path: Path, size: str, max_pixels: int) -> TooLargeError:
+    return TooLargeError(
         f"{printable(path)}: {size} are more than dataset.max_pixels={max_pixels}: make it smaller, or raise the "
         "setting if you trust the file"
     )
@@ -135,9 +139,9 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         width, height = file.size
         # for a TIFF, Pillow gives the size after applying the orientation
         turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except (ValueError, *_DAMAGE) as error:
-        if "max_pixels" in str(error):
-            raise
+    except TooLargeError:
+        raise
+    except (ValueError, *_DAMAGE):
         # the header is longer than what was read, as in some TIFFs, or damaged
         height, width = read_image(path, max_pixels).shape[:2]
         return height, width

@@ -1,0 +1,55 @@
+"""What somebody paints over a picture in the browser, as a mask of the picture.
+
+Shapes: h w height and width of the picture, in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+
+Meaning = Literal["the object", "a box around it"]
+MEANINGS: tuple[Meaning, ...] = get_args(Meaning)
+BRUSH = (255, 64, 160)  # RGB
+CANVAS = 800  # longer side of what is painted on: sharp on a screen, and quick to send
+
+_OPAQUE = 32  # alpha of 0..255 from which a pixel counts as painted; the brush's rim is smooth
+
+
+def canvas(image: np.ndarray) -> dict[str, Any]:
+    """The value of an image editor: a picture (h, w, 3) uint8 to paint on."""
+    height, width = image.shape[:2]
+    scale = min(1.0, CANVAS / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return {"background": picture, "layers": [], "composite": picture}
+
+
+def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: Meaning) -> np.ndarray:
+    """The mask (h, w) bool that was painted.
+
+    Args:
+        editor: Value of an image editor; its layers are (h', w', 4) uint8 of the canvas's size.
+        height: h of the picture.
+        width: w of the picture.
+        meaning: Whether the paint covers the object, or marks a box around it; then everything between the
+            outermost dabs belongs to the mask.
+
+    Raises:
+        ValueError: If nothing is painted, or everything.
+    """
+    mask = np.zeros((height, width), bool)
+    for layer in editor["layers"] if editor else ():
+        paint = (layer[..., 3] >= _OPAQUE).astype(np.uint8)
+        mask |= cv2.resize(paint, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    if not mask.any():
+        raise ValueError("Nothing is painted yet: paint over the object with the brush, then add the example.")
+    if meaning == "a box around it":
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    if mask.all():
+        raise ValueError("The whole picture is painted: leave out what does not belong to the object.")
+    return mask

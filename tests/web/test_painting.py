@@ -1,0 +1,67 @@
+"""From what is painted in the browser to a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fss.web.painting import CANVAS, MEANINGS, canvas, painted
+
+OBJECT, BOX = MEANINGS
+
+
+def editor(*layers: np.ndarray) -> dict[str, Any]:
+    """What an image editor sends for layers of opacity (h, w) in 0..255."""
+    return {"layers": [np.dstack([np.full((*a.shape, 3), 200, np.uint8), a]) for a in layers]}
+
+
+def test_paint_of_all_layers_is_the_mask() -> None:
+    first, second = np.zeros((2, 6, 8), np.uint8)
+    first[1:3, 2:5] = 255
+    second[4, 6] = 128
+    mask = painted(editor(first, second), 6, 8, OBJECT)
+    assert np.array_equal(mask, (first | second) > 0)
+
+
+def test_a_box_reaches_from_the_first_to_the_last_dab() -> None:
+    dabs = np.zeros((10, 12), np.uint8)
+    dabs[2, 9] = dabs[7, 3] = 255
+    expected = np.zeros((10, 12), bool)
+    expected[2:8, 3:10] = True
+    assert np.array_equal(painted(editor(dabs), 10, 12, BOX), expected)
+
+
+def test_the_brushs_faint_rim_does_not_count() -> None:
+    paint = np.zeros((5, 5), np.uint8)
+    paint[2, 2], paint[2, 3] = 255, 10
+    assert painted(editor(paint), 5, 5, OBJECT).sum() == 1
+
+
+def test_paint_on_a_smaller_canvas_covers_the_same_part_of_the_picture() -> None:
+    image = np.zeros((600, 2 * CANVAS, 3), np.uint8)
+    image[100:300, 400:1000] = 255
+    background = canvas(image)["background"]
+    assert background.shape == (300, CANVAS, 3)
+    mask = painted(editor(background[..., 0]), 600, 2 * CANVAS, OBJECT)
+    assert np.array_equal(mask, image[..., 0] > 0)
+
+
+def test_small_pictures_are_painted_at_their_size() -> None:
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    value = canvas(image)
+    assert np.array_equal(value["background"], image)
+    assert value["layers"] == []
+
+
+@pytest.mark.parametrize("value", [None, {"layers": []}, editor(np.zeros((4, 4), np.uint8))])
+@pytest.mark.parametrize("meaning", MEANINGS)
+def test_nothing_painted(value: dict[str, Any] | None, meaning: Any) -> None:
+    with pytest.raises(ValueError, match="Nothing is painted"):
+        painted(value, 4, 4, meaning)
+
+
+def test_everything_painted() -> None:
+    with pytest.raises(ValueError, match="whole picture"):
+        painted(editor(np.full((4, 4), 255, np.uint8)), 4, 4, OBJECT)
