@@ -12,6 +12,7 @@ _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError),
     *(OSError, LookupError, OverflowError, MemoryError),
 )
+_FOLDER = 0x10  # an attribute of a member; a zip file of arrays has none
 
 
 def is_zip(path: Path) -> bool:
@@ -35,6 +36,9 @@ def check_zip(path: Path) -> None:
             members = archive.infolist()
             if packed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:
                 raise ValueError(f"its member {packed[0]!r:.100} is compressed")
+            # torch would leave the memory of a tensor as it found it
+            if folders := [member.filename for member in members if member.external_attr & _FOLDER]:
+                raise ValueError(f"its member {folders[0]!r:.100} is marked as a folder")
             if len({member.filename for member in members}) < len(members):
                 raise ValueError("it holds two members of one name")
             if (damaged := archive.testzip()) is not None:

@@ -42,6 +42,24 @@ def test_no_flipped_bit_gives_other_weights(tmp_path: Path) -> None:
     assert refused > 1000
 
 
+def test_no_flipped_bit_of_a_directory_gives_other_weights(tmp_path: Path) -> None:
+    """All bits of the part that says where a file's members are; torch and Python read it in different ways."""
+    path = tmp_path / "last.ckpt"
+    weights = save(path, w0=torch.randn(20), w1=torch.randn(20))
+    content = path.read_bytes()
+    begin = content.index(b"PK\1\2")
+    for bit in range(8 * begin, 8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = read_state_dict(path)
+        except ValueError:
+            continue
+        assert found.keys() == weights.keys(), bit
+        assert all(torch.equal(found[name], value) for name, value in weights.items()), bit
+
+
 @pytest.mark.parametrize(
     "value",
     [
