@@ -55,7 +55,7 @@ BACKBONES = {
     "vgg16": [],
 }
 FEW_SHOT = sorted(
-    {p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "prior", "pfenet_small", "bam_small"}
+    {p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "match", "prior", "pfenet_small", "bam_small"}
 )
 TUNINGS = sorted(p.stem for p in (CONF / "tuning").glob("*.yaml"))
 
@@ -79,7 +79,7 @@ def _hydra() -> Iterator[None]:
 
 
 def composed(method: str, backbone: str, *overrides: str) -> DictConfig:
-    width = [] if method in ("base", "prior") else ["method.head.width=8"]
+    width = [] if method in ("base", "match", "prior") else ["method.head.width=8"]
     base = ["method.base_width=16"] if method in ("bam", "base") else []
     return compose(
         "train",
