@@ -53,8 +53,8 @@ def export_model(model: Path, out: Path, form: Format, precision: Precision = "f
         raise ValueError("int8=true: only format=onnx has it")
     segmenter, card = read_model(model)
     merge(segmenter)
-    graphs = export_graphs(segmenter, card.size, card.shot)
-    any_shot = accepts_any_shot(segmenter, card.shot)
+    any_shot = form == "onnx" and accepts_any_shot(segmenter, card.shot)
+    graphs = export_graphs(segmenter, card.size, card.shot, any_shot)
     shot = None if any_shot else card.shot
     if form == "onnx":
         query, support = to_onnx(graphs)

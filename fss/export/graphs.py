@@ -89,15 +89,17 @@ def example(size: int, shot: int, batch: int) -> Example:
 
 
 @torch.no_grad()
-def export_graphs(segmenter: FewShotSegmenter, size: int, shot: int) -> Graphs:
-    """Traces a model, for any batch and, unless its head has weights for each shot, for any number of shots.
+def export_graphs(segmenter: FewShotSegmenter, size: int, shot: int, any_shot: bool) -> Graphs:
+    """Traces a model, for any batch.
 
     Args:
         segmenter: On the CPU, in eval mode, SVF layers merged. Classes are taken to be novel.
         size: S.
-        shot: K, for a head that accepts no other number.
+        shot: K.
+        any_shot: Whether the graphs are to take other numbers of supports too. Runtimes of torch.export check what
+            the tracer assumed, that there are several; ONNX does not.
     """
-    batch, any_shot = Dim("batch", min=1), accepts_any_shot(segmenter, shot)
+    batch = Dim("batch", min=1)
     k = max(2, shot) if any_shot else shot  # of one, a tracer takes it for a constant
     queries, images, masks = example(size, k, batch=2)
     encoder = SupportEncoder(segmenter)

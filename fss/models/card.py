@@ -16,11 +16,17 @@ from typing import Any, NamedTuple
 from fss.files.text import is_name
 from fss.geometry import Geometry, check_geometry
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
-from fss.models.heads import BAM, Baseline, Head, PFENet, PriorMask
+from fss.models.heads import BAM, Baseline, Head, Match, PFENet, PriorMask
 
 VERSION = 1
 BACKBONES: dict[str, type[Backbone]] = {"resnet": ResNetBackbone, "vgg16": VGGBackbone, "timm": TimmBackbone}
-HEADS: dict[str, type[Head]] = {"pfenet": PFENet, "bam": BAM, "baseline": Baseline, "prior": PriorMask}
+HEADS: dict[str, type[Head]] = {
+    "pfenet": PFENet,
+    "bam": BAM,
+    "baseline": Baseline,
+    "prior": PriorMask,
+    "match": Match,
+}
 LARGEST_SIDE = 8192  # pixels of the square
 _GIVEN = ("self", "weights", "channels")  # arguments that no file decides
 _LONGEST = 4096  # characters of a text

@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
+from fss.cli import exports
 from support import ROOT
 
 SMALL = [
@@ -55,6 +56,13 @@ def start(script: str, *overrides: str) -> None:
         with open_dict(cfg):
             del cfg["hydra"]  # as hydra.main hands it over
         importlib.import_module(script).main.__wrapped__(cfg)
+
+
+def export(**settings: Any) -> None:
+    """What `python -m fss.export` does, in this process."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        exports.export(compose("export", [f"{name}={value}" for name, value in settings.items()]))
 
 
 def metrics(folder: Path) -> dict[str, Any]:
