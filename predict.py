@@ -1,7 +1,7 @@
 """Segments pictures and videos for classes that a few pictures with masks show.
 
 python predict.py model=RUN supports=DIR queries=DIR out=DIR
-python predict.py model=prior supports=DIR queries=clip.mp4 every=10     # training-free; every tenth frame
+python predict.py model=match supports=DIR queries=clip.mp4 every=10     # training-free; every tenth frame
 """
 
 from fss.cli.commands import predict as main

@@ -40,7 +40,7 @@ def seconds(work: Callable[[], object], times: int) -> list[float]:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="prior")
+    parser.add_argument("--model", default="match")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--times", type=int, default=20)
     given = parser.parse_args()

@@ -2,7 +2,7 @@
 
 from fss.predictor import FewShotPredictor
 
-predictor = FewShotPredictor.load("RUN")  # a run folder, a model file, or "prior"
+predictor = FewShotPredictor.load("RUN")  # a run folder, a model file, or "match"
 predictor.fit(["mug1.jpg", "mug2.jpg"], ["mug1.png", "mug2.png"], name="mug")
 predictor.predict("desk.jpg").overlay().show()
 """

@@ -21,7 +21,7 @@ from fss.models.checkpoints import load_checkpoint
 from fss.models.model_file import read_model
 from fss.models.segmenter import FewShotSegmenter
 
-TRAINING_FREE = "prior"
+TRAINING_FREE = ("match", "prior")  # methods that need no training
 MODEL, CHECKPOINT = Path("checkpoints", "model.safetensors"), Path("checkpoints", "last.ckpt")
 SETTINGS = "config.yaml"
 _BASE_CLASSIFIER = ".head.learner_base.1.4.weight"
@@ -39,14 +39,14 @@ def load_model(model: str | Path) -> Model:
 
     Args:
         model: A model file; a run folder, whose model file is taken, or `last.ckpt` where an older program has
-            written none; or "prior": the training-free prior mask on an EfficientNet-Lite0.
+            written none; or "match" or "prior", which need no training, on an EfficientNet-Lite0.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or no weights in it.
         ValueError: It cannot be used; the message says why.
     """
-    if model == TRAINING_FREE:
-        return _training_free()
+    if model in TRAINING_FREE:
+        return _training_free(str(model))
     path = Path(model).expanduser()
     if path.is_dir():
         return Model(*read_model(path / MODEL)) if (path / MODEL).is_file() else _run(path)
@@ -54,16 +54,16 @@ def load_model(model: str | Path) -> Model:
         return Model(*read_model(path))
     raise FileNotFoundError(
         f"no model {path}: give the folder of a run (it holds checkpoints/), a model file, or "
-        f"{TRAINING_FREE}, which needs no training"
+        f"{' or '.join(TRAINING_FREE)}, which need no training"
     )
 
 
-def _training_free() -> Model:
+def _training_free(method: str) -> Model:
     conf = Path(conf_folder())
     backbone = read_yaml(conf / "backbone/efficientnet_lite0.yaml")
-    method = read_yaml(conf / "method/prior.yaml")
     data = read_yaml(conf / "dataset/common/hundreds.yaml")
-    parts = _part(BACKBONES, backbone["network"]), _part(HEADS, method["head"])
+    head = read_yaml(conf / f"method/{method}.yaml")["head"]
+    parts = _part(BACKBONES, backbone["network"]), _part(HEADS, head)
     card = ModelCard(*parts, data["size"], data["geometry"], shot=1)
     return Model(_built(card, weights=backbone["weights"]), card)
 

@@ -96,7 +96,7 @@ class FewShotPredictor:
         """Makes a predictor from a trained model.
 
         Args:
-            model: A run folder of `train.py`, a model file, or "prior": the prior mask, which is training-free.
+            model: A run folder of `train.py`, a model file, or "match" or "prior", which need no training.
             device: See `FewShotPredictor`.
             precision: See `FewShotPredictor`.
             max_pixels: See `FewShotPredictor`.

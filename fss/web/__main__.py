@@ -21,8 +21,8 @@ def main() -> int:
     )
     parser.add_argument(
         "--model",
-        default="prior",
-        help="a run folder, a model file, or prior: the prior mask, which needs no training; default: %(default)s",
+        default="match",
+        help="a run folder, a model file, or match or prior, which need no training; default: %(default)s",
     )
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:1, ...; default: %(default)s")

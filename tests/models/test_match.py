@@ -88,10 +88,10 @@ def test_an_object_smaller_than_a_location_is_found() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (([], 0.5, 0.0), "method.maps is \\[\\]"),
-        ((["high"], 0.5, 0.0), "method.maps is \\['high'\\]"),
-        ((["mid"], 1.5, 0.0), "method.correspondences is 1.5"),
-        ((["mid"], 0.5, 3.0), "method.threshold is 3.0"),
+        (([], 0.5, 0.0), "method.head.maps is \\[\\]"),
+        ((["high"], 0.5, 0.0), "method.head.maps is \\['high'\\]"),
+        ((["mid"], 1.5, 0.0), "method.head.correspondences is 1.5"),
+        ((["mid"], 0.5, 3.0), "method.head.threshold is 3.0"),
     ],
 )
 def test_settings_out_of_range(settings: tuple[list[str], float, float], message: str) -> None:

@@ -59,11 +59,11 @@ class Match(Head):
     ) -> None:
         super().__init__()
         if not maps or set(maps) - {"low", "mid"}:
-            raise ValueError(f"method.maps is {list(maps)}: give low, mid or both")
+            raise ValueError(f"method.head.maps is {list(maps)}: give low, mid or both")
         if not 0 <= correspondences <= 1:
-            raise ValueError(f"method.correspondences is {correspondences}, must be in 0..1")
+            raise ValueError(f"method.head.correspondences is {correspondences}, must be in 0..1")
         if not -2 <= threshold <= 2:
-            raise ValueError(f"method.threshold is {threshold}, must be a difference of cosines, in -2..2")
+            raise ValueError(f"method.head.threshold is {threshold}, must be a difference of cosines, in -2..2")
         self.maps, self.correspondences, self.threshold = tuple(maps), correspondences, threshold
 
     def encode_support(self, features: Features, masks: Tensor) -> MatchSupport:
