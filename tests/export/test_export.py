@@ -16,8 +16,8 @@ from torch import Tensor
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.folds import fold_classes
 from fss.data.index import build_index, build_pool
-from fss.data.readers.shapes import Shapes
 from fss.data.preprocessing import EvaluationTransform
+from fss.data.readers.shapes import Shapes
 from fss.export.export import export_model, read_onnx
 from fss.export.graphs import example
 from fss.export.onnx_graphs import OnnxGraph, quantized
