@@ -10,7 +10,7 @@
 # make audit     known vulnerabilities of the installed packages
 PYTHON ?= python3
 JOBS ?= 2
-MODEL ?= prior
+MODEL ?= match
 PORT ?= 7860
 BIN := .venv/bin
 INSTALLED := .venv/.installed
