@@ -48,7 +48,7 @@ def training_free() -> FewShotPredictor:
     """The predictor that needs no training, with ImageNet weights; to be left without supports."""
     from fss.predictor import FewShotPredictor
 
-    return FewShotPredictor.load("prior", device="cpu")
+    return FewShotPredictor.load("match", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -54,7 +56,6 @@ def export(cfg: DictConfig) -> None:
 
 
 def _export(model: Path, out: Path | None, form: str, int8: bool) -> None:
-    _quiet_tracers()
     try:
         from fss.export.export import SUFFIXES, export_model
     except ModuleNotFoundError as error:
@@ -63,7 +64,8 @@ def _export(model: Path, out: Path | None, form: str, int8: bool) -> None:
     out = out or model.with_name(f"{model.stem}{'-int8' * int8}{suffix}")
     if out.suffix != suffix:
         raise ValueError(f"out={out}: a file of format={form} ends with {suffix}")
-    done = export_model(model, out, form, "int8" if int8 else "float32")  # type: ignore[arg-type]
+    with _quiet_tracers():
+        done = export_model(model, out, form, "int8" if int8 else "float32")  # type: ignore[arg-type]
     found = done.agreement
     print(f"Graphs: {out} and {out.stem}-support{suffix}, {done.megabytes:.1f} MB; {out.name}.json describes them")
     print(f"Supports: {'any number' if done.shot is None else done.shot}; any number of queries at a time")
@@ -111,8 +113,16 @@ def _settings(cfg: DictConfig, run: Path) -> DictConfig:
     return settings
 
 
-def _quiet_tracers() -> None:
-    """Leaves out what torch's tracers and translators say about themselves."""
-    for name in ("torch.onnx", "onnxscript", "onnx_ir", "root"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"torch\..*|onnxscript\..*|copyreg")
+@contextmanager
+def _quiet_tracers() -> Iterator[None]:
+    """Leaves out what torch's tracers and translators say about themselves, some of it through the root logger."""
+    levels = {log: log.level for log in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir", "root"))}
+    for log in levels:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"torch\..*|onnxscript\..*|copyreg")
+            yield
+    finally:
+        for log, level in levels.items():
+            log.setLevel(level)

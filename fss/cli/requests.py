@@ -81,7 +81,7 @@ def _recalled(typed: Sequence[str]) -> Request:
     if cfg.trained_on == cfg.dataset.name:
         cfg = compose("evaluate", overrides.merged(saved, typed)) if saved else cfg
         cfg.run_dir = folder  # whatever the record would make of it
-        return Request(cfg, None, _changed(cfg, saved, typed))
+        return Request(cfg, None, _changed(cfg, saved, typed, Path(folder) / SETTINGS))
     own, data = overrides.without(typed, "dataset"), overrides.only(typed, "dataset")
     model = compose("evaluate", overrides.merged(saved, own, [f"dataset={cfg.trained_on}"]))
     seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
@@ -119,12 +119,20 @@ def _of_file(file: Path, typed: Sequence[str]) -> Request:
     return Request(cfg, None if own_set else list(card.classes), _changed(cfg, usual, typed), card)
 
 
-def _changed(cfg: DictConfig, saved: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """Words such as "size-321" for each setting of the evaluated pictures that is typed and not the run's own."""
+def _changed(
+    cfg: DictConfig, saved: Sequence[str], typed: Sequence[str], settings: Path | None = None
+) -> list[str]:
+    """Words such as "size-321" for each setting of the evaluated pictures that is typed and not the run's own.
+
+    The run's own are in its `settings`, or what is composed without those that are typed.
+    """
     names = [f"dataset.{name}" for name in PICTURES]
     if not overrides.only(typed, *names):
         return []
-    usual = compose("evaluate", overrides.merged(saved, overrides.without(typed, *names))).dataset
+    if settings is not None and settings.is_file():
+        usual = read_yaml(settings).get("dataset", {})
+    else:
+        usual = compose("evaluate", overrides.merged(saved, overrides.without(typed, *names))).dataset
     pairs = [(name, cfg.dataset.get(name)) for name in PICTURES if cfg.dataset.get(name) != usual.get(name)]
     return [f"{name}-{_word(value)}" for name, value in pairs]
 

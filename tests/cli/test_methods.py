@@ -138,7 +138,7 @@ def test_any_two_settings_meet_in_the_ordinary_suite() -> None:
 def test_trains_and_evaluates(
     method: str, backbone: str, shot: int, tuning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "_build_backbone", lambda *_: copy.deepcopy(network(backbone)))
+    monkeypatch.setattr(build, "build_backbone", lambda *_: copy.deepcopy(network(backbone)))
     cfg = composed(method, backbone, f"shot={shot}", f"tuning={tuning}")
     datamodule = episodes(shot)
     segmenter = build.build_segmenter(cfg, len(datamodule.base_classes))

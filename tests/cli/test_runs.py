@@ -31,7 +31,9 @@ BAM_RUN = Path("outputs/shapes/bam-svf-efficientnet_lite0/1shot/fold0/seed0")
 @pytest.mark.slow
 def test_a_run_leaves_what_others_look_for(trained: Path) -> None:
     folder = run_folder(trained)
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {
+        *("best.ckpt", "last.ckpt", "best.safetensors", "model.safetensors"),
+    }
     content = metrics(trained)
     assert sum(episodes for *_, episodes in integers(content).values()) == content["episodes"] == 6
     results = folder / "results/last-custom-6x321"
@@ -231,7 +233,7 @@ def test_an_error_ends_the_program(tmp_path: Path) -> None:
         ("train", ["backbone=resnet50_deep"], ValueError, r"settings without a default: backbone\.weights"),
         ("evaluate", ["checkpoint=newest"], ValueError, "must be last, best or both"),
         ("evaluate", ["published=theirs.pth", "method=prior"], ValueError, "a TimmBackbone cannot be written"),
-        ("evaluate", ["setting=general"], ValueError, "must be 'standard' or 'generalized'"),
+        ("evaluate", ["setting=general"], ValueError, "must be standard, generalized, several or absent"),
         ("evaluate", ["dataset.support_annotation=dots"], ValueError, "must be one of mask, box"),
         (
             "train",

@@ -222,5 +222,5 @@ def test_help_explains_groups_and_settings(name: str, tmp_path: Path) -> None:
     for word in ("dataset: coco20i", "tuning: bias, frozen", "fold=2 ", "shot=1 ", f"python {name}.py "):
         assert word in done.stdout
     settings = done.stdout[done.stdout.index("Most used settings") :]
-    assert len(re.findall(r"^  [a-zA-Z._]+=", settings, re.MULTILINE)) == {"train": 11, "evaluate": 10}[name]
+    assert len(re.findall(r"^  [a-zA-Z._]+=", settings, re.MULTILINE)) == {"train": 11, "evaluate": 12}[name]
     assert max(map(len, done.stdout.splitlines())) <= 110

@@ -22,14 +22,15 @@ def explained(training_free: FewShotPredictor, supports: list[Shown], image: np.
     return Explanation(predictor, supports, image)
 
 
-def test_the_prior_mask_is_what_the_training_free_model_decides_by(training_free: FewShotPredictor) -> None:
+def test_the_prior_mask_is_what_the_method_of_its_name_decides_by() -> None:
     """Its margin is twice what the prior mask is above the method's threshold."""
+    predictor = FewShotPredictor.load("prior", device="cpu")
     example, session = motorcycle(), Session()
-    session.take(example, training_free)
+    session.take(example, predictor)
     session.search()
     session.chosen = 1
     prior = session.explain("motorcycle").prior
-    expected = session.found[1].margins[0] / 2 + training_free.segmenter.head.threshold
+    expected = session.found[1].margins[0] / 2 + predictor.segmenter.head.threshold
     assert np.allclose(prior, expected, atol=1e-5)
     assert prior.shape == example.queries["without one"].shape[:2]
     assert session.explain("motorcycle").base is None
