@@ -5,6 +5,7 @@
 # make test      what every change has to pass, two tests at a time (JOBS=8: eight; each needs up to 4 GB)
 # make test-all  every test, also those for the night
 # make checks    long runs: killed and resumed, on several processes, interrupted
+# make bench     a training step and an evaluation episode beside the published way; up to an hour on two cores
 # make lint      ruff and mypy
 # make wheel     the package, into dist/
 # make audit     known vulnerabilities of the installed packages
@@ -15,7 +16,7 @@ PORT ?= 7860
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo web test test-all checks lint wheel audit
+.PHONY: help setup demo web test test-all checks bench lint wheel audit
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -46,6 +47,9 @@ checks: setup
 	$(BIN)/python -m checks.interrupted
 	$(BIN)/python -m checks.processes
 	$(BIN)/python -m checks.kills --times 2
+
+bench: setup
+	$(BIN)/python -m bench.training --json bench.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -108,6 +108,7 @@ def test_both_checkpoints_and_another_shot(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_same_seed_gives_the_same_run(trained: Path, tmp_path: Path) -> None:
     succeed("train.py", *SMALL, "logger=wandb", "dataset.num_workers=2", cwd=tmp_path)
     assert integers(metrics(tmp_path)) == integers(metrics(trained))

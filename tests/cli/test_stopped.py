@@ -97,6 +97,8 @@ def test_interrupted_evaluation_goes_on(tmp_path: Path) -> None:
     assert int(told[1]) == finished()
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_evaluations_of_one_folder(tmp_path: Path) -> None:
     first = start("evaluate.py", *PRIOR, "episodes=2000", cwd=tmp_path)
     while not any(tmp_path.rglob(".unfinished-0")):
@@ -198,6 +200,8 @@ def test_one_class_alone_is_evaluated_but_not_trained_on(tmp_path: Path) -> None
     assert "ckpt=FILE" in err
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_was_typed_survives_to_the_evaluation(tmp_path: Path) -> None:
     """Places with `=` and settings that refer to others; a weight that makes no sense ends a run at once."""
     nowhere = "outputs=refused"

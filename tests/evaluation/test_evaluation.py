@@ -486,6 +486,7 @@ def test_journal_of_several_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_killed_and_started_again_are_as_one() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "checks.interrupted"], cwd=ROOT, capture_output=True, text=True, timeout=300

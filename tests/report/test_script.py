@@ -108,6 +108,8 @@ def test_every_training_follows_its_recipe_and_finds_its_base_learner(
     assert of_all[-1] == Typed("fss.report", ["outputs/published"])
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_evaluation_follows_its_recipe(of_all: list[Typed]) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for command in of(of_all, "evaluate.py"):

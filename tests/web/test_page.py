@@ -204,6 +204,8 @@ def test_several_classes_are_chosen_by_name(browser: Any, served: Served) -> Non
     visitor.shows("supports", 3)
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_visitors_see_their_own_pictures_alone(browser: Any, served: Served) -> None:
     first, second = Visitor(browser, served), Visitor(browser, served)
     first.page.get_by_text("Try: Coins").click()
