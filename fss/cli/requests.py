@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -130,7 +130,9 @@ def _changed(
     if not overrides.only(typed, *names):
         return []
     if settings is not None and settings.is_file():
-        usual = read_yaml(settings).get("dataset", {})
+        usual = _noted(settings).get("dataset")
+        if not isinstance(usual, dict):
+            raise ValueError(f"{settings} holds no settings of a run: delete it")
     else:
         usual = compose("evaluate", overrides.merged(saved, overrides.without(typed, *names))).dataset
     pairs = [(name, cfg.dataset.get(name)) for name in PICTURES if cfg.dataset.get(name) != usual.get(name)]
@@ -147,9 +149,17 @@ def _recorded(run: Path) -> list[str]:
     """What a run was trained with, in today's words."""
     saved = recorded_overrides(run)
     settings = run / SETTINGS
-    if settings.is_file() and "recipe" not in read_yaml(settings):
+    if settings.is_file() and "recipe" not in _noted(settings):
         return [BEFORE_RECIPES, *saved]
     return saved
+
+
+def _noted(settings: Path) -> dict[str, Any]:
+    """What a run's config.yaml says."""
+    noted = read_yaml(settings)
+    if not isinstance(noted, dict):
+        raise ValueError(f"{settings} holds no settings of a run: delete it")
+    return noted
 
 
 def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:

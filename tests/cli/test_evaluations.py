@@ -83,6 +83,15 @@ def test_results_on_other_pictures_have_a_folder_of_their_own() -> None:
     )
 
 
+@pytest.mark.parametrize("content", ["5", "[recipe]", "recipe: {name: svf}\ndataset: 3"])
+def test_settings_that_are_none_are_named(content: str) -> None:
+    run = "outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0"
+    saved(run)
+    (Path(run) / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.yaml holds no settings of a run: delete it"):
+        asked("dataset.size=64")
+
+
 def test_a_run_of_before_a_setting_was_renamed() -> None:
     saved("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0", "dataset.pyramid=[1.0,0.5]", "~panels")
     [one] = asked()
