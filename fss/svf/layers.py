@@ -51,25 +51,25 @@ class _FactoredConv2d(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, U: Tensor, S: Tensor, V: Tensor, shift: Tensor | None, *window: Any
-    ) -> Tensor:
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        x, U, S, V, scale, shift, *window = given
         inner = F.conv2d(x, V, None, *window)  # (B, R, h', w')
-        ctx.save_for_backward(inner, U, S, V)
+        ctx.save_for_backward(inner, U, S, V, scale)
         ctx.window, ctx.size = window, x.shape[-2:]
         # S stays in its own precision even where maps do not, so that small changes of it count
-        return F.conv2d((inner * S[:, None, None]).to(inner.dtype), U[..., None, None], shift)
+        return F.conv2d((inner * S[:, None, None]).to(inner.dtype), _outer(U, scale), shift)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inner, U, S, V = ctx.saved_tensors
-        of_x, _, of_S, _, of_shift, *_ = ctx.needs_input_grad
-        shift_gradient = gradient.sum((0, 2, 3)) if of_shift else None
-        gradient = F.conv_transpose2d(gradient, U[..., None, None])  # with respect to S * inner
-        S_gradient = (gradient.to(S.dtype) * inner).sum((0, 2, 3)) if of_S else None
-        x_gradient = None
-        if of_x:
+        inner, U, S, V, scale = ctx.saved_tensors
+        x_needs, _, S_needs, _, _, shift_needs, *_ = ctx.needs_input_grad
+        of_x = of_S = None
+        of_shift = gradient.sum((0, 2, 3)) if shift_needs else None
+        gradient = F.conv_transpose2d(gradient, _outer(U, scale))  # with respect to S * inner
+        if S_needs:
+            of_S = (gradient.to(S.dtype) * inner).sum((0, 2, 3))
+        if x_needs:
             stride, padding, dilation = ctx.window
             gradient = (gradient * S[:, None, None]).to(gradient.dtype)
             # rows and columns at the end that a stride leaves out
@@ -79,22 +79,29 @@ class _FactoredConv2d(torch.autograd.Function):
                     ctx.size, inner.shape[-2:], V.shape[-2:], stride, padding, dilation, strict=True
                 )
             ]
-            x_gradient = F.conv_transpose2d(gradient, V, None, stride, padding, rest, 1, dilation)
-        return x_gradient, None, S_gradient, None, shift_gradient, None, None, None
+            of_x = F.conv_transpose2d(gradient, V, None, stride, padding, rest, 1, dilation)
+        return of_x, None, of_S, None, None, of_shift, None, None, None
 
 
-def _factored_conv2d(x: Tensor, U: Tensor, S: Tensor, V: Tensor, shift: Tensor | None, *window: Any) -> Tensor:
-    """U diag(S) V applied to x (B, I, h, w); window is stride, padding and dilation, each a pair."""
+def _outer(U: Tensor, scale: Tensor | None) -> Tensor:
+    """U (O, R) as a 1x1 convolution whose outputs are multiplied by scale (O,)."""
+    return (U if scale is None else U * scale[:, None])[..., None, None]
+
+
+def _factored_conv2d(
+    x: Tensor, U: Tensor, S: Tensor, V: Tensor, scale: Tensor | None, shift: Tensor | None, *window: Any
+) -> Tensor:
+    """diag(scale) U diag(S) V + shift on x (B, I, h, w); window is stride, padding and dilation, each a pair."""
     if torch.compiler.is_compiling():  # a compiler decides by itself what to keep
         inner = F.conv2d(x, V, None, *window)
-        return F.conv2d(inner * S[:, None, None], U[..., None, None], shift)
+        return F.conv2d(inner * S[:, None, None], _outer(U, scale), shift)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, U, V = x.to(dtype), U.to(dtype), V.to(dtype)
-        shift = shift if shift is None else shift.to(dtype)
+        scale, shift = (value if value is None else value.to(dtype) for value in (scale, shift))
     with torch.autocast(device, enabled=False):
-        result: Tensor = _FactoredConv2d.apply(x, U, S, V, shift, *window)  # type: ignore[no-untyped-call]
+        result: Tensor = _FactoredConv2d.apply(x, U, S, V, scale, shift, *window)
     return result
 
 
@@ -238,8 +245,8 @@ class SVFConv2d(_SVF):
             x, padding = F.pad(x, self._sides, mode=mode), (0, 0)
         shift = self.bias if shift is None else shift
         if self._run_factored():
-            U = self.U if scale is None else self.U * scale[:, None]
-            return _factored_conv2d(x, U, self.S, self.V, shift, self.stride, padding, self.dilation)
+            window = self.stride, padding, self.dilation
+            return _factored_conv2d(x, self.U, self.S, self.V, scale, shift, *window)
         weight = self.weight if scale is None else self.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.stride, padding, self.dilation)
 

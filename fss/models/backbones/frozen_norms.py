@@ -21,32 +21,30 @@ from torchvision.models import resnet
 from fss.svf import SVFConv2d
 
 
-def convolve(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor) -> Tensor:
     """A convolution and its batch norm, folded into one where the norm is frozen.
 
     Args:
         conv: `nn.Conv2d` padded by zeros, its SVF form, or anything else, which is then not folded.
-        norm: A batch norm.
+        norm: What follows it.
         x: (B, C, h, w).
     """
-    foldable = isinstance(conv, SVFConv2d) or type(conv) is nn.Conv2d
     # exported graphs show the norm: their runtimes fold it once and for all
-    if not foldable or not _is_frozen(norm) or torch.compiler.is_exporting():
+    if not _is_frozen(norm) or torch.compiler.is_exporting():
         return norm(conv(x))
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C,)
-    shift = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        shift = shift + conv.bias * scale
     if isinstance(conv, SVFConv2d):
-        return conv(x, scale, shift)
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return conv(x, *_scale_and_shift(norm, conv.bias))
+    if type(conv) is nn.Conv2d:
+        scale, shift = _scale_and_shift(norm, conv.bias)
+        weight = conv.weight * scale[:, None, None, None]
+        return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return norm(conv(x))
 
 
 def relu(x: Tensor) -> Tensor:
     """ReLU in place; its way back keeps one byte a number, where torch's keeps the number."""
     if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
-        result: Tensor = _ReLU.apply(x)  # type: ignore[no-untyped-call]
+        result: Tensor = _ReLU.apply(x)
         return result
     return F.relu(x, inplace=True)
 
@@ -57,8 +55,9 @@ class ConvSequence(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         parts = list(self)
         for i, part in enumerate(parts):
-            if i + 1 < len(parts) and isinstance(parts[i + 1], _BatchNorm):
-                x = convolve(part, parts[i + 1], x)
+            following = parts[i + 1] if i + 1 < len(parts) else None
+            if isinstance(following, _BatchNorm):
+                x = convolve(part, following, x)
             elif isinstance(part, nn.ReLU):
                 x = relu(x)
             elif not isinstance(part, _BatchNorm):
@@ -73,7 +72,10 @@ class Bottleneck(resnet.Bottleneck):
         out = relu(convolve(self.conv1, self.bn1, x))
         out = relu(convolve(self.conv2, self.bn2, out))
         out = convolve(self.conv3, self.bn3, out)
-        out += x if self.downsample is None else convolve(*self.downsample, x)
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            x = convolve(conv, norm, x)
+        out += x
         return relu(out)
 
 
@@ -90,6 +92,15 @@ class _ReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
         return torch.where(positive, gradient, 0)
+
+
+def _scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What a frozen norm after a bias does to each channel: two tensors (C,)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    mean = norm.running_mean if bias is None else norm.running_mean - bias
+    return scale, norm.bias - mean * scale
 
 
 def _is_frozen(norm: nn.Module) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+
+from fss.models.contents import has_contents
 
 AREA_EPS = 0.0005  # as published; it makes the prototype of an empty mask zero
 COSINE_EPS = 1e-7  # as published
@@ -23,8 +24,8 @@ def masked_average_pool(features: Tensor, mask: Tensor) -> Tensor:
 def prior_mask(query: Tensor, support: Tensor) -> Tensor:
     """Similarity of each query location to the most similar support location (PFENet, section 3.2).
 
-    Cosine similarities are computed in float32 even under autocast: their maximum is ill-conditioned. For gradients
-    only the similarity to the most similar location is kept, not those to all.
+    Cosine similarities are computed in float32 even under autocast: their maximum is ill-conditioned. For
+    gradients only the similarity to the most similar location is kept, not those to all.
 
     Args:
         query: High features (B, C, h, w).
@@ -39,8 +40,9 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
         q = query.to(dtype).flatten(2)  # (B, C, n)
         s = support.to(dtype).flatten(2).transpose(1, 2)  # (B, n', C)
         if torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            nearest = _nearest(q.detach(), s.detach())
-            s = s.gather(1, nearest[..., None].expand(-1, -1, s.shape[2]))  # (B, n, C)
+            of_batch = s.shape[1] * torch.arange(b, device=s.device)[:, None]
+            nearest = (_nearest(q.detach(), s.detach()) + of_batch).flatten()
+            s = s.flatten(0, 1).index_select(0, nearest).unflatten(0, (b, -1))  # (B, n, C); gather would keep s
             norms = s.norm(dim=2) * q.norm(dim=1)
             best = (s * q.mT).sum(2) / (norms + COSINE_EPS)  # (B, n)
         else:
@@ -62,11 +64,6 @@ def _nearest(query: Tensor, support: Tensor) -> Tensor:
         locations = _object(s).nonzero()[:, 0]
         found.append(locations[(s[locations] @ q).argmax(0)])
     return torch.stack(found)
-
-
-def has_contents(maps: Tensor) -> bool:
-    """Whether numbers can be looked at: not while a graph is made, nor where tensors have nothing but shapes."""
-    return not torch.compiler.is_compiling() and not isinstance(maps, FakeTensor)
 
 
 def _object(support: Tensor) -> Tensor:
