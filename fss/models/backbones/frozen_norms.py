@@ -91,7 +91,7 @@ class _ReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return torch.where(positive, gradient, 0)
+        return gradient * positive.view(torch.uint8)  # a product with booleans is slower, `where` much
 
 
 def _scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
