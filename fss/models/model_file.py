@@ -8,7 +8,6 @@ holds nothing but numbers: such a file can be read from anybody.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from fss.display.shown import shown
 from fss.files.text import some
 from fss.files.whole import whole
 from fss.models.card import BACKBONES, HEADS, ModelCard
-from fss.models.factored import BACKBONE, BASE, factored_layers, load_factors
+from fss.models.factored import BACKBONE, BASE, factored_layers, load_factors, parts_of
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import plain_state_dict
 from fss.svf.digest import weights_digest
@@ -175,8 +174,9 @@ def _check_shapes(card: ModelCard, shapes: Shapes) -> None:
     for stem in factored_layers(shapes):
         if stem + "weight" not in expected:
             raise ValueError(f"its network has no layer {stem!r:.200} that could be factored")
-        rows, *others = expected.pop(stem + "weight")
-        rank = min(rows, math.prod(others))
+        rows, *others = weight = expected.pop(stem + "weight")
+        (rank,) = shapes[stem + "S0"] if len(shapes[stem + "S0"]) == 1 else (0,)
+        parts_of(rank, weight)
         expected |= {stem + "U": (rows, rank), stem + "V": (rank, *others)}
         expected |= {stem + "S": (rank,), stem + "S0": (rank,)}
     known = {**base, **expected}

@@ -98,7 +98,7 @@ class FewShotSegmenter(nn.Module):
         lower = lower or self.lower(images.flatten(0, 1))
         foreground = (masks == 1).to(images.dtype)
         high = self.backbone.upper(lower, foreground.flatten(0, 1)[:, None])
-        return self._encode_support((*lower, high), foreground)
+        return self._encode_support((lower.low, lower.mid, high), foreground)
 
     def encode_query(self, images: Tensor, lower: Lower | None = None) -> Any:
         """Encodes the queries.
@@ -112,7 +112,7 @@ class FewShotSegmenter(nn.Module):
             stem = self.backbone.stem(images)
             lower = self.backbone.after_stem(stem)
         high = self.backbone.upper(lower)
-        return self.head.encode_query(Features(*lower, high, self._base_features(images, stem, high)))
+        return self.head.encode_query(Features(lower.low, lower.mid, high, self._base_features(images, stem, high)))
 
     def decode(
         self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None

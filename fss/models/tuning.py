@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fss.models.backbones import Backbone
-from fss.svf import SVD, SVFConv2d, SVFLinear, decompose, exact_svd
+from fss.svf import SVD, SVFConv2d, SVFLinear, decompose, exact_svd, qkv_parts
 
 Tuning = Callable[[Backbone], None]
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -30,6 +30,7 @@ def svf(
     backbone: Backbone,
     stages: Collection[int] = (2, 3, 4),
     train: Collection[str] = ("S",),
+    split_qkv: bool = False,
     svd: SVD = exact_svd,
 ) -> None:
     """Singular value fine-tuning: decomposes the layers of the given stages and trains their S.
@@ -38,6 +39,8 @@ def svf(
         backbone: The backbone, changed in place.
         stages: Stages to tune, from 0 to 4.
         train: Factors to train: S alone, or with U and V for the paper's ablation.
+        split_qkv: Factor the query, key and value projections of a transformer on their own where one layer holds
+            all three; otherwise its weight is one matrix.
         svd: See `decompose`.
 
     Raises:
@@ -56,6 +59,7 @@ def svf(
                 track, description="Factoring weights", transient=True, disable=not get_console().is_terminal
             ),
             svd=svd,
+            parts=qkv_parts if split_qkv else lambda name, layer: 1,
         )
     except ValueError as error:
         raise ValueError(f"tuning.stages={sorted(stages)} of this backbone: {error}") from error

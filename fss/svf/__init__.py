@@ -6,6 +6,7 @@ merge(network)                                  # back to plain layers, with no 
 """
 
 from fss.svf.decompose import SingularValues, decompose, merge, plain_state_dict, singular_values
+from fss.svf.fused import qkv_parts, split_svd
 from fss.svf.layers import SVD, SVFConv2d, SVFLinear, compose, exact_svd
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "exact_svd",
     "merge",
     "plain_state_dict",
+    "qkv_parts",
     "singular_values",
+    "split_svd",
 ]

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fss.svf.fused import split_svd
 from fss.svf.layers import SVD, SVFConv2d, SVFLinear, compose, exact_svd
 
 M = TypeVar("M", bound=nn.Module)
@@ -44,12 +45,12 @@ def _slots(module: nn.Module) -> list[Slot]:
     ]
 
 
-def _replace(slots: Iterable[Slot], new: Callable[[nn.Module], nn.Module]) -> None:
+def _replace(slots: Iterable[Slot], new: Callable[[str, nn.Module], nn.Module]) -> None:
     # The map keeps the replaced layers alive, so that no id is reused.
     done: dict[int, tuple[nn.Module, nn.Module]] = {}
-    for _, parent, attribute, layer in slots:
+    for name, parent, attribute, layer in slots:
         if id(layer) not in done:
-            done[id(layer)] = (layer, new(layer).train(layer.training))
+            done[id(layer)] = (layer, new(name, layer).train(layer.training))
         setattr(parent, attribute, done[id(layer)][1])
 
 
@@ -58,6 +59,7 @@ def decompose(
     only: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
     progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
     svd: SVD = exact_svd,
+    parts: Callable[[str, nn.Module], int] = lambda name, layer: 1,
 ) -> M:
     """Replaces plain layers with their exact, full-rank SVF form, in place.
 
@@ -74,6 +76,8 @@ def decompose(
             (`rich.progress.track` and `tqdm.tqdm` work as they are).
         svd: Factors a weight (O, I, ...) into U (O, R), S (R,) and V (R, I, ...). The default is exact and
             runs in float64 on the weight's device.
+        parts: Number of matrices of equally many rows that the weight of a layer, given with its name, is made of;
+            each is factored on its own. `qkv_parts` takes the fused attention of timm's transformers apart.
 
     Returns:
         The same module.
@@ -106,8 +110,10 @@ def decompose(
         if not torch.isfinite(layer.weight).all():  # type: ignore[arg-type]
             raise ValueError(f"{name}: the weight holds NaN or infinite values, so it has no singular values")
 
-    def factored(layer: nn.Module) -> nn.Module:
-        return SVFConv2d(layer, svd) if isinstance(layer, nn.Conv2d) else SVFLinear(layer, svd)  # type: ignore[arg-type]
+    def factored(name: str, layer: nn.Module) -> nn.Module:
+        n = parts(name, layer)
+        own = svd if n == 1 else split_svd(n, svd)
+        return SVFConv2d(layer, own) if isinstance(layer, nn.Conv2d) else SVFLinear(layer, own)  # type: ignore[arg-type]
 
     _replace(progress(slots), factored)
     return module
@@ -133,7 +139,7 @@ def merge(module: M) -> M:
     for name, _, _, layer in slots:
         if not torch.isfinite(layer.weight).all():  # type: ignore[arg-type]
             raise ValueError(f"{name} holds NaN or infinite values, not merged: training has diverged")
-    _replace(slots, lambda layer: layer.merge())  # type: ignore[operator]
+    _replace(slots, lambda _, layer: layer.merge())  # type: ignore[operator]
     return module
 
 
