@@ -112,7 +112,9 @@ class FewShotSegmenter(nn.Module):
             stem = self.backbone.stem(images)
             lower = self.backbone.after_stem(stem)
         high = self.backbone.upper(lower)
-        return self.head.encode_query(Features(lower.low, lower.mid, high, self._base_features(images, stem, high)))
+        return self.head.encode_query(
+            Features(lower.low, lower.mid, high, self._base_features(images, stem, high))
+        )
 
     def decode(
         self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None

@@ -63,8 +63,8 @@ class Adapters:
     Args:
         network: A plain network; its chosen layers are factored in place. Until an adapter is set, it computes
             what it did before, to the bit.
-        only: Which layers, see `decompose`; of an adapter that exists: `read_adapter(path).layers`, whose numbers of
-            values also tell weights that were factored as several matrices (`split_svd`).
+        only: Which layers, see `decompose`; of an adapter that exists: `read_adapter(path).layers`, whose numbers
+            of values also tell weights that were factored as several matrices (`split_svd`).
         head: What stands on the network and was trained with S, if anything: it is saved and set along with it.
         progress: See `decompose`.
         svd: See `decompose`.

@@ -19,8 +19,8 @@ def split_svd(parts: int, svd: SVD = exact_svd) -> SVD:
         svd: Factors each of them.
 
     Returns:
-        A function from a weight (O, I, ...) to U (O, P R), S (P R,) and V (P R, I, ...), R singular values each. It
-        raises ValueError where O is no multiple of P.
+        A function from a weight (O, I, ...) to U (O, P R), S (P R,) and V (P R, I, ...), R singular values each.
+        It raises ValueError where O is no multiple of P.
     """
 
     def factor(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,6 +53,11 @@ BACKBONES = {
     "resnet101_deep": [],
     "timm": ["backbone.name=resnet18"],
     "vgg16": [],
+    "vit": ["backbone.name=test_vit"],
+}
+SIZES = {  # presets that differ in size alone
+    **dict.fromkeys(("dinov2_s", "dinov2_b", "dinov2_l"), "vit"),
+    **dict.fromkeys(("efficientnet_lite1", "efficientnet_lite2"), "efficientnet_lite0"),
 }
 FEW_SHOT = sorted(
     {p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "match", "prior", "pfenet_small", "bam_small"}
@@ -121,7 +126,8 @@ def two_steps(**settings: Any) -> lightning.Trainer:
 
 
 def test_every_backbone_is_known() -> None:
-    assert set(BACKBONES) == {p.stem for p in (CONF / "backbone").glob("*.yaml")}
+    assert {*BACKBONES, *SIZES} == {p.stem for p in (CONF / "backbone").glob("*.yaml")}
+    assert set(SIZES.values()) <= set(BACKBONES)
 
 
 def test_any_two_settings_meet_in_the_ordinary_suite() -> None:

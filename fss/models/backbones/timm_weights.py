@@ -39,14 +39,15 @@ def load_timm_weights(
     Args:
         network: The (possibly pruned) network.
         name: timm's name for the network.
-        weights: "pretrained" for timm's own, which are downloaded once; "package:efficientnet_lite0" for those of an
-            installed package; or a file that uses timm's parameter names.
+        weights: "pretrained" for timm's own, which are downloaded once; "package:efficientnet_lite0" for those of
+            an installed package; or a file that uses timm's parameter names.
         inside: Where the network is in its backbone, "network." or deeper, with a dot at the end.
         sized: Arguments with which `network` was made that change the sizes of its weights.
 
     Raises:
         FileNotFoundError: If there is no such file, or timm's weights can be neither downloaded nor found.
-        ValueError: If timm has no weights for the network, the package is unknown or missing, or entries do not fit.
+        ValueError: If timm has no weights for the network, the package is unknown or missing, or entries do not
+            fit.
     """
     with torch.device("meta"):
         reference = timm.create_model(name, **(sized or {})).state_dict()
@@ -65,7 +66,8 @@ def _timms_own(name: str, sized: Mapping[str, Any]) -> dict[str, Tensor]:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ValueError(
-            f"backbone.weights=pretrained: timm has no weights for {name}; it has {_tags_of(name)}. Give a file or null"
+            f"backbone.weights=pretrained: timm has no weights for {name}; it has {_tags_of(name)}. Give a "
+            "file or null"
         )
     try:
         return timm.create_model(name, pretrained=True, **sized).state_dict()
@@ -73,9 +75,9 @@ def _timms_own(name: str, sized: Mapping[str, Any]) -> dict[str, Tensor]:
         where, file = config.hf_hub_id or config.url, config.hf_hub_filename or "model.safetensors"
         place = f"{file} of {where} on the Hugging Face Hub" if config.hf_hub_id else f"{where}"
         raise FileNotFoundError(
-            f"backbone.weights=pretrained: the weights of {name} are not on this computer and could not be downloaded "
-            f"({shown(str(error).partition(chr(10))[0])}). With network, the same command fetches them once and "
-            f"needs none after. Without, fetch {place} elsewhere and give its path, backbone.weights=FILE"
+            f"backbone.weights=pretrained: the weights of {name} are not on this computer and could not be "
+            f"downloaded ({shown(str(error).partition(chr(10))[0])}). With network, the same command fetches them "
+            f"once and needs none after. Without, fetch {place} elsewhere and give its path, backbone.weights=FILE"
         ) from error
 
 

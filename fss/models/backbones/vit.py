@@ -28,9 +28,9 @@ class ViTBackbone(Backbone):
 
     Class and register tokens take part in attention and are then dropped. Position embeddings are resized to the
     picture's patches; rotary ones are computed for them. A picture whose sides are no multiples of the patch is
-    resized to the nearest ones, so that maps always cover all of it: 473 pixels are 34 patches of 14. A location is
-    the middle of its patch, while masks are resized with aligned corners, as everywhere in this program: towards
-    the border of a picture, the two drift apart by up to half a patch.
+    resized to the nearest ones, so that maps always cover all of it: 473 pixels are 34 patches of 14. A location
+    is the middle of its patch, while masks are resized with aligned corners, as everywhere in this program:
+    towards the border of a picture, the two drift apart by up to half a patch.
 
     `high` is masked after its block rather than before it: attention would look past the mask anyway.
 
@@ -68,8 +68,8 @@ class ViTBackbone(Backbone):
         high = last if high is None else high
         if not 0 <= low < mid <= high < depth:
             raise ValueError(
-                f"backbone.low={low}, backbone.mid={mid}, backbone.high={high}: must be blocks of {name} from 0 to "
-                f"{depth - 1}, low before mid, and high not before mid"
+                f"backbone.low={low}, backbone.mid={mid}, backbone.high={high}: must be blocks of {name} from 0 "
+                f"to {depth - 1}, low before mid, and high not before mid"
             )
         config = network.pretrained_cfg
         width = network.embed_dim

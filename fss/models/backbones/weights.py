@@ -19,8 +19,9 @@ from fss.svf import plain_state_dict
 def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint file, with `module.` prefixes removed.
 
-    Only tensors and plain values are unpickled (`weights_only`); safetensors files hold nothing else. Files written by torch 1.6 or later have
-    checksums, which are verified; in older files, damage is detected only if it makes a weight infinite.
+    Only tensors and plain values are unpickled (`weights_only`); safetensors files hold nothing else. Files
+    written by torch 1.6 or later have checksums, which are verified; in older files, damage is detected only if it makes a
+    weight infinite.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -28,7 +29,9 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """
     path = Path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}: give the path of a checkpoint (.pth, .ckpt, .safetensors)")
+        raise FileNotFoundError(
+            f"no weights file {path}: give the path of a checkpoint (.pth, .ckpt, .safetensors)"
+        )
     if is_zip(path):
         check_zip(path)
     try:
