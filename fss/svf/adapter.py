@@ -28,9 +28,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fss.svf.decompose import Slot, decompose, merge
+from fss.svf.decompose import decompose
 from fss.svf.digest import weights_digest
 from fss.svf.layers import SVD, SVFConv2d, SVFLinear, exact_svd
+from fss.svf.plain import merge
+from fss.svf.slots import Slot
 
 VERSION = "1"
 _LARGEST_HEADER = 2**20  # bytes

@@ -20,8 +20,8 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint file, with `module.` prefixes removed.
 
     Only tensors and plain values are unpickled (`weights_only`); safetensors files hold nothing else. Files
-    written by torch 1.6 or later have checksums, which are verified; in older files, damage is detected only if it makes a
-    weight infinite.
+    written by torch 1.6 or later have checksums, which are verified; in older files, damage is detected only if it
+    makes a weight infinite.
 
     Raises:
         FileNotFoundError: If there is no such file.
