@@ -116,7 +116,7 @@ class FewShotSegmenter(nn.Module):
         objects = foreground.flatten(0, 1)[:, None]  # (B * K, 1, S, S)
         lower = lower or self.lower(images.flatten(0, 1), objects)
         high = self.backbone.upper(lower, objects)
-        return self._encode_support((*lower, high), foreground)
+        return self._encode_support((lower.low, lower.mid, high), foreground)
 
     def encode_query(self, images: Tensor, lower: Lower | None = None) -> Any:
         """Encodes the queries.
@@ -130,7 +130,9 @@ class FewShotSegmenter(nn.Module):
             stem = self.backbone.stem(images)
             lower = self.backbone.after_stem(stem)
         high = self.backbone.upper(lower)
-        return self.head.encode_query(Features(*lower, high, self._base_features(images, stem, high)))
+        return self.head.encode_query(
+            Features(lower.low, lower.mid, high, self._base_features(images, stem, high))
+        )
 
     def decode(
         self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None

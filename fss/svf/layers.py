@@ -151,14 +151,14 @@ class _SVF(nn.Module):
         Per position, the composed weight costs m n multiplications (m = O, n = I kh kw), the
         factors cost R (m + n). Training runs the composed form three times (forward, input
         gradient, weight gradient) but the factored form only twice, since U and V need no gradient.
-        The factored form is therefore not dearer if R (m + n) * 2 <= m n * 3 with R = min(m, n), that
-        is, if min / max <= 1/2; and it keeps less in memory.
+        The factored form is therefore not dearer if R (m + n) * 2 <= m n * 3; with R = min(m, n), that
+        is if min / max <= 1/2. It also keeps less in memory.
         """
         trains_s_alone = self.S.requires_grad and not (self.U.requires_grad or self.V.requires_grad)
         if self.plain is not None or not (torch.is_grad_enabled() and trains_s_alone):
             return False
-        m, n = self.U.shape[0], self.V[0].numel()
-        return 2 * min(m, n) <= max(m, n)
+        (m, rank), n = self.U.shape, self.V[0].numel()
+        return 2 * rank * (m + n) <= 3 * m * n
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Also accepts a plain layer's `weight`, which is decomposed while loading."""

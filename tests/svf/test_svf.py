@@ -686,7 +686,9 @@ def test_needs_torch_alone() -> None:
         "print(*sorted(n for n in new if not n.startswith('torch.')))"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["fss", "fss.svf", "fss.svf.decompose", "fss.svf.layers"]
+    found = result.stdout.split()
+    assert "fss.svf.layers" in found
+    assert all(name == "fss" or f"{name}.".startswith("fss.svf.") for name in found), found
 
 
 # The factorisation

@@ -32,10 +32,17 @@ class Channels(NamedTuple):
 
 
 class Lower(NamedTuple):
-    """The output of `lower`: low (B, C, h, w) and mid (B, C, h, w) at the same resolution."""
+    """The output of `lower`.
+
+    Attributes:
+        low: (B, C, h, w).
+        mid: (B, C, h, w), at the same resolution.
+        rest: What else `upper` needs, (B, ...); None where low and mid are enough.
+    """
 
     low: Tensor
     mid: Tensor
+    rest: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -162,7 +169,7 @@ class LayeredBackbone(Backbone):
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
         if self.high == "low+mid":
-            return masked_stack([F.normalize(maps, dim=1) for maps in lower], mask)
+            return masked_stack([F.normalize(maps, dim=1) for maps in (lower.low, lower.mid)], mask)
         mid = lower.mid if mask is None else lower.mid * resize(mask, lower.mid.shape[-2:])
         return self._run("layer4", mid, mask)
 
