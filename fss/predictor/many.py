@@ -157,7 +157,9 @@ def _key(predictor: FewShotPredictor, abstain: bool, tile: int | None) -> str:
             for tensor in support:
                 digest.update(tensor.contiguous().numpy().data)
     network = predictor.network
-    settings = [predictor.size, predictor.geometry, predictor.threshold, predictor.presence_threshold]
+    settings: list[Any] = [predictor.size, predictor.geometry, predictor.threshold, predictor.presence_threshold]
+    if (verifier := network.segmenter.verifier) is not None:
+        settings.append(verifier.weights)
     digest.update(json.dumps([*settings, network.precision, str(network.segmenter), abstain, tile]).encode())
     return digest.hexdigest()
 

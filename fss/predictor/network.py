@@ -89,7 +89,8 @@ class Network:
             covered: (S, S) bool, where the square shows the picture.
         """
         foreground = (logits[1] - logits[0]).float().sigmoid() * covered.to(self.device)
-        return presence.presence(query.features, [one.features for one in supports], foreground)
+        objects = [one.features for one in supports]
+        return presence.presence(query.features, objects, foreground, self.segmenter.verifier)
 
     def left_out(self, supports: Sequence[Support], encoded: Sequence[Encoded]) -> list[float]:
         """The presence of each of two or more supports, as a query for the others."""

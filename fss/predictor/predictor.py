@@ -31,7 +31,7 @@ from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Support, load_supports, save_supports
 from fss.predictor.tiles import blend, tiles
 
-PRESENCE = 0.45  # chosen on base classes of the embedded data; see docs/own_pictures.md
+PRESENCE = 0.45  # where a model has no verifier; chosen on base classes of the embedded data
 SLACK = 0.95
 ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
 
@@ -47,8 +47,8 @@ class FewShotPredictor:
         size: Side S of the square in which pictures are seen, in pixels.
         geometry: How pictures lie in it; see `fss.geometry`.
         threshold: Probability that a pixel must exceed to be foreground, in 0..1.
-        presence_threshold: Presence in 0..1 below which a class of one support is taken to be absent; see
-            `presence_thresholds`.
+        presence_threshold: Presence in 0..1 below which a class is taken to be absent; None for the model's own.
+            See `presence_thresholds`.
         device: "auto" takes a GPU if there is one; or what torch calls a device.
         precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast.
         max_pixels: Larger pictures are refused before they are decoded.
@@ -66,11 +66,14 @@ class FewShotPredictor:
         size: int,
         geometry: Geometry = "exact",
         threshold: float = 0.5,
-        presence_threshold: float = PRESENCE,
+        presence_threshold: float | None = None,
         device: str | torch.device = "auto",
         precision: Precision = "32-true",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        verifier = segmenter.verifier
+        if presence_threshold is None:
+            presence_threshold = PRESENCE if verifier is None else verifier.threshold
         for given in (threshold, presence_threshold):
             if not 0 <= given <= 1:
                 raise ValueError(f"a threshold of {given}: must be in 0..1")
@@ -269,15 +272,16 @@ class FewShotPredictor:
     def presence_thresholds(self) -> dict[str, float]:
         """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
 
-        With one support, or a head that needs a fixed number of them, it is `presence_threshold`. With more, each
-        is left out once and looked for with the others; the threshold is the mean of `presence_threshold` and
-        `SLACK` times the lowest presence found so, since a few supports are too few to go by alone.
+        It is `presence_threshold`, which base classes have chosen when the model file was written. Only where they
+        have not, as for training-free models, and there are two or more supports, each is left out once and looked
+        for with the others; the threshold is then the mean of `presence_threshold` and `SLACK` times the lowest
+        presence found so, since a few supports are too few to go by alone.
         """
         return {name: self._threshold_of(name) for name in self.classes}
 
     def _threshold_of(self, name: str) -> float:
         shots = self._supports[name]
-        if not self.network.takes(len(shots) - 1):
+        if self.segmenter.verifier is not None or not self.network.takes(len(shots) - 1):
             return self.presence_threshold
         if name not in self._left_out:
             self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))

@@ -67,6 +67,8 @@ def load_supports(path: Path, size: int, geometry: Geometry) -> dict[str, list[S
             told = json.loads((file.metadata() or {}).get("supports", "null"))
             counts = _checked(told, path, size, geometry)
             shapes = {"image": ("F32", [3, size, size]), "mask": ("U8", [size, size])}
+            if len(file.keys()) != len(shapes) * sum(k for _, k in counts):  # before numbers are believed
+                raise ValueError(f"{path} is damaged: it holds other tensors than it says")
             keys = {
                 f"{n}.{shot}.{part}" for n, (_, k) in enumerate(counts) for shot in range(k) for part in shapes
             }
