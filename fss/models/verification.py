@@ -11,7 +11,7 @@ Shapes: C channels, M objects, N known classes, r directions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -82,6 +82,10 @@ class Verifier:
         """How sure it is that the query shows the class, in 0..1."""
         [statistics] = self.statistics([evidence])
         return float((statistics @ torch.tensor(self.weights, dtype=statistics.dtype)).sigmoid())
+
+    def knowing(self, others: Tensor) -> Verifier:
+        """One that also knows other things, given as mean features (n, C)."""
+        return replace(self, classes=torch.cat([self.classes, others.to(self.classes)]))
 
     def statistics(self, evidence: Sequence[Evidence]) -> Tensor:
         """(M, 4), what `weights` weigh, of some answers."""

@@ -152,7 +152,7 @@ def _key(predictor: FewShotPredictor, abstain: bool, tile: int | None) -> str:
     """Digest of all that answers depend on but the picture."""
     digest = hashlib.sha256(weights_digest(plain_state_dict(predictor.segmenter.state_dict())).encode())
     for name in predictor.classes:
-        for support in predictor.supports(name):
+        for support in (*predictor.supports(name), *predictor.negatives(name)):
             digest.update(json.dumps(name).encode())
             for tensor in support:
                 digest.update(tensor.contiguous().numpy().data)

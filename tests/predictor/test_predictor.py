@@ -232,6 +232,28 @@ def test_a_models_own_threshold_holds_for_any_number_of_supports(tmp_path: Path)
     assert answer.presence["cup"] != plain.presence["cup"]
 
 
+def test_negatives_become_known(tmp_path: Path) -> None:
+    def made() -> FewShotPredictor:
+        model = segmenter()
+        model.verifier = verifier(sum(model.backbone.channels[:2]))
+        return FewShotPredictor(model, SIZE, device="cpu")
+
+    query, without = shot(7)[0], [shot(n, 30, 44)[0] for n in (5, 6)]
+    plain = made().fit(*shot(0), name="cup").predict(query)
+    found = made().fit(*shot(0), name="cup", negatives=without)
+    answer = found.predict(query)
+    np.testing.assert_array_equal(answer.margins, plain.margins)
+    assert answer.presence["cup"] < plain.presence["cup"]  # the pictures are much alike
+    assert found.predict(without[0]).presence["cup"] < made().fit(*shot(0)).predict(without[0]).presence["object"]
+    found.save_supports(tmp_path / "supports.safetensors")
+    again = made().load_supports(tmp_path / "supports.safetensors")
+    assert [len(again.supports("cup")), len(again.negatives("cup"))] == [1, 2]
+    assert again.predict(query).presence == answer.presence
+    assert found.forget("cup").fit(*shot(0), name="cup").predict(query).presence == plain.presence
+    with pytest.raises(ValueError, match="negatives= needs a model that base classes have taught"):
+        predictor().fit(*shot(0), negatives=without)
+
+
 def test_needs_neither_lightning_nor_hydra_nor_albumentations() -> None:
     code = (
         "import sys; from fss.predictor import FewShotPredictor; FewShotPredictor.load('prior'); "
