@@ -3,6 +3,8 @@
 python -m fss.report outputs               # prints tables; writes report.md and report.html to outputs
 python -m fss.report compare RUN_A RUN_B   # B minus A on the same episodes, with its interval
 python -m fss.report commands --bold       # prints a script that reproduces published numbers
+python -m fss.report collect outputs --json results.json   # all results in one file that can be committed
+python -m fss.report page results.json     # results.md and its drawings, made from that file
 """
 
 from __future__ import annotations
@@ -109,6 +111,39 @@ def _commands(typed: list[str]) -> int:
     return 0
 
 
+def _collect(typed: list[str]) -> int:
+    from fss.report.collection import collect, write_collection
+
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report collect",
+        description="Writes the results of all runs below a folder into one JSON file: integers of every class, "
+        "learning curves, paired comparisons of svf with the other tunings, and the machine.",
+    )
+    parser.add_argument("folder", type=Path, help="folder of runs")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the file to write")
+    parsed = parser.parse_args(typed)
+    content = collect(parsed.folder)
+    write_collection(parsed.json, content)
+    PlainConsole().print(f"{parsed.json}: {len(content['results'])} evaluations", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _page(typed: list[str]) -> int:
+    from fss.report.results_page import write_page
+
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report page",
+        description="Makes a page of results and its drawings from a file of `collect`. What people have written "
+        "into the page outside of its marks stays.",
+    )
+    parser.add_argument("json", type=Path, help="the file of `collect`")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; default: beside the file, .md")
+    parsed = parser.parse_args(typed)
+    for path in write_page(parsed.json, parsed.out or parsed.json.with_suffix(".md")):
+        PlainConsole().print(str(path), soft_wrap=True, highlight=False)
+    return 0
+
+
 def _print(console: Console, result: Result) -> None:
     m = result.pairs[0].metrics
     folds = sorted({pair.metrics[0]["fold"] for pair in result.pairs})
@@ -140,7 +175,7 @@ def _print(console: Console, result: Result) -> None:
         )
 
 
-_COMMANDS = {"compare": _compare, "commands": _commands}
+_COMMANDS = {"compare": _compare, "commands": _commands, "collect": _collect, "page": _page}
 
 if __name__ == "__main__":
     sys.exit(main())
