@@ -29,11 +29,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundled(trained: Path) -> Path:
+def bundled(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the small run."""
     GlobalHydra.instance().clear()
-    assert report(["bundle", str(trained / "outputs"), "--out", str(trained / "bundle")]) == 0
-    return trained / "bundle"
+    out = tmp_path_factory.mktemp("bundled") / "bundle"
+    assert report(["bundle", str(trained / "outputs"), "--out", str(out)]) == 0
+    return out
 
 
 @pytest.mark.slow
