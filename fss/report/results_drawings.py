@@ -60,7 +60,7 @@ def draw_classes(columns: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     names = list(dict.fromkeys(name for _, classes in columns for name in classes))
     width = 0.8 / max(1, len(columns))
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(9, 0.6 + 0.045 * len(names) * max(4, len(columns))), layout="constrained")
+        figure = Figure(figsize=(9, 1.2 + 0.045 * len(names) * max(4, len(columns))), layout="constrained")
         axes = figure.subplots()
         for i, (color, (label, classes)) in enumerate(zip(_cycle(len(columns)), columns, strict=True)):
             places = [row + (i - (len(columns) - 1) / 2) * width for row in range(len(names))]
