@@ -25,7 +25,6 @@ ROOT = Path(__file__).parent.parent
 EXPERIMENT = "pascal5i_mini"
 OUTPUTS = Path("outputs", EXPERIMENT)
 FOLDS = (0, 1, 2, 3)
-SUPPORTS = ("empty", "inverted", "other_class")  # controls of evaluation
 VARIANTS = {  # controls of training, each in a folder of its own
     "no_supports": ["dataset.support_annotation=empty"],
     "random_backbone": ["backbone.weights=null"],
@@ -78,21 +77,26 @@ class Job(NamedTuple):
 def jobs() -> Iterator[Job]:
     """Everything to do, the most important first."""
     main = "pfenet_small"
-    for seed in (0, 1):
-        for fold, tuning in product(FOLDS, ("frozen", "svf", "full")):
-            yield Job("train.py", main, tuning, fold, seed)
-        for fold, method in product(FOLDS, ("match", "prior") if seed == 0 else ()):
-            yield Job("evaluate.py", method, "frozen", fold, 0)
-    for fold, supports in product(FOLDS, SUPPORTS):
-        yield Job("evaluate.py", main, "svf", fold, 0, supports=supports)
-    for fold, tuning in product(FOLDS, ("norm", "bias")):
+    for fold, tuning in product(FOLDS, ("frozen", "svf", "full")):
         yield Job("train.py", main, tuning, fold, 0)
+    for fold in FOLDS:
+        yield Job("evaluate.py", "match", "frozen", fold, 0)
+    for supports, fold in product(("other_class", "empty"), FOLDS):
+        yield Job("evaluate.py", main, "svf", fold, 0, supports=supports)
+    for fold, tuning in product(FOLDS, ("frozen", "svf")):
+        yield Job("train.py", main, tuning, fold, 1)
+    for fold in FOLDS:
+        yield Job("evaluate.py", main, "svf", fold, 0, supports="inverted")
+    for fold in FOLDS:
+        yield Job("evaluate.py", "prior", "frozen", fold, 0)
     for seed, fold, tuning in product((0, 1), FOLDS, ("frozen", "svf")):
         yield Job("evaluate.py", main, tuning, fold, seed, shot=5)
+    for fold in FOLDS:
+        yield Job("train.py", main, "full", fold, 1)
     for variant, fold in product(VARIANTS, FOLDS):
         yield Job("train.py", main, "frozen", fold, 0, variant=variant)
-    for fold, tuning in product(FOLDS, ("norm", "bias")):
-        yield Job("train.py", main, tuning, fold, 1)
+    for seed, fold, tuning in product((0, 1), FOLDS, ("norm", "bias")):
+        yield Job("train.py", main, tuning, fold, seed)
     for fold, method, tuning in product(FOLDS, ("bam_small", "baseline"), ("frozen", "svf")):
         yield Job("train.py", method, tuning, fold, 0)
 

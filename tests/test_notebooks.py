@@ -22,7 +22,7 @@ def test_they_are_linked_and_kept_without_outputs() -> None:
     assert len(NOTEBOOKS) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_they_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")
