@@ -94,7 +94,9 @@ def _compare(typed: list[str]) -> int:
 
 def _commands(typed: list[str]) -> int:
     from fss.report.claims import FILTERS, load_claims, select
+    from fss.report.estimate import measured_speeds
     from fss.report.script import script
+    from fss.report.slurm import slurm_script
 
     parser = argparse.ArgumentParser(
         prog="python -m fss.report commands",
@@ -105,11 +107,16 @@ def _commands(typed: list[str]) -> int:
     parser.add_argument("filters", nargs="*", metavar="SETTING=VALUE", help=f"any of {', '.join(FILTERS)}")
     parser.add_argument("--bold", action="store_true", help="only the claims to verify first")
     parser.add_argument("--all", action="store_true", help="all claims, if no setting is given")
+    parser.add_argument("--slurm", action="store_true", help="a script that submits job arrays to SLURM")
+    parser.add_argument(
+        "--measured", type=Path, metavar="OUTPUTS", help="folder of runs whose logged speed tells the hours"
+    )
     parsed = parser.parse_args(typed)
     if not (parsed.filters or parsed.bold or parsed.all):
         parser.error("name claims (dataset=pascal5i method=bam), or give --bold or --all")
     claims = [claim for claim in load_claims() if claim.first or not parsed.bold]
-    print(script(select(claims, parsed.filters)), end="")
+    speeds = measured_speeds(parsed.measured) if parsed.measured else {}
+    print((slurm_script if parsed.slurm else script)(select(claims, parsed.filters), speeds), end="")
     return 0
 
 
