@@ -68,6 +68,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
             "predictor",
             "display",
             "files",
+            "metrics",
             "processes",
             "revision",
         ),
@@ -79,7 +80,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
     "data/check/__main__.py": {"configuration", "data", "cli", "display", "visualize"},
     "data/prepare/__main__.py": {"data", "display", "files"},
     "export/__main__.py": {"configuration", "cli"},
-    "report/__main__.py": {"display", "evaluation", "report"},
+    "report/__main__.py": {"display", "evaluation", "report", "cli"},
     "web": {"predictor", "data", "display", "files", "geometry", "resize", "visualize"},
     "web/__main__.py": {"predictor", "web", "display"},
 }

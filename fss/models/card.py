@@ -15,12 +15,17 @@ from typing import Any, NamedTuple
 
 from fss.files.text import is_name
 from fss.geometry import Geometry, check_geometry
-from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
+from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone, ViTBackbone
 from fss.models.heads import BAM, Baseline, Head, Match, PFENet, PriorMask
 
 VERSION = 2
 READABLE = (1, VERSION)  # 1 had no `presence`
-BACKBONES: dict[str, type[Backbone]] = {"resnet": ResNetBackbone, "vgg16": VGGBackbone, "timm": TimmBackbone}
+BACKBONES: dict[str, type[Backbone]] = {
+    "resnet": ResNetBackbone,
+    "vgg16": VGGBackbone,
+    "timm": TimmBackbone,
+    "vit": ViTBackbone,
+}
 HEADS: dict[str, type[Head]] = {
     "pfenet": PFENet,
     "bam": BAM,

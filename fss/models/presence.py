@@ -24,7 +24,7 @@ _FEWEST = 3  # locations that count as found where the head finds nothing
 
 def locations(lower: Lower) -> Tensor:
     """Features (B, C, h, w) of unit length: low and mid, each of unit length, side by side."""
-    return F.normalize(torch.cat([F.normalize(maps.float(), dim=1) for maps in lower], 1), dim=1)
+    return F.normalize(torch.cat([F.normalize(maps.float(), dim=1) for maps in (lower.low, lower.mid)], 1), dim=1)
 
 
 def of_object(features: Tensor, mask: Tensor) -> Tensor:
