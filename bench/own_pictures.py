@@ -5,7 +5,7 @@
     python -m bench.own_pictures adapt --model RUN --draws 10        # fit(..., adapt=True), a paired interval
     python -m bench.own_pictures marks --model RUN --data DIR        # on PASCAL-5i's layout in DIR
 
-A model is a run folder, a model file, or match. Everything is of classes that it was not trained on (those of fold 0
+A model is a run folder, a model file, or match. Everything is of classes that it was not trained on (fold 0
 for match), on the embedded data without --data; episodes are those of evaluate.py with seed 321.
 """
 
