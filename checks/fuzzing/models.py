@@ -26,7 +26,7 @@ from fss.svf.adapter import AdapterFile, _checksum, read_adapter, write_adapter
 
 MODEL, ADAPTER, SUPPORTS = "model.safetensors", "adapter.safetensors", "supports.safetensors"
 SIZE = 32
-NETWORK = {"name": "tf_efficientnet_lite0", "low": 1, "mid": 2}
+NETWORK = {"name": "test_efficientnet", "low": 1, "mid": 2}  # timm's smallest
 HEAD = {"width": 4, "pyramid": [1.0], "dropout": 0.0}
 
 
