@@ -131,19 +131,12 @@ def _points(inside: int, outside: int) -> Callable[[np.ndarray, np.random.Genera
 
 
 def _scribble(mask: np.ndarray, chance: np.random.Generator) -> Points:
-    """Strokes of 40 pixels within the object and of 80 around it, each from one random pixel to its neighbours."""
+    """A straight stroke of 40 pixels over the object and one of 80 around it; what lies on the other is left out."""
 
     def stroke(of: np.ndarray, length: int) -> list[tuple[float, float]]:
-        y, x = chance.permutation(np.argwhere(of))[0].tolist()
-        walked = {(x, y)}
-        for _ in range(20 * length):
-            dx, dy = chance.integers(-1, 2, 2).tolist()
-            inside = 0 <= x + dx < of.shape[1] and 0 <= y + dy < of.shape[0] and of[y + dy, x + dx]
-            x, y = (x + dx, y + dy) if inside else (x, y)
-            walked.add((x, y))
-            if len(walked) >= length:
-                break
-        return [*walked]
+        start, end = chance.permutation(np.argwhere(of))[[0, -1]]
+        places = np.unique(np.linspace(start, end, length).round().astype(int), axis=0)
+        return [(int(x), int(y)) for y, x in places if of[y, x]]
 
     return Points(stroke(mask, 40), stroke(~mask, 80))
 
@@ -154,7 +147,7 @@ MARKS: dict[str, Callable[[np.ndarray, np.random.Generator], Any]] = {
     "one point in its middle": _points(1, 0),
     "one point, three around it": _points(1, 3),
     "5 points, 10 around it": _points(5, 10),
-    "scribbles of 40 and 80 pixels": _scribble,
+    "strokes of 40 and 80 pixels": _scribble,
 }
 
 
