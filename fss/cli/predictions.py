@@ -42,7 +42,9 @@ def predict(cfg: DictConfig) -> Done:
             if not 0 <= value <= 1:
                 raise ValueError(f"{setting}={value}: must be in 0..1")
             setattr(predictor, setting, value)
-    predictor.fit(supports)
+    named = [] if cfg.negatives is None else find_queries(Path(cfg.negatives))[0]
+    without = [query.file for query in named if query.frame is None]
+    predictor.fit(supports, negatives=without)
     told = ", ".join(f"{name} ({len(shots)})" for name, shots in sorted(supports.items()))
     logger.info("classes (supports): %s; %d pictures", told, len(queries))
     out = Path(cfg.out).expanduser()

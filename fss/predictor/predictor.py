@@ -23,7 +23,7 @@ from fss.models.segmenter import FewShotSegmenter
 from fss.predictor.adaptation import Adapted
 from fss.predictor.adaptation import adapt as adapt_to
 from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of
-from fss.predictor.loading import load_model
+from fss.predictor.loading import TRAINING_FREE, load_model
 from fss.predictor.marked import Annotation, MarkedPictures, Shots
 from fss.predictor.marks import Box, Points
 from fss.predictor.network import Encoded, Network, Precision
@@ -33,6 +33,7 @@ from fss.predictor.supports import Support, load_supports, save_supports
 from fss.predictor.tiles import blend, tiles
 
 PRESENCE = 0.45  # where a model has no verifier; chosen on base classes of the embedded data
+UNTRAINED = 0.34  # of training-free models, whose similarities are lower; chosen on photographs of base classes
 SLACK = 0.95
 ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
 
@@ -117,9 +118,10 @@ class FewShotPredictor:
             card.size,
             card.geometry,
             card.threshold,
-            device=device,
-            precision=precision,
-            max_pixels=max_pixels,
+            UNTRAINED if model in TRAINING_FREE else None,
+            device,
+            precision,
+            max_pixels,
         )
 
     @property

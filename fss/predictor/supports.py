@@ -49,8 +49,8 @@ def save_supports(path: Path, supports: Shots, negatives: Shots, size: int, geom
         without = negatives.get(name, ())
         counts.append([name, len(shots), *([len(without)] if without else [])])
         for shot, support in enumerate((*shots, *without)):
-            tensors[f"{number}.{shot}.image"] = support.image.contiguous()
-            tensors[f"{number}.{shot}.mask"] = support.mask.contiguous()
+            tensors[f"{number}.{shot}.image"] = support.image.contiguous().clone()
+            tensors[f"{number}.{shot}.mask"] = support.mask.contiguous().clone()
     told = {"format": _FORMAT, "size": size, "geometry": geometry, "classes": counts}
     content = save(tensors, {"supports": json.dumps(told)})
     with whole(path) as unfinished:

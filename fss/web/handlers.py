@@ -20,8 +20,8 @@ from fss.predictor import FewShotPredictor
 from fss.visualize import base_map, class_color, outline
 from fss.web.downloads import write_zip
 from fss.web.examples import EXAMPLES, Shown
-from fss.web.painting import Meaning, canvas, painted
-from fss.web.session import Session
+from fss.web.painting import Meaning, canvas, grown, painted
+from fss.web.session import Session, alike
 from fss.web.why import cross, draw_resemblance, heat
 
 VIEWS = ["Answer", "Score", "Prior mask", "Base map"]
@@ -88,6 +88,8 @@ class Handlers:
             raise ValueError("Add a picture that shows the thing first.")
         height, width = session.painting.shape[:2]
         mask = painted(editor, height, width, meaning)
+        if meaning == "a part of it":
+            mask = grown(alike(self._model), session.painting, mask)
         session.show(Shown(name, session.painting, mask), self._model)
         _warn(session.next_to_paint())
         return [*self._step1(session), *self._step3(session)]

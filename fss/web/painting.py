@@ -11,11 +11,15 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
-Meaning = Literal["the object", "a box around it"]
+from fss.geometry import fitted
+from fss.predictor import FewShotPredictor, Points
+
+Meaning = Literal["the object", "a box around it", "a part of it"]
 MEANINGS: tuple[Meaning, ...] = get_args(Meaning)
 BRUSH = (255, 64, 160)  # RGB
 CANVAS = 800  # longer side of what is painted on: sharp on a screen, and quick to send
 
+_POINTS = 200  # of a stroke that are grown: enough to follow it
 _OPAQUE = 32  # alpha of 0..255 from which a pixel counts as painted; the brush's rim is smooth
 
 
@@ -36,7 +40,7 @@ def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: 
         height: h of the picture.
         width: w of the picture.
         meaning: Whether the paint covers the object, or marks a box around it; then everything between the
-            outermost dabs belongs to the mask.
+            outermost dabs belongs to the mask. Paint on a part of it is the mask as it is, for `grown`.
 
     Raises:
         ValueError: If nothing is painted, or everything.
@@ -53,3 +57,20 @@ def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: 
     if mask.all():
         raise ValueError("The whole picture is painted: leave out what does not belong to the object.")
     return mask
+
+
+def grown(predictor: FewShotPredictor, image: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The mask (h, w) bool of an object of which a part is painted; see `Points`.
+
+    Args:
+        predictor: One without supports, which keeps the result as one.
+        image: The picture, (h, w, 3) uint8.
+        part: (h, w) bool, what is painted.
+    """
+    height, width = part.shape
+    places = np.argwhere(part)[:, ::-1]
+    chosen = places[np.linspace(0, len(places) - 1, min(len(places), _POINTS)).round().astype(int)]
+    predictor.fit(image, Points([(x, y) for x, y in chosen.tolist()]))
+    rows, columns = fitted(height, width, predictor.size, predictor.geometry)
+    mask = predictor.supports("object")[0].mask[:rows, :columns].numpy()
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) == 1

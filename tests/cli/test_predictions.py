@@ -72,6 +72,8 @@ def test_what_is_no_picture_is_named_and_skipped(tmp_path: Path, capsys: pytest.
         ("queries=nowhere", "no queries nowhere"),
         ("presence_threshold=2", "presence_threshold=2: must be in"),
         ("tile=3", "tile=3: must be at least 8"),
+        ("negatives=nowhere", "no queries nowhere"),
+        ("negatives=.", "no pictures or videos in"),
     ],
 )
 def test_what_can_be_mended_is_told_before_work_starts(setting: str, message: str, tmp_path: Path) -> None:

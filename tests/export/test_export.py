@@ -23,9 +23,9 @@ from fss.export.graphs import example
 from fss.export.onnx_graphs import OnnxGraph, quantized
 from fss.export.runtime import graph_segmenter
 from fss.metrics import episode_integers
-from fss.models.backbones import TimmBackbone
+from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone
 from fss.models.card import ModelCard, Part
-from fss.models.heads import BAM, PFENet
+from fss.models.heads import BAM, Match, PFENet
 from fss.models.model_file import read_model, save_model
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
@@ -36,6 +36,8 @@ SIZE, EPISODES = 64, 12
 BASE = Shapes.classes[4:]
 NETWORK = {"name": "test_efficientnet", "low": 1, "mid": 2}  # timm's smallest
 HEADS = {"pfenet": PFENet, "bam": BAM}
+MATCH = {"maps": ["mid"], "correspondences": 0.5, "threshold": 0.02}
+RESNET = {"depth": 50, "stem": "torchvision"}
 
 
 class Made(NamedTuple):
@@ -238,3 +240,24 @@ def test_weights_in_other_files_are_refused(pfenet: Made, tmp_path: Path) -> Non
         OnnxGraph(model.SerializeToString())
     with pytest.raises(ValueError, match=r"it is no ONNX file|cannot load it"):
         OnnxGraph(b"no graph")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["match", "resnet50"])
+def test_matching_and_networks_of_published_size(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    parts: tuple[Part, Part]
+    if name == "match":
+        backbone: Backbone = TimmBackbone(**NETWORK)  # type: ignore[arg-type]
+        parts, size = (Part("timm", NETWORK), Part("match", MATCH)), SIZE
+        segmenter = FewShotSegmenter(backbone, Match(list(backbone.channels), **MATCH))  # type: ignore[arg-type]
+    else:
+        parts, size = (Part("resnet", RESNET), Part("pfenet", {})), 473
+        backbone = ResNetBackbone(**RESNET)  # type: ignore[arg-type]
+        segmenter = FewShotSegmenter(backbone, PFENet(list(backbone.channels)))
+    file = tmp_path / "model.safetensors"
+    save_model(file, segmenter.eval(), ModelCard(*parts, size, "published", 1))
+    exported = export_model(file, file.with_suffix(".onnx"), "onnx")
+    assert exported.shot is None
+    assert exported.agreement.relative < 1e-4
+    assert exported.agreement.flipped <= 1e-4 * exported.agreement.pixels

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.predictors import SIZE, predictor, shot
 
-from fss.web.painting import CANVAS, MEANINGS, canvas, painted
+from fss.predictor import Points
+from fss.web.painting import CANVAS, MEANINGS, canvas, grown, painted
 
-OBJECT, BOX = MEANINGS
+OBJECT, BOX, PART = MEANINGS
 
 
 def editor(*layers: np.ndarray) -> dict[str, Any]:
@@ -65,3 +67,17 @@ def test_nothing_painted(value: dict[str, Any] | None, meaning: Any) -> None:
 def test_everything_painted() -> None:
     with pytest.raises(ValueError, match="whole picture"):
         painted(editor(np.full((4, 4), 255, np.uint8)), 4, 4, OBJECT)
+
+
+def test_a_stroke_grows_as_points_do() -> None:
+    picture, truth = shot(1, SIZE, SIZE)  # as large as the network's square
+    part = truth & np.roll(truth, 6, axis=0) & np.roll(truth, -6, axis=0)
+    mask = grown(predictor("prior"), picture, part)
+    points = Points([(int(x), int(y)) for y, x in np.argwhere(part)])
+    expected = predictor("prior").fit(picture, points).supports("object")[0].mask.numpy() == 1
+    assert 0 < part.sum() < 200  # every pixel is a point
+    assert np.array_equal(mask, expected)
+    assert mask[part].all()
+    larger = np.ones((3 * SIZE, 2 * SIZE, 3), np.uint8) * 9
+    larger[20:60, 30:70] = 200
+    assert grown(predictor("prior"), larger, larger[..., 0] > 9).shape == larger.shape[:2]
