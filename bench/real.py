@@ -29,6 +29,7 @@ VARIANTS = {  # controls of training, each in a folder of its own
     "no_supports": ["dataset.support_annotation=empty"],
     "random_backbone": ["backbone.weights=null"],
 }
+SUPPORTS_OF = {"no_supports": "empty"}  # what evaluations of a variant show
 CHOICES = ("method", "tuning", "fold", "seed", "shot")  # settings of the configuration
 FILTERS = (*CHOICES, "supports", "variant")
 
@@ -67,7 +68,7 @@ class Job(NamedTuple):
 
     def is_finished(self, outputs: Path) -> bool:
         """Whether there are results of it."""
-        supports = "empty" if self.variant == "no_supports" else self.supports
+        supports = SUPPORTS_OF.get(self.variant, self.supports)
         told = {"eval_classes": "novel", "support_annotation": supports, "checkpoint": "last"}
         told |= {name: getattr(self, name) for name in CHOICES}
         found = read_metrics(self.folder(outputs)).values()
