@@ -21,8 +21,9 @@ from fss.files.whole import whole
 from fss.models.backbones import LayeredBackbone
 from fss.models.backbones.weights import load_strictly, read_state_dict
 from fss.models.base_segmenter import BaseLearnerSegmenter
+from fss.models.factored import BACKBONE, shapes_of
 from fss.models.segmenter import FewShotSegmenter
-from fss.svf import compose, plain_state_dict
+from fss.svf import bottlenecks_of, compose, plain_state_dict, put_bottlenecks, with_values
 
 _OURS = "segmenter."  # prefix of the model in a training checkpoint
 _PSP_HEAD = {"ppm.": "head.0.", "cls.": "head.1."}  # published -> ours
@@ -94,7 +95,7 @@ def published_state_dict(
             plain weights.
 
     Raises:
-        ValueError: If the published programs have no such backbone.
+        ValueError: If the published programs have no such backbone, or no adapters in it.
     """
     if not isinstance(segmenter.backbone, LayeredBackbone):
         raise ValueError(
@@ -102,7 +103,9 @@ def published_state_dict(
             "know ResNet and VGG"
         )
     state: dict[str, Tensor] = segmenter.state_dict()
-    state = _published_factors(state) if factored else plain_state_dict(state)
+    if bottlenecks_of(shapes_of(state)):
+        raise ValueError("bottleneck adapters (tuning=adapter) cannot be written for the published programs")
+    state = _published_factors(with_values(state)) if factored else plain_state_dict(state)
     published: dict[str, Tensor] = {}
     is_base_learner = isinstance(segmenter, BaseLearnerSegmenter)
     for name, value in state.items():
@@ -134,6 +137,7 @@ def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) 
     before = segmenter.base_backbone
     # separate while loading: a parameter shared by both cannot take two values
     segmenter.base_backbone = copy.deepcopy(segmenter.backbone) if own_backbone else None
+    put_bottlenecks(segmenter.backbone, bottlenecks_of(shapes_of(ours), BACKBONE))
     try:
         load_strictly(segmenter, ours, source)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,17 @@ from torch import Tensor
 from fss.models.backbones import Backbone
 from fss.models.backbones.weights import read_state_dict
 from fss.models.segmenter import FewShotSegmenter
-from fss.svf import SVFConv2d, SVFLinear, compose, decompose, exact_svd
+from fss.svf import (
+    SVFConv2d,
+    SVFLinear,
+    bottlenecks_of,
+    compose,
+    decompose,
+    exact_svd,
+    put_bottlenecks,
+    split_svd,
+    with_values,
+)
 from fss.svf.adapter import AdapterFile
 from fss.svf.digest import weights_digest
 
@@ -25,6 +35,29 @@ _OURS = "segmenter."  # prefix of the model in a training checkpoint
 def factored_layers(names: Iterable[str]) -> set[str]:
     """The factored layers among the entries of a segmenter's state dict, each with a dot at its end."""
     return {name.removesuffix("S0") for name in names if name.startswith(BACKBONE) and name.endswith(".S0")}
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape of each entry."""
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def parts_of(values: int, shape: Sequence[int]) -> int:
+    """Of how many matrices on top of each other a weight with so many singular values was made; see `split_svd`.
+
+    Args:
+        values: Number of singular values in all.
+        shape: Shape of the weight.
+
+    Raises:
+        ValueError: A weight of that shape cannot have as many.
+    """
+    rows, *others = shape
+    columns = math.prod(others)
+    parts = max(1, values // min(rows, columns))
+    if rows % parts or values != parts * min(rows // parts, columns):
+        raise ValueError(f"a weight of shape {tuple(shape)} does not have {values} singular values")
+    return parts
 
 
 def load_factors(segmenter: FewShotSegmenter, state: Mapping[str, Tensor]) -> None:
@@ -40,16 +73,28 @@ def load_factors(segmenter: FewShotSegmenter, state: Mapping[str, Tensor]) -> No
     """
     has_own = any(name.startswith(BASE) for name in state)
     segmenter.base_backbone = copy.deepcopy(segmenter.backbone) if has_own else None
+    put_bottlenecks(segmenter.backbone, bottlenecks_of(shapes_of(state), BACKBONE))
     if layers := factored_layers(state):
-        decompose(segmenter.backbone, only=lambda name, _: f"{BACKBONE}{name}." in layers, svd=_without_values)
+        decompose(
+            segmenter.backbone,
+            only=lambda name, _: f"{BACKBONE}{name}." in layers,
+            svd=_without_values,
+            parts=lambda name, layer: parts_of(state[f"{BACKBONE}{name}.S0"].shape[0], layer.weight.shape),  # type: ignore[arg-type]
+        )
     segmenter.load_state_dict(state)
     for layer in segmenter.backbone.modules():
         if isinstance(layer, SVFConv2d | SVFLinear):
-            layer.svd = exact_svd
+            parts = parts_of(len(layer.S), layer.weight.shape)
+            layer.svd = exact_svd if parts == 1 else split_svd(parts)
     for name, parameter in segmenter.backbone.named_parameters():
         parameter.requires_grad_(f"{BACKBONE}{name}".removesuffix("S") in layers)
     if segmenter.base_backbone is not None:
         segmenter.keep_for_base_learner(segmenter.base_backbone)  # what is equal in both is stored once
+
+
+def _state_of(file: str | Path) -> dict[str, Tensor]:
+    """The model's state dict in a training checkpoint; factored layers have their S, whatever was trained."""
+    return with_values({n.removeprefix(_OURS): v for n, v in read_state_dict(file).items() if n.startswith(_OURS)})
 
 
 def load_factored_checkpoint(segmenter: FewShotSegmenter, file: str | Path) -> None:
@@ -59,7 +104,7 @@ def load_factored_checkpoint(segmenter: FewShotSegmenter, file: str | Path) -> N
         FileNotFoundError: There is no such file.
         ValueError: It is no such checkpoint, or holds no factors.
     """
-    state = {n.removeprefix(_OURS): v for n, v in read_state_dict(file).items() if n.startswith(_OURS)}
+    state = _state_of(file)
     if not factored_layers(state):
         raise ValueError(f"{file} holds no factors: only a run with tuning=svf has any, leave factored out")
     try:
@@ -80,7 +125,7 @@ def adapter_of(backbone: Backbone, file: str | Path, with_head: bool) -> Adapter
         FileNotFoundError: There is no such file.
         ValueError: It is no such checkpoint, or more than S was trained, or on other weights.
     """
-    state = {n.removeprefix(_OURS): v for n, v in read_state_dict(file).items() if n.startswith(_OURS)}
+    state = _state_of(file)
     layers = sorted(stem.removeprefix(BACKBONE) for stem in factored_layers(state))
     if not layers:
         raise ValueError(f"{file} holds no factors: only a run with tuning=svf has an adapter")

@@ -8,7 +8,6 @@ holds nothing but numbers: such a file can be read from anybody.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +22,16 @@ from fss.display.shown import shown
 from fss.files.text import some
 from fss.files.whole import whole
 from fss.models.card import BACKBONES, HEADS, ModelCard
-from fss.models.factored import BACKBONE, BASE, factored_layers, load_factors
+from fss.models.factored import BACKBONE, BASE, factored_layers, load_factors, parts_of, shapes_of
 from fss.models.segmenter import FewShotSegmenter
-from fss.svf import plain_state_dict
+from fss.models.verification import MOST_DIRECTIONS, Verifier
+from fss.svf import bottlenecks_of, plain_state_dict, put_bottlenecks, with_values
 from fss.svf.digest import weights_digest
 
 _LARGEST_HEADER = 16 * 2**20  # bytes; safetensors itself reads up to 100 MB
 _DTYPES = {"F32": torch.float32, "I64": torch.int64}
+_PRESENCE = "presence."  # tensors of a verifier, by the names of its attributes
+_OF_VERIFIER = ("mean", "directions", "kept", "classes")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -40,8 +42,8 @@ def save_model(
 
     Args:
         path: The file, `.safetensors`.
-        segmenter: The model; left as it is.
-        card: What the file is to say of it; its digest is set here.
+        segmenter: The model, with its verifier if it has one; left as it is.
+        card: What the file is to say of it; its digest and presence are set here.
         factored: Keep SVF layers as U, S, V and S0, to go on tuning S. Otherwise they are merged, which takes half
             of the space and is as fast as a plain network.
 
@@ -52,16 +54,18 @@ def save_model(
         OSError: The file could not be written.
         ValueError: The card does not describe the segmenter, or weights are not finite.
     """
-    state = segmenter.state_dict()
-    if not factored:
-        state = plain_state_dict(state)
+    state = (with_values if factored else plain_state_dict)(segmenter.state_dict())
     state = {
         name: value.detach().cpu().contiguous().clone()  # safetensors refuses what shares memory
         for name, value in state.items()
         if not _is_repeated(name, value, state)
     }
+    if (verifier := segmenter.verifier) is not None:
+        state |= {_PRESENCE + name: getattr(verifier, name).cpu().float().contiguous() for name in _OF_VERIFIER}
+        told = {"weights": list(verifier.weights), "threshold": verifier.threshold}
+        card = replace(card, presence=told)
     _check_finite(state)
-    _check_shapes(card, {name: tuple(value.shape) for name, value in state.items()})
+    _check_shapes(card, shapes_of(state))
     card = replace(card, digest=weights_digest(state))
     text = card.to_json()
     content = save(state, {"card": text, "sha256": _sha256(text)})
@@ -130,7 +134,13 @@ def _read(path: Path) -> tuple[FewShotSegmenter, ModelCard]:
     if weights_digest(state) != card.digest:
         raise ValueError("its weights are not those that its card was written for (another digest)")
     segmenter = _built(card)
-    if any(name.startswith(BASE) for name in state):  # what is not there is as in the tuned backbone
+    if card.presence:
+        parts = {name: state.pop(_PRESENCE + name) for name in _OF_VERIFIER}
+        segmenter.verifier = Verifier(
+            **parts, weights=tuple(card.presence["weights"]), threshold=card.presence["threshold"]
+        )
+    adapted = segmenter.head.has_base_learner and bottlenecks_of(shapes_of(state), BACKBONE)
+    if adapted or any(name.startswith(BASE) for name in state):  # what is not there is as in the tuned backbone
         own = [name for name in segmenter.state_dict() if name.startswith(BACKBONE) and name in state]
         state = {**{f"base_{name}": state[name] for name in own}, **state}
     load_factors(segmenter, state)
@@ -169,16 +179,22 @@ def _check_shapes(card: ModelCard, shapes: Shapes) -> None:
     """Raises ValueError where tensors are not those of the card's network, which is made without memory."""
     with torch.device("meta"):
         network = _built(card)
-    expected: Shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    of_backbone = {name: shape for name, shape in expected.items() if name.startswith(BACKBONE)}
+    plain = shapes_of(network.state_dict())
+    of_backbone = {name: shape for name, shape in plain.items() if name.startswith(BACKBONE)}
     base = {f"base_{name}": shape for name, shape in of_backbone.items()} if network.head.has_base_learner else {}
+    with torch.device("meta"):
+        put_bottlenecks(network.backbone, bottlenecks_of(shapes, BACKBONE))
+    expected = shapes_of(plain_state_dict(network.state_dict()))
     for stem in factored_layers(shapes):
         if stem + "weight" not in expected:
             raise ValueError(f"its network has no layer {stem!r:.200} that could be factored")
-        rows, *others = expected.pop(stem + "weight")
-        rank = min(rows, math.prod(others))
+        rows, *others = weight = expected.pop(stem + "weight")
+        (rank,) = shapes[stem + "S0"] if len(shapes[stem + "S0"]) == 1 else (0,)
+        parts_of(rank, weight)
         expected |= {stem + "U": (rows, rank), stem + "V": (rank, *others)}
         expected |= {stem + "S": (rank,), stem + "S0": (rank,)}
+    if card.presence:
+        expected |= _shapes_of_verifier(shapes, network)
     known = {**base, **expected}
     odd = {
         "missing": [name for name in expected if name not in shapes],
@@ -189,6 +205,17 @@ def _check_shapes(card: ModelCard, shapes: Shapes) -> None:
         raise ValueError(
             f"its tensors are not those of its {card.backbone.name} and {card.head.name}; {'; '.join(told)}"
         )
+
+
+def _shapes_of_verifier(shapes: Shapes, network: FewShotSegmenter) -> Shapes:
+    """What a verifier of this network has; its numbers of directions and of known classes are the file's own."""
+    low, mid, _ = network.backbone.channels
+    names = [_PRESENCE + name for name in _OF_VERIFIER]
+    directions, classes = ((shapes.get(name) or (1,))[0] for name in names[2:])
+    directions = min(directions, MOST_DIRECTIONS)
+    channels = low + mid
+    wanted: list[tuple[int, ...]] = [(channels,), (directions, channels), (directions,), (classes, channels)]
+    return dict(zip(names, wanted, strict=True))
 
 
 def _check_finite(state: Mapping[str, Tensor]) -> None:

@@ -28,9 +28,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fss.svf.decompose import Slot, decompose, merge
+from fss.svf.decompose import decompose
 from fss.svf.digest import weights_digest
 from fss.svf.layers import SVD, SVFConv2d, SVFLinear, exact_svd
+from fss.svf.plain import merge
+from fss.svf.slots import Slot
 
 VERSION = "1"
 _LARGEST_HEADER = 2**20  # bytes
@@ -63,7 +65,8 @@ class Adapters:
     Args:
         network: A plain network; its chosen layers are factored in place. Until an adapter is set, it computes
             what it did before, to the bit.
-        only: Which layers, see `decompose`; of an adapter that exists: `read_adapter(path).layers`.
+        only: Which layers, see `decompose`; of an adapter that exists: `read_adapter(path).layers`, whose numbers
+            of values also tell weights that were factored as several matrices (`split_svd`).
         head: What stands on the network and was trained with S, if anything: it is saved and set along with it.
         progress: See `decompose`.
         svd: See `decompose`.
@@ -78,7 +81,7 @@ class Adapters:
     def __init__(
         self,
         network: nn.Module,
-        only: Iterable[str] | Callable[[str, nn.Module], bool] | None = None,
+        only: Mapping[str, int] | Iterable[str] | Callable[[str, nn.Module], bool] | None = None,
         head: nn.Module | None = None,
         progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
         svd: SVD = exact_svd,
@@ -90,7 +93,8 @@ class Adapters:
         chosen = only if only is None or callable(only) else list(only)
         plain = {name: value.detach() for name, value in network.state_dict().items()}
         self._digest = weights_digest(plain)
-        self.network, self.head = decompose(network, chosen, progress, svd), head
+        sizes = only if isinstance(only, Mapping) else {}
+        self.network, self.head = decompose(network, chosen, progress, svd, _parts(sizes)), head
         self._layers = {
             name: module for name, module in network.named_modules() if isinstance(module, SVFConv2d | SVFLinear)
         }
@@ -263,6 +267,16 @@ class Adapters:
             raise ValueError(
                 "other weights of the network than S have changed (norms, biases): S alone is not enough"
             )
+
+
+def _parts(sizes: Mapping[str, int]) -> Callable[[str, nn.Module], int]:
+    """Of how many matrices each layer is made, by how many singular values it is to have; see `decompose`."""
+
+    def parts(name: str, layer: nn.Module) -> int:
+        weight = layer.get_parameter("weight").flatten(1)
+        return max(1, sizes.get(name, 0) // min(weight.shape))
+
+    return parts
 
 
 def read_adapter(path: str | Path) -> AdapterFile:

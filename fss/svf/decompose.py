@@ -1,4 +1,4 @@
-"""Converts a network's plain layers to their SVF form and back."""
+"""Converts a network's plain layers to their SVF form."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fss.svf.layers import SVD, SVFConv2d, SVFLinear, compose, exact_svd
+from fss.svf.fused import split_svd
+from fss.svf.layers import SVD, SVFConv2d, SVFLinear, exact_svd
+from fss.svf.slots import Slot, plain_slots, replace
+from fss.svf.values import FORMS, Trained
 
 M = TypeVar("M", bound=nn.Module)
-Slot = tuple[str, nn.Module, str, nn.Module]  # dotted name, parent, attribute, layer
 
 
 class SingularValues(NamedTuple):
@@ -28,36 +30,13 @@ class SingularValues(NamedTuple):
     S0: Tensor
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    # Exact types only: a subclass may use its weight differently (standardised, "same"-padded, read by
-    # a surrounding attention layer), and replacing it would change the result.
-    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
-
-
-def _slots(module: nn.Module) -> list[Slot]:
-    """Every position of every layer in the network; a shared layer is listed once per position."""
-    return [
-        (f"{path}.{attribute}" if path else attribute, parent, attribute, child)
-        for path, parent in module.named_modules(remove_duplicate=False)
-        for attribute, child in parent._modules.items()
-        if child is not None
-    ]
-
-
-def _replace(slots: Iterable[Slot], new: Callable[[nn.Module], nn.Module]) -> None:
-    # The map keeps the replaced layers alive, so that no id is reused.
-    done: dict[int, tuple[nn.Module, nn.Module]] = {}
-    for _, parent, attribute, layer in slots:
-        if id(layer) not in done:
-            done[id(layer)] = (layer, new(layer).train(layer.training))
-        setattr(parent, attribute, done[id(layer)][1])
-
-
 def decompose(
     module: M,
     only: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
     progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
     svd: SVD = exact_svd,
+    parts: Callable[[str, nn.Module], int] = lambda name, layer: 1,
+    trained: Trained = "S",
 ) -> M:
     """Replaces plain layers with their exact, full-rank SVF form, in place.
 
@@ -74,6 +53,9 @@ def decompose(
             (`rich.progress.track` and `tqdm.tqdm` work as they are).
         svd: Factors a weight (O, I, ...) into U (O, R), S (R,) and V (R, I, ...). The default is exact and
             runs in float64 on the weight's device.
+        parts: Number of matrices of equally many rows that the weight of a layer, given with its name, is made of;
+            each is factored on its own. `qkv_parts` takes the fused attention of timm's transformers apart.
+        trained: What requires gradients: S itself, or delta in S = relu(S0 + delta), or z in S = S0 z.
 
     Returns:
         The same module.
@@ -95,7 +77,7 @@ def decompose(
             )
         stems = tuple(only)
         chosen = lambda name, layer: any(name == s or name.startswith(s + ".") for s in stems)  # noqa: E731
-    plain = [slot for slot in _slots(module) if _is_plain(slot[3])]
+    plain = plain_slots(module)
     # a layer used in several places is decomposed in all of them if it is chosen in one
     taken = {id(layer) for name, _, _, layer in plain if chosen(name, layer)}
     slots = [slot for slot in plain if id(slot[3]) in taken]
@@ -106,34 +88,13 @@ def decompose(
         if not torch.isfinite(layer.weight).all():  # type: ignore[arg-type]
             raise ValueError(f"{name}: the weight holds NaN or infinite values, so it has no singular values")
 
-    def factored(layer: nn.Module) -> nn.Module:
-        return SVFConv2d(layer, svd) if isinstance(layer, nn.Conv2d) else SVFLinear(layer, svd)  # type: ignore[arg-type]
+    def factored(name: str, layer: nn.Module) -> nn.Module:
+        n = parts(name, layer)
+        own = svd if n == 1 else split_svd(n, svd)
+        form = FORMS[trained]
+        return form.conv(layer, own) if isinstance(layer, nn.Conv2d) else form.linear(layer, own)  # type: ignore[arg-type]
 
-    _replace(progress(slots), factored)
-    return module
-
-
-def merge(module: M) -> M:
-    """Replaces SVF layers with plain layers that hold the composed weight, in place.
-
-    The result contains no SVF layers and computes the same function up to rounding. A module without SVF
-    layers is returned unchanged, so merging twice is harmless. The merged weights are trainable;
-    freeze them if they should not be.
-
-    Args:
-        module: Any torch network; copy it first (`copy.deepcopy`) if training is to continue.
-
-    Returns:
-        The same module.
-
-    Raises:
-        ValueError: If a composed weight is not finite; names the layer and leaves the network unchanged.
-    """
-    slots = [slot for slot in _slots(module) if isinstance(slot[3], SVFConv2d | SVFLinear)]
-    for name, _, _, layer in slots:
-        if not torch.isfinite(layer.weight).all():  # type: ignore[arg-type]
-            raise ValueError(f"{name} holds NaN or infinite values, not merged: training has diverged")
-    _replace(slots, lambda layer: layer.merge())  # type: ignore[operator]
+    replace(progress(slots), factored)
     return module
 
 
@@ -144,27 +105,3 @@ def singular_values(module: nn.Module) -> list[SingularValues]:
         for name, layer in module.named_modules()
         if isinstance(layer, SVFConv2d | SVFLinear)
     ]
-
-
-def plain_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Converts a decomposed network's state dict to the plain network's: every U, S, V becomes `weight`.
-
-    The opposite direction needs no function: a decomposed network accepts a plain state dict and
-    decomposes its weights while loading.
-
-    Args:
-        state_dict: From a network that is fully, partly or not at all decomposed.
-
-    Returns:
-        A new dict; entries that belong to no SVF layer are copied unchanged.
-    """
-    stems = {key[:-1] for key in state_dict if key.rpartition(".")[2] == "S" and key[:-1] + "U" in state_dict}
-    plain: dict[str, Tensor] = {}
-    for key, value in state_dict.items():
-        path, dot, leaf = key.rpartition(".")
-        stem = path + dot
-        if stem not in stems or leaf not in ("U", "S", "V", "S0"):
-            plain[key] = value
-        elif leaf == "U":
-            plain[stem + "weight"] = compose(value, state_dict[stem + "S"], state_dict[stem + "V"])
-    return plain

