@@ -126,7 +126,7 @@ def main() -> int:
     parser.add_argument("filters", nargs="*", metavar="SETTING=VALUE", help=f"any of {', '.join(FILTERS)}")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs; default: %(default)s")
     parser.add_argument("--list", action="store_true", help="list the jobs and whether they are finished")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if not given.data.is_dir():
         parser.error(f"no folder {given.data}: give the one that contains VOC2012")
     try:
