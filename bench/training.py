@@ -71,9 +71,11 @@ def batch_of(case: Case) -> tuple[Tensor, ...]:
     return query, support, masks, torch.tensor([2]), query_mask, base_mask
 
 
-def our_training(case: Case) -> Work:
+def our_training(case: Case, checkpointing: bool = False) -> Work:
     segmenter = segmenter_of(case)
     segmenter.tune(partial(svf, svd=factors))
+    if checkpointing:
+        segmenter.keep_less()
     return training(segmenter.train(), segmenter.head, case)
 
 
@@ -118,7 +120,11 @@ def evaluation(network: nn.Module, case: Case) -> Work:
     return episode
 
 
-WORK = {"training": "training step", "evaluation": "evaluation episode"}
+WORK = {
+    "training": "training step",
+    "checkpointing": "training step with checkpointing",
+    "evaluation": "evaluation episode",
+}
 TIME_GOALS = {("pfenet", 1): 0.7, ("pfenet", 5): 0.6, ("bam", 1): 0.65, ("bam", 5): 0.6}
 
 
@@ -132,6 +138,7 @@ def measure(case: Case, what: Collection[str], pairs: int) -> Iterator[Result]:
     goal = TIME_GOALS.get((case.method, case.shot))
     ways: tuple[tuple[str, Callable[[], Work], Callable[[], Work], float | None, float | None], ...] = (
         ("training", partial(our_training, case), partial(published_training, case), goal, 0.5),
+        ("checkpointing", partial(our_training, case, True), partial(published_training, case), None, 0.35),
         (
             "evaluation",
             partial(our_evaluation, case),

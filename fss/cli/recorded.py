@@ -36,7 +36,8 @@ _MOST = 500  # entries
 # Where a run was kept, how it was watched and how its machine worked: not replayed, whatever it says.
 _OF_ITS_PLACE = (
     *("outputs", "run_dir", "run_group", "run_path", "run_name", "method.run_name", "tags", "logger", "panels"),
-    *("trainer", "dataset.num_workers", "cache_gb", "reuse", "resume", "compile", "keep_best", "save_minutes"),
+    *("trainer", "dataset.num_workers", "cache_gb", "reuse", "resume", "compile", "checkpointing"),
+    *("keep_best", "save_minutes"),
 )
 # Parts that take what the program does not name, passed on to torch: an evaluation has no use for them.
 _OPEN = ("optimizer", "learner")

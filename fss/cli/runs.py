@@ -75,6 +75,8 @@ def train_few_shot(cfg: DictConfig, checkpoint: Path | None, base_checkpoint: Pa
         load_base_learner(segmenter, base_checkpoint)
     # SVF factors weights where they are
     segmenter.to(build.own_device(cfg)).tune(instantiate(cfg.tuning.apply))
+    if cfg.checkpointing:
+        segmenter.keep_less()
     build.check_memory(cfg, segmenter, training=True)
     build.compile_network(cfg, segmenter)
     learner = build.build_learner(cfg, segmenter)

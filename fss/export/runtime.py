@@ -53,7 +53,7 @@ class Pictures(Backbone):
     def normalize(self, images: Tensor) -> Tensor:
         return images.to(self.mean.dtype)
 
-    def after_stem(self, stem: Tensor) -> Lower:
+    def after_stem(self, stem: Tensor, mask: Tensor | None = None) -> Lower:
         return Lower(stem, stem)
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:

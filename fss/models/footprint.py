@@ -42,8 +42,7 @@ class _Live(TorchDispatchMode):
 def forward_bytes(segmenter: FewShotSegmenter, batch: int, shot: int, size: int, training: bool) -> int:
     """Estimates the bytes that are alive at most during a forward pass, weights left out.
 
-    It is a lower bound of a training step, whose backward pass needs more. In evaluation it is that of objects
-    that fill their pictures.
+    It is a lower bound of a training step, whose backward pass needs more, for objects that fill their pictures.
 
     Args:
         segmenter: Left as it is.
@@ -53,12 +52,11 @@ def forward_bytes(segmenter: FewShotSegmenter, batch: int, shot: int, size: int,
         training: Whether what the backward pass needs is kept.
     """
     device = next(segmenter.parameters()).device
-    episodes = max(batch, 2)  # of a single one, prior masks look at the object alone, which shapes do not tell
     with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live, torch.set_grad_enabled(training):
-        query, support = (torch.empty(episodes, *n, 3, size, size, device=device) for n in ((), (shot,)))
-        masks = torch.empty(episodes, shot, size, size, dtype=torch.uint8, device=device)
-        segmenter(query, support, masks, torch.zeros(episodes, dtype=torch.int64, device=device))
-    return live.peak * batch // episodes
+        query, support = (torch.empty(batch, *n, 3, size, size, device=device) for n in ((), (shot,)))
+        masks = torch.empty(batch, shot, size, size, dtype=torch.uint8, device=device)
+        segmenter(query, support, masks, torch.zeros(batch, dtype=torch.int64, device=device))
+    return live.peak
 
 
 def check_memory(

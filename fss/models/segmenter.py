@@ -73,6 +73,18 @@ class FewShotSegmenter(nn.Module):
         if self.norms == "eval":  # otherwise all norms are about to change
             _share_equal_parts(self.base_backbone, self.backbone)
 
+    def keep_less(self) -> None:
+        """See `Backbone.keep_less`.
+
+        Raises:
+            ValueError: If the backbone cannot, or its norms use batch statistics, which would be taken twice.
+        """
+        if self.norms == "batch":
+            raise ValueError(
+                "checkpointing=true would count each batch twice in backbone.norms=batch: leave one out"
+            )
+        self.backbone.keep_less()
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.backbone.eval()
@@ -83,9 +95,14 @@ class FewShotSegmenter(nn.Module):
             self.base_backbone.eval()
         return self
 
-    def lower(self, images: Tensor) -> Lower:
-        """Low and mid features of normalised images (B, 3, S, S); the same for queries and supports."""
-        return self.backbone.lower(_channels_last(images))
+    def lower(self, images: Tensor, masks: Tensor | None = None) -> Lower:
+        """Low and mid features of normalised images (B, 3, S, S).
+
+        Args:
+            images: Queries, supports, or both.
+            masks: (B, 1, S, S) of supports that are not queries too: what the head does not use may be zero.
+        """
+        return self.backbone.lower(_channels_last(images), None if self.head.looks_around else masks)
 
     def encode_support(self, images: Tensor, masks: Tensor, lower: Lower | None = None) -> Any:
         """Encodes the supports; the result can be reused for any number of queries.
@@ -95,9 +112,10 @@ class FewShotSegmenter(nn.Module):
             masks: (B, K, S, S); 1 is the object, any other value is not.
             lower: Low and mid features of the B * K images, if they are already known.
         """
-        lower = lower or self.lower(images.flatten(0, 1))
         foreground = (masks == 1).to(images.dtype)
-        high = self.backbone.upper(lower, foreground.flatten(0, 1)[:, None])
+        objects = foreground.flatten(0, 1)[:, None]  # (B * K, 1, S, S)
+        lower = lower or self.lower(images.flatten(0, 1), objects)
+        high = self.backbone.upper(lower, objects)
         return self._encode_support((lower.low, lower.mid, high), foreground)
 
     def encode_query(self, images: Tensor, lower: Lower | None = None) -> Any:
@@ -148,7 +166,7 @@ class FewShotSegmenter(nn.Module):
             [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
         )  # (B + B * K, 1, S, S)
         stem = self.backbone.stem(_channels_last(torch.cat([query, support.flatten(0, 1)])))
-        lower = self.backbone.after_stem(stem)
+        lower = self.backbone.after_stem(stem, None if self.head.looks_around else masks)
         high = self.backbone.upper(lower, masks)
         base = self._base_features(query, stem[:b], high[:b])
         encoded_query = self.head.encode_query(Features(lower.low[:b], lower.mid[:b], high[:b], base))

@@ -16,7 +16,7 @@ from fss.files.plain import read_yaml
 # setting on the command line may change the recipe.
 _NOT_OWN = re.compile(
     r"(fold|shot|seed|dataset|method|backbone|tuning|recipe|logger|trainer|protocol|episodes|seeds|outputs)="
-    r"|(pictures|run_dir|cache_gb|precision|tf32|compile|resume|keep_best|save_minutes|tags)="
+    r"|(pictures|run_dir|cache_gb|precision|tf32|compile|checkpointing|resume|keep_best|save_minutes|tags)="
     r"|dataset\.(root|exclude_novel|num_workers|eval_batch_size|val_episodes)="
     r"|trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|enable_progress_bar)="
     r"|(hydra|logger|panels|reuse)\.|method\.base_(seed|checkpoint)="

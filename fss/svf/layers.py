@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 # weight (O, I, ...) -> U (O, R), S (R,), V (R, I, ...)
 SVD = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -40,6 +41,68 @@ def exact_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def compose(U: Tensor, S: Tensor, V: Tensor) -> Tensor:
     """Composes the plain weight: U (O, R), S (R,), V (R, I, ...) -> (O, I, ...)."""
     return ((U * S) @ V.flatten(1)).reshape(-1, *V.shape[1:])
+
+
+class _FactoredConv2d(torch.autograd.Function):
+    """Convolutions V and U with S between them, for frozen U and V.
+
+    S and the input need nothing but the output of V on the way back, so this is all that is kept; torch by itself
+    would also keep the inputs of both convolutions, which only the gradients of U and V need.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        x, U, S, V, scale, shift, *window = given
+        inner = F.conv2d(x, V, None, *window)  # (B, R, h', w')
+        ctx.save_for_backward(inner, U, S, V, scale)
+        ctx.window, ctx.size = window, x.shape[-2:]
+        # S stays in its own precision even where maps do not, so that small changes of it count
+        return F.conv2d((inner * S[:, None, None]).to(inner.dtype), _outer(U, scale), shift)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inner, U, S, V, scale = ctx.saved_tensors
+        x_needs, _, S_needs, _, _, shift_needs, *_ = ctx.needs_input_grad
+        of_x = of_S = None
+        of_shift = gradient.sum((0, 2, 3)) if shift_needs else None
+        gradient = F.conv_transpose2d(gradient, _outer(U, scale))  # with respect to S * inner
+        if S_needs:
+            of_S = (gradient.to(S.dtype) * inner).sum((0, 2, 3))
+        if x_needs:
+            stride, padding, dilation = ctx.window
+            gradient = (gradient * S[:, None, None]).to(gradient.dtype)
+            # rows and columns at the end that a stride leaves out
+            rest = [
+                size + 2 * p - d * (k - 1) - 1 - s * (out - 1)
+                for size, out, k, s, p, d in zip(
+                    ctx.size, inner.shape[-2:], V.shape[-2:], stride, padding, dilation, strict=True
+                )
+            ]
+            of_x = F.conv_transpose2d(gradient, V, None, stride, padding, rest, 1, dilation)
+        return of_x, None, of_S, None, None, of_shift, None, None, None
+
+
+def _outer(U: Tensor, scale: Tensor | None) -> Tensor:
+    """U (O, R) as a 1x1 convolution whose outputs are multiplied by scale (O,)."""
+    return (U if scale is None else U * scale[:, None])[..., None, None]
+
+
+def _factored_conv2d(
+    x: Tensor, U: Tensor, S: Tensor, V: Tensor, scale: Tensor | None, shift: Tensor | None, *window: Any
+) -> Tensor:
+    """diag(scale) U diag(S) V + shift on x (B, I, h, w); window is stride, padding and dilation, each a pair."""
+    if torch.compiler.is_compiling():  # a compiler decides by itself what to keep
+        inner = F.conv2d(x, V, None, *window)
+        return F.conv2d(inner * S[:, None, None], _outer(U, scale), shift)
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, U, V = x.to(dtype), U.to(dtype), V.to(dtype)
+        scale, shift = (value if value is None else value.to(dtype) for value in (scale, shift))
+    with torch.autocast(device, enabled=False):
+        result: Tensor = _FactoredConv2d.apply(x, U, S, V, scale, shift, *window)
+    return result
 
 
 class _SVF(nn.Module):
@@ -88,14 +151,14 @@ class _SVF(nn.Module):
         Per position, the composed weight costs m n multiplications (m = O, n = I kh kw), the
         factors cost R (m + n). Training runs the composed form three times (forward, input
         gradient, weight gradient) but the factored form only twice, since U and V need no gradient.
-        The factored form is therefore cheaper if R (m + n) * 2 < m n * 3; with R = min(m, n), that
-        is if min / max < 1/2.
+        The factored form is therefore not dearer if R (m + n) * 2 <= m n * 3; with R = min(m, n), that
+        is if min / max <= 1/2; and it keeps less in memory.
         """
         trains_s_alone = self.S.requires_grad and not (self.U.requires_grad or self.V.requires_grad)
         if self.plain is not None or not (torch.is_grad_enabled() and trains_s_alone):
             return False
         (m, rank), n = self.U.shape, self.V[0].numel()
-        return 2 * rank * (m + n) < 3 * m * n
+        return 2 * rank * (m + n) <= 3 * m * n
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Also accepts a plain layer's `weight`, which is decomposed while loading."""
@@ -167,15 +230,25 @@ class SVFConv2d(_SVF):
         # torch keeps these in the order that F.pad expects, with "same" and "valid" resolved
         self._sides = layer._reversed_padding_repeated_twice
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x (B, I, h, w) to (B, O, h', w')."""
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """Maps x (B, I, h, w) to (B, O, h', w').
+
+        Args:
+            x: The input.
+            scale: (O,), by which the outputs are to be multiplied, as by a frozen norm that follows; it costs
+                nothing, because the weight is multiplied instead. It must not require gradients.
+            shift: (O,), in place of the bias.
+        """
         padding = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._sides, mode=self.padding_mode), (0, 0)
+        if self.padding_mode != "zeros" or isinstance(padding, str):
+            mode = self.padding_mode.replace("zeros", "constant")
+            x, padding = F.pad(x, self._sides, mode=mode), (0, 0)
+        shift = self.bias if shift is None else shift
         if self._run_factored():
-            x = F.conv2d(x, self.V, None, self.stride, padding, self.dilation)  # (B, R, h', w')
-            return F.conv2d(x * self.S[:, None, None], self.U[..., None, None], self.bias)
-        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
+            window = self.stride, padding, self.dilation
+            return _factored_conv2d(x, self.U, self.S, self.V, scale, shift, *window)
+        weight = self.weight if scale is None else self.weight * scale[:, None, None, None]
+        return F.conv2d(x, weight, shift, self.stride, padding, self.dilation)
 
     def merge(self) -> nn.Conv2d:
         """The plain layer with the composed weight."""

@@ -22,11 +22,11 @@ from omegaconf import DictConfig
 from support import ROOT
 from support.pairwise import pairs, pairwise
 from support.tiny import cheap_svd
-from torchvision.models.resnet import Bottleneck, ResNet
 
 from fss.cli import build
 from fss.data.datamodule import FewShotDataModule
 from fss.models.backbones import Backbone
+from fss.models.backbones.resnet import BLOCKS
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
 from fss.models.heads import BAM, Head
@@ -75,7 +75,7 @@ PAIRWISE = [*pairwise(FEW_SHOT, BACKBONES, (1, 5), OTHERS), *pairwise(FEW_SHOT, 
 def _shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     """ResNets of full width but one block a layer: how parts fit does not depend on depth."""
     for depth in (50, 101):
-        monkeypatch.setattr(f"torchvision.models.resnet{depth}", lambda weights: ResNet(Bottleneck, [1, 1, 1, 1]))
+        monkeypatch.setitem(BLOCKS, depth, [1, 1, 1, 1])
 
 
 @pytest.fixture(autouse=True)

@@ -28,15 +28,15 @@ def test_similarities_of_all_locations_are_in_it() -> None:
 def test_nothing_is_computed_or_changed() -> None:
     made = segmenter()
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    assert footprint.forward_bytes(made, 8, 5, 2049, training=True) > 10**12  # nobody has as much
+    assert footprint.forward_bytes(made, 8, 5, 2049, training=True) > 5 * 10**11  # nobody has as much
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
 
 def test_training_needs_more_than_evaluation_and_more_episodes_more() -> None:
     made = segmenter()
-    evaluation, training = (footprint.forward_bytes(made, 4, 1, 128, training=t) for t in (False, True))
+    evaluation, training = (footprint.forward_bytes(made, 4, 1, 32, training=t) for t in (False, True))
     assert training > evaluation
-    assert footprint.forward_bytes(made, 8, 1, 128, training=True) > 1.8 * training
+    assert footprint.forward_bytes(made, 8, 1, 32, training=True) > 1.8 * training
 
 
 def test_what_cannot_fit_is_refused() -> None:

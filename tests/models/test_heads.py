@@ -157,6 +157,29 @@ def test_prior_mask_keeps_float64() -> None:
     assert prior_mask(torch.randn(1, 4, 3, 3).double(), torch.randn(1, 4, 3, 3).double()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gradient_of_the_prior_mask_is_that_of_all_similarities(batch: int) -> None:
+    torch.manual_seed(0)
+    query, support = (torch.randn(batch, 6, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    inside = torch.zeros(batch, 1, 5, 4, dtype=torch.float64)
+    inside[:, :, 1:3, 1:4] = 1
+    inside[0, :, 4, 0] = 1
+
+    def whole(query: Tensor, support: Tensor) -> Tensor:
+        q, s = query.flatten(2), support.flatten(2)
+        norms = s.norm(dim=1)[:, :, None] * q.norm(dim=1)[:, None]
+        best = (s.mT @ q / (norms + 1e-7)).amax(1)
+        low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
+        return ((best - low) / (high - low + 1e-7)).reshape(batch, 1, 5, 4)
+
+    weights = torch.randn(batch, 1, 5, 4, dtype=torch.float64)
+    results = []
+    for prior in (prior_mask, whole):
+        found = prior(query, support * inside)
+        results.append((found, *torch.autograd.grad((found * weights).sum(), (query, support))))
+    torch.testing.assert_close(*results)
+
+
 def test_prior_mask_of_nothing_is_zero_and_its_gradient_finite() -> None:
     query, support = torch.randn(1, 4, 3, 3, requires_grad=True), torch.zeros(1, 4, 3, 3, requires_grad=True)
     prior = prior_mask(query, support)

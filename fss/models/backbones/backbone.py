@@ -5,13 +5,18 @@ Shapes: B batch, S image side, C channels, h w feature height and width; low, mi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
+from fss.models.backbones.around_objects import reaches, run_around
+from fss.models.contents import has_contents
 from fss.resize import resize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -81,13 +86,19 @@ class Backbone(nn.Module):
         """
         return images
 
-    def after_stem(self, stem: Tensor) -> Lower:
-        """The rest of `lower`."""
+    def after_stem(self, stem: Tensor, mask: Tensor | None = None) -> Lower:
+        """The rest of `lower`.
+
+        Args:
+            stem: Output of `stem`.
+            mask: (B, 1, S, S), of pictures whose mid features are only used where it is not 0: others may be left
+                out, as zeros. None if all are used.
+        """
         raise NotImplementedError
 
-    def lower(self, images: Tensor) -> Lower:
-        """Extracts low and mid features from normalised images (B, 3, S, S)."""
-        return self.after_stem(self.stem(images))
+    def lower(self, images: Tensor, mask: Tensor | None = None) -> Lower:
+        """Extracts low and mid features from normalised images (B, 3, S, S); mask as for `after_stem`."""
+        return self.after_stem(self.stem(images), mask)
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
         """Extracts high features (B, C, h, w), from which the prior mask is computed.
@@ -95,8 +106,17 @@ class Backbone(nn.Module):
         Args:
             lower: Low and mid features.
             mask: Support mask (B, 1, S, S) in 0..1, by which the features are multiplied first; None for queries.
+                With one, only the features where it is not 0 are to be used: others may be left out, as zeros.
         """
         raise NotImplementedError
+
+    def keep_less(self) -> None:
+        """Has training keep only what passes between layers, and compute the rest once more on the way back.
+
+        Raises:
+            ValueError: If this backbone cannot.
+        """
+        raise ValueError(f"checkpointing=true: a {type(self).__name__} cannot do this, leave it false")
 
     def stage_of(self, name: str) -> int:
         """Returns the stage (0 to 4, numbered like ResNet's layers) of the submodule or parameter `name`."""
@@ -106,7 +126,8 @@ class Backbone(nn.Module):
 class LayeredBackbone(Backbone):
     """A backbone as in the published programs: five parts, `layer0` to `layer4`.
 
-    low = layer 2 (resized to mid's resolution), mid = layer 3, high = layer 4 applied to mid * mask.
+    low = layer 2 (resized to mid's resolution), mid = layer 3, high = layer 4 applied to mid * mask. On a CPU,
+    features of supports that no head uses are left out, see `run_around`.
 
     Args:
         layers: The five parts.
@@ -131,6 +152,8 @@ class LayeredBackbone(Backbone):
         super().__init__(channels, mean, std)
         self.layer0, self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.high = high
+        self._reaches = {name: reaches(_blocks(getattr(self, name))) for name in ("layer3", "layer4")}
+        self._keeps_less = False
 
     @property
     def stem_modules(self) -> tuple[nn.Module, ...]:
@@ -139,19 +162,44 @@ class LayeredBackbone(Backbone):
     def stem(self, images: Tensor) -> Tensor:
         return self.layer1(self.layer0(images))
 
-    def after_stem(self, stem: Tensor) -> Lower:
-        low = self.layer2(stem)
-        mid = self.layer3(low)
+    def after_stem(self, stem: Tensor, mask: Tensor | None = None) -> Lower:
+        low = self._run("layer2", stem)
+        mid = self._run("layer3", low, mask)
         return Lower(resize(low, mid.shape[-2:]), mid)
 
     def upper(self, lower: Lower, mask: Tensor | None = None) -> Tensor:
         if self.high == "low+mid":
             return masked_stack([F.normalize(maps, dim=1) for maps in (lower.low, lower.mid)], mask)
         mid = lower.mid if mask is None else lower.mid * resize(mask, lower.mid.shape[-2:])
-        return self.layer4(mid)
+        return self._run("layer4", mid, mask)
+
+    def keep_less(self) -> None:
+        self._keeps_less = True
+
+    def _run(self, name: str, maps: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Runs a layer on maps (B, C, h, w); where possible, only around where the mask (B, 1, S, S) is not 0."""
+        layer, reach = self.get_submodule(name), self._reaches.get(name)
+        run: Callable[[Tensor], Tensor] = layer
+        if mask is not None and reach is not None and _can_leave_out(layer, mask):
+            objects = resize(mask, maps.shape[-2:])
+            run = partial(run_around, _blocks(layer), reach, mask=objects)
+        if self._keeps_less and torch.is_grad_enabled():
+            return checkpoint(run, maps, use_reentrant=False)
+        return run(maps)
 
     def stage_of(self, name: str) -> int:
         return int(name.removeprefix("layer")[0])
+
+
+def _blocks(layer: nn.Module) -> list[nn.Module]:
+    """The parts of a layer that run one after another."""
+    return list(layer) if type(layer) is nn.Sequential else [layer]
+
+
+def _can_leave_out(layer: nn.Module, mask: Tensor) -> bool:
+    """Whether a layer may run around objects alone: not on a GPU, which would wait to hear where they are."""
+    trains_norms = any(module.training for module in layer.modules() if isinstance(module, _BatchNorm))
+    return mask.device.type == "cpu" and has_contents(mask) and not trains_norms
 
 
 def masked_stack(maps: Sequence[Tensor], mask: Tensor | None) -> Tensor:

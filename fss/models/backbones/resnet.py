@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torchvision
 from torch import nn
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import ResNet
 
 from fss.models.backbones.backbone import Channels, LayeredBackbone
+from fss.models.backbones.frozen_norms import Bottleneck, ConvSequence
 from fss.models.backbones.weights import load_backbone_weights
 
+BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}  # in layers 1 to 4
 
-def _deep_stem() -> nn.Sequential:
+
+def _deep_stem() -> ConvSequence:
     # Three 3x3 convolutions instead of one 7x7: the stem of the published weights.
     widths = [(3, 64, 2), (64, 64, 1), (64, 128, 1)]
     layers: list[nn.Module] = []
     for inputs, outputs, stride in widths:
         conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+    return ConvSequence(*layers, nn.MaxPool2d(3, stride=2, padding=1))
 
 
 def _dilate(layer: nn.Module, dilation: int, first: int) -> None:
@@ -64,13 +66,13 @@ class ResNetBackbone(LayeredBackbone):
         high: Literal["layer4", "low+mid"] = "layer4",
         dilation: Literal["all", "after_first"] = "all",
     ) -> None:
-        if depth not in (50, 101):
+        if depth not in BLOCKS:
             raise ValueError(f"backbone.depth is {depth}, must be 50 or 101")
         if stem not in ("deep", "torchvision"):
             raise ValueError(f"backbone.stem is {stem!r}, must be 'deep' or 'torchvision'")
         if dilation not in ("all", "after_first"):
             raise ValueError(f"backbone.dilation is {dilation!r}, must be 'all' or 'after_first'")
-        network: ResNet = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+        network = ResNet(Bottleneck, BLOCKS[depth])
         if stem == "deep":
             layer0: nn.Module = _deep_stem()
             first = network.layer1[0]
@@ -84,7 +86,7 @@ class ResNetBackbone(LayeredBackbone):
                 for kind, at in (("conv", 3 * i - 3), ("bn", 3 * i - 2))
             }
         else:
-            layer0 = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+            layer0 = ConvSequence(network.conv1, network.bn1, network.relu, network.maxpool)
             names = {"conv1": "layer0.0", "bn1": "layer0.1"}
         _dilate(network.layer3, 2, first=2 if dilation == "all" else 1)
         _dilate(network.layer4, 4, first=4 if dilation == "all" else 2)

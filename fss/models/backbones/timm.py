@@ -81,7 +81,7 @@ class TimmBackbone(Backbone):
         if weights is not None:
             load_timm_weights(network.model, name, weights, "network.model.", sized)
 
-    def after_stem(self, stem: Tensor) -> Lower:
+    def after_stem(self, stem: Tensor, mask: Tensor | None = None) -> Lower:
         low, mid = self.network(stem)  # timm networks have no common cut, so the stem is empty
         size = (low if self.grid == "low" else mid).shape[-2:]
         return Lower(*(F.normalize(resize(maps, size), dim=1) for maps in (low, mid)))

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from fss.models.backbones.backbone import Channels, LayeredBackbone
+from fss.models.backbones.frozen_norms import ConvSequence
 from fss.models.backbones.weights import load_backbone_weights
 
 # Index in torchvision's `features` at which each part starts; all parts but the last end with their pooling.
@@ -29,8 +30,8 @@ class VGGBackbone(LayeredBackbone):
             if isinstance(module, nn.MaxPool2d):
                 module.ceil_mode = True
         ends = (*_STARTS[1:], _END)
-        # a separate Sequential for each part, so that indices start at 0 as in the published checkpoints
-        layers = [nn.Sequential(*features[start:end]) for start, end in zip(_STARTS, ends, strict=True)]
+        # a separate sequence for each part, so that indices start at 0 as in the published checkpoints
+        layers = [ConvSequence(*features[start:end]) for start, end in zip(_STARTS, ends, strict=True)]
         super().__init__(layers, Channels(256, 512, 512), high)
         if weights is not None:
             names = {

@@ -83,7 +83,7 @@ class ViTBackbone(Backbone):
         if weights is not None:
             load_timm_weights(network, name, weights, _PREFIX)
 
-    def after_stem(self, stem: Tensor) -> Lower:
+    def after_stem(self, stem: Tensor, mask: Tensor | None = None) -> Lower:
         whole = [max(1, round(side / p)) * p for side, p in zip(stem.shape[-2:], self.patch, strict=True)]
         blocks = sorted({self.low, self.mid, self.high})
         found = self.network.forward_intermediates(

@@ -56,10 +56,13 @@ class Head(nn.Module):
         base_learner_parts: Submodules that belong to a base learner, which is trained beforehand. A head with any
             of them receives queries with `Features.base`.
         unused_parts: Submodules in published checkpoints of the method that are never used; skipped when loading.
+        looks_around: Whether mid features of supports are used outside their objects too. If not, they may be
+            zeros there.
     """
 
     base_learner_parts: tuple[str, ...] = ()
     unused_parts: tuple[str, ...] = ()
+    looks_around: bool = True
 
     @property
     def has_base_learner(self) -> bool:
@@ -70,7 +73,8 @@ class Head(nn.Module):
         """Encodes the supports.
 
         Args:
-            features: Maps (B, K, C, h, w); `high` is computed from masked mid features.
+            features: Maps (B, K, C, h, w); `high` is computed from masked mid features, and may be zero outside
+                objects.
             masks: Support masks (B, K, S, S), 0 or 1.
         """
         raise NotImplementedError

@@ -6,7 +6,10 @@ Shapes: B batch, C channels, h w feature height and width, n = h * w locations.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from fss.models.contents import has_contents
 
 AREA_EPS = 0.0005  # as published; it makes the prototype of an empty mask zero
 COSINE_EPS = 1e-7  # as published
@@ -21,9 +24,8 @@ def masked_average_pool(features: Tensor, mask: Tensor) -> Tensor:
 def prior_mask(query: Tensor, support: Tensor) -> Tensor:
     """Similarity of each query location to the most similar support location (PFENet, section 3.2).
 
-    Cosine similarities are computed in float32 even under autocast: their maximum is ill-conditioned. Support
-    locations outside the object have similarity 0 to everything, so for a single episode without gradients only
-    one of them is kept.
+    Cosine similarities are computed in float32 even under autocast: their maximum is ill-conditioned. For
+    gradients only the similarity to the most similar location is kept, not those to all.
 
     Args:
         query: High features (B, C, h, w).
@@ -37,13 +39,40 @@ def prior_mask(query: Tensor, support: Tensor) -> Tensor:
         dtype = torch.promote_types(query.dtype, torch.float32)
         q = query.to(dtype).flatten(2)  # (B, C, n)
         s = support.to(dtype).flatten(2).transpose(1, 2)  # (B, n', C)
-        if b == 1 and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            outside = s[0].norm(dim=1) == 0
-            s = s[:, ~outside | (outside.cumsum(0) == 1)]
-        norms = s.norm(dim=2, keepdim=True) @ q.norm(dim=1, keepdim=True)  # (B, n', n)
-        best = (s @ q / (norms + COSINE_EPS)).amax(dim=1)  # (B, n)
+        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            of_batch = s.shape[1] * torch.arange(b, device=s.device)[:, None]
+            nearest = (_nearest(q.detach(), s.detach()) + of_batch).flatten()
+            s = s.flatten(0, 1).index_select(0, nearest).unflatten(0, (b, -1))  # (B, n, C); gather would keep s
+            norms = s.norm(dim=2) * q.norm(dim=1)
+            best = (s * q.mT).sum(2) / (norms + COSINE_EPS)  # (B, n)
+        else:
+            if b == 1 and has_contents(s):
+                s = s[:, _object(s[0])]
+            norms = s.norm(dim=2, keepdim=True) @ q.norm(dim=1, keepdim=True)  # (B, n', n)
+            best = (s @ q).div_(norms.add_(COSINE_EPS)).amax(dim=1)
         low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)  # torch 2.11 cannot derive aminmax
         return ((best - low) / (high - low + COSINE_EPS)).reshape(b, 1, h, w)
+
+
+def _nearest(query: Tensor, support: Tensor) -> Tensor:
+    """The most similar location of the support (B, n', C) for each of the query (B, C, n): (B, n)."""
+    directions = F.normalize(support, dim=2)
+    if query.is_cuda or not has_contents(query):  # looking for the object would make a GPU wait
+        return (directions @ query).argmax(1)
+    found = []
+    for q, s in zip(query, directions, strict=True):
+        locations = _object(s).nonzero()[:, 0]
+        found.append(locations[(s[locations] @ q).argmax(0)])
+    return torch.stack(found)
+
+
+def _object(support: Tensor) -> Tensor:
+    """Which locations of a support (n', C) matter: (n',), the object and one other.
+
+    All others are zero, and so is their similarity to everything.
+    """
+    outside = support.norm(dim=1) == 0
+    return ~outside | (outside.cumsum(0) == 1)
 
 
 def prior_masks(query: Tensor, supports: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class PriorMask(Head):
         ValueError: If the threshold is outside 0..1.
     """
 
+    looks_around = False
+
     def __init__(self, channels: Sequence[int], threshold: float) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:

@@ -55,6 +55,8 @@ class PrototypeHead(Head):
         dropout: Probability that a reduced channel is dropped in training.
     """
 
+    looks_around = False
+
     def __init__(self, channels: Sequence[int], width: int, dropout: float) -> None:
         super().__init__()
         low, mid, _ = channels  # the prior mask works with any number of high channels

@@ -1,0 +1,108 @@
+"""Convolutions with the frozen norms that follow them folded in, and ReLUs that keep a byte a number.
+
+A frozen norm is a scale and a shift for each channel, which a convolution's weight can carry: one pass over
+the maps less, and for SVF layers (`fss.svf`) one map less to keep for the way back. What is computed, the
+parameters and their names stay the same.
+
+Shapes: B batch, C channels, h w feature height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import resnet
+
+from fss.svf import SVFConv2d
+
+
+def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor) -> Tensor:
+    """A convolution and its batch norm, folded into one where the norm is frozen.
+
+    Args:
+        conv: `nn.Conv2d` padded by zeros, its SVF form, or anything else, which is then not folded.
+        norm: What follows it.
+        x: (B, C, h, w).
+    """
+    # exported graphs show the norm: their runtimes fold it once and for all
+    if not _is_frozen(norm) or torch.compiler.is_exporting():
+        return norm(conv(x))
+    if isinstance(conv, SVFConv2d):
+        return conv(x, *_scale_and_shift(norm, conv.bias))
+    if type(conv) is nn.Conv2d:
+        scale, shift = _scale_and_shift(norm, conv.bias)
+        weight = conv.weight * scale[:, None, None, None]
+        return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return norm(conv(x))
+
+
+def relu(x: Tensor) -> Tensor:
+    """ReLU in place; its way back keeps one byte a number, where torch's keeps the number."""
+    if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+        result: Tensor = _ReLU.apply(x)
+        return result
+    return F.relu(x, inplace=True)
+
+
+class ConvSequence(nn.Sequential):
+    """A sequence of convolutions, norms, ReLUs and poolings; each norm follows a convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self)
+        for i, part in enumerate(parts):
+            following = parts[i + 1] if i + 1 < len(parts) else None
+            if isinstance(following, _BatchNorm):
+                x = convolve(part, following, x)
+            elif isinstance(part, nn.ReLU):
+                x = relu(x)
+            elif not isinstance(part, _BatchNorm):
+                x = part(x)
+        return x
+
+
+class Bottleneck(resnet.Bottleneck):
+    """torchvision's block of a ResNet-50 or deeper, computed by `convolve` and `relu`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = relu(convolve(self.conv1, self.bn1, x))
+        out = relu(convolve(self.conv2, self.bn2, out))
+        out = convolve(self.conv3, self.bn3, out)
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            x = convolve(conv, norm, x)
+        out += x
+        return relu(out)
+
+
+class _ReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x.relu_()
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x > 0)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return gradient * positive.view(torch.uint8)  # a product with booleans is slower, `where` much
+
+
+def _scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What a frozen norm after a bias does to each channel: two tensors (C,)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    mean = norm.running_mean if bias is None else norm.running_mean - bias
+    return scale, norm.bias - mean * scale
+
+
+def _is_frozen(norm: nn.Module) -> bool:
+    trained = torch.is_grad_enabled() and any(p.requires_grad for p in norm.parameters())
+    return not norm.training and not trained
