@@ -152,7 +152,7 @@ class _SVF(nn.Module):
         factors cost R (m + n). Training runs the composed form three times (forward, input
         gradient, weight gradient) but the factored form only twice, since U and V need no gradient.
         The factored form is therefore not dearer if R (m + n) * 2 <= m n * 3; with R = min(m, n), that
-        is if min / max <= 1/2; and it keeps less in memory.
+        is if min / max <= 1/2. It also keeps less in memory.
         """
         trains_s_alone = self.S.requires_grad and not (self.U.requires_grad or self.V.requires_grad)
         if self.plain is not None or not (torch.is_grad_enabled() and trains_s_alone):

@@ -45,7 +45,7 @@ def test_convolution_and_norm_are_the_two_in_turn(factored: bool, trained: bool,
     ours.requires_grad_(trained)
     if factored:
         decompose(ours)
-    plain = nn.Sequential(*copy.deepcopy(ours))
+    plain = nn.Sequential(*copy.deepcopy(ours).children())
     x = torch.randn(2, 3, 8, 7, dtype=torch.float64)
     torch.testing.assert_close(ours(x), plain(x))
     mine, theirs = gradients(ours, x), gradients(plain, x)
@@ -85,7 +85,12 @@ def test_block_is_torchvisions(stride: int) -> None:
 def test_relu_keeps_a_byte_a_number() -> None:
     kept: list[Tensor] = []
     x = torch.randn(4, 5, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         out = relu(x * 1)
     out.sum().backward()
     assert [t.dtype for t in kept if t.numel() == 20] == [torch.bool]
