@@ -6,6 +6,8 @@
 # make test-all  every test, also those for the night
 # make checks    long runs: killed and resumed, on several processes, interrupted
 # make bench     a training step and an evaluation episode beside the published way; up to an hour on two cores
+# make real      DATA=DIR: what docs/results.md compares, on a few hundred real pictures; hours on two cores, restartable
+# make site      the documentation as a site, into site/
 # make lint      ruff and mypy
 # make wheel     the package, into dist/
 # make audit     known vulnerabilities of the installed packages
@@ -13,10 +15,11 @@ PYTHON ?= python3
 JOBS ?= 2
 MODEL ?= match
 PORT ?= 7860
+ONLY ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo web test test-all checks bench lint wheel audit
+.PHONY: help setup demo web test test-all checks bench real site lint wheel audit
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -50,6 +53,14 @@ checks: setup
 
 bench: setup
 	$(BIN)/python -m bench.training --json bench.json
+
+real: setup  # ONLY="tuning=svf fold=0": some of it
+	$(if $(DATA),,$(error make real DATA=DIR: DIR is the folder that contains VOC2012))
+	$(BIN)/python -m bench.real "$(DATA)" $(ONLY)
+
+site: setup
+	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m checks.site
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from fss.cli.errors import run_script
 from fss.configuration import conf_folder
+from fss.processes.cores import share_cores
 
 
 @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="train")
@@ -65,6 +66,7 @@ def _imports() -> Iterator[None]:
     their time; what is imported stays, so later searches leave it out too. And timm takes W&B in for a training
     script of its own, if it can; a run that logs to W&B imports it later.
     """
+    share_cores()
     gc.disable()
     hidden = "wandb" not in sys.modules
     if hidden:

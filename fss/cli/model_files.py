@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ from fss.data.cross_domain import KNOWN, base_class_names
 from fss.data.folds import fold_classes
 from fss.display.shown import shown
 from fss.evaluation.results import CHECKPOINTS, RESULTS, read_metrics
+from fss.evaluation.several import learn_verifier
 from fss.export.files import read_graphs_card
 from fss.models.card import ModelCard, Part, part_of
 from fss.models.checkpoints import load_checkpoint
 from fss.models.factored import load_factored_checkpoint
 from fss.models.model_file import read_card, read_model, save_model
 from fss.models.segmenter import FewShotSegmenter
+from fss.models.verification import Verifier
 from fss.revision import git_revision
 
 logger = logging.getLogger(__name__)
@@ -85,6 +88,7 @@ def write_model_file(
     segmenter = build.build_segmenter(cfg, len(classes), pretrained=False)
     load = load_factored_checkpoint if factored else load_checkpoint
     load(segmenter, Path(cfg.run_dir) / CHECKPOINTS / f"{checkpoint}.ckpt")
+    segmenter.verifier = _verifier(cfg, segmenter)
     return save_model(file, segmenter, card, factored)
 
 
@@ -176,6 +180,23 @@ def _card(cfg: DictConfig, classes: Sequence[str], checkpoint: str) -> ModelCard
         results=tuple({key: m[key] for key in _RESULT} for m in evaluations if m["checkpoint"] == checkpoint),
         git_revision=git_revision(),
     )
+
+
+def _verifier(cfg: DictConfig, segmenter: FewShotSegmenter) -> Verifier | None:
+    """What the base classes' evaluation pictures teach of absence; None where they are not there or too few."""
+    if cfg.presence_episodes < 1:
+        return None
+    base = copy.deepcopy(cfg)
+    base.dataset.eval_classes = "base"
+    datamodule = build.build_datamodule(base)
+    try:
+        datamodule.setup("test")
+        episodes = datamodule.several_episodes(1, absent=True)
+        device = build.own_device(cfg)
+        return learn_verifier(segmenter, episodes, cfg.presence_episodes, device, datamodule.num_workers)
+    except (OSError, ValueError) as error:
+        logger.warning("the model file has no threshold of its own for absent classes: %s", shown(error))
+        return None
 
 
 def _part(kind: str, settings: DictConfig, **known: Any) -> Part:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import lightning
 from torch.utils.data import DataLoader
 
 from fss.data.cross_domain import unseen_classes
-from fss.data.draws import Drawing, draws_of
-from fss.data.episodes import Episode, EpisodeDataset, SupportAnnotation, Transform, collate
+from fss.data.draws import Drawing, OtherClass, draws_of
+from fss.data.episodes import Episode, EpisodeDataset, Transform, collate
 from fss.data.folds import FoldScheme, check_base, fold_classes
 from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
 from fss.data.index import Index, QueryClasses, build_index, build_pool, images_by_class
@@ -20,6 +21,7 @@ from fss.data.loading import build_loader, evaluation_ids, training_batches, tra
 from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
 from fss.data.several_episodes import SeveralEpisodes
+from fss.data.support_masks import OTHER_CLASS, SupportAnnotation
 from fss.geometry import Geometry
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         seen_classes: For a model trained on another data set, the names of its base classes. Evaluation then uses
             all classes except these, whatever the fold.
         with_base_masks: Add the labels of base classes to training episodes, for a base learner.
-        support_annotation: "mask", or boxes instead of support masks; see `annotate`.
+        support_annotation: what a support's mask shows; see `support_mask`.
         setting: "standard", "several" and "absent" (see `several_episodes`), or "generalized" to evaluate on all
             pictures with labels that include base classes.
             With published draws, supports may then show the class at any size, as published.
@@ -111,6 +113,8 @@ class FewShotDataModule(lightning.LightningDataModule):
             raise ValueError(f"dataset.support_annotation={support_annotation!r}: must be one of {allowed}")
         if setting not in ("standard", "generalized", "several", "absent"):
             raise ValueError(f"setting={setting!r}: must be standard, generalized, several or absent")
+        if support_annotation == OTHER_CLASS and setting != "standard":
+            raise ValueError(f"dataset.support_annotation=other_class has no meaning with setting={setting}")
         if setting == "generalized" and draw == "class_first":
             raise ValueError(
                 "setting=generalized takes every picture as a query, so the class cannot be drawn first: take "
@@ -141,6 +145,8 @@ class FewShotDataModule(lightning.LightningDataModule):
         self.draw, self.draws, self.absent = draw, draws_of(draw, draw_workers), absent
         self.eval_classes, self.seen_classes, self.num_workers = eval_classes, seen_classes, num_workers
         self.with_base_masks, self.support_annotation = with_base_masks, support_annotation
+        if support_annotation == OTHER_CLASS:
+            self.draws = partial(OtherClass, self.draws)
         self.setting = setting
         self._keep = keeper(cache_gb)
         self._told: set[int] = set()  # episode counts for which missing classes were reported
@@ -156,6 +162,8 @@ class FewShotDataModule(lightning.LightningDataModule):
             self._train = self._train_dataset()
 
     def _train_dataset(self) -> EpisodeDataset:
+        if self.support_annotation == OTHER_CLASS:
+            raise ValueError("dataset.support_annotation=other_class: for evaluate.py alone, train on masks")
         reader = self.train_reader()
         novel, base = classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
         check_base(classes, self.fold)

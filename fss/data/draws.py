@@ -127,6 +127,39 @@ class Replayed:
         return Draw(class_id, query, tuple(supports))
 
 
+class OtherClass:
+    """A control: the classes and queries of another way of drawing, with supports of other classes.
+
+    The supports are drawn uniformly and without replacement from the pictures that show another of the pool's
+    classes and not the episode's own.
+
+    Args:
+        draws: The other way.
+        pool, shot: As for any way.
+
+    Raises:
+        ValueError: If there are too few such pictures for one of the classes.
+    """
+
+    def __init__(self, draws: MakeDraws, pool: Pool, shot: int) -> None:
+        self._draws, self._shot = draws(pool, shot), shot
+        self._others: dict[int, np.ndarray] = {}
+        pictures = sorted({p for images in pool.images_of.values() for p in images.tolist()})
+        for class_id in pool.images_of:
+            others = [p for p in pictures if class_id not in pool.classes_of[p]]
+            if len(others) < shot:
+                raise ValueError(
+                    f"dataset.support_annotation=other_class: only {len(others)} pictures show another class than "
+                    f"class {class_id} alone, for {shot} supports: take a fold with more classes"
+                )
+            self._others[class_id] = np.array(others)
+
+    def draw(self, seed: int, episode_id: int, stream: np.random.Generator) -> Draw:
+        class_id, query, _ = self._draws.draw(seed, episode_id, stream)
+        supports = stream.choice(self._others[class_id], self._shot, replace=False)
+        return Draw(class_id, query, tuple(supports.tolist()))
+
+
 def draws_of(draw: Drawing, workers: int | None = None) -> MakeDraws:
     """The way of drawing that a protocol names.
 

@@ -6,9 +6,8 @@ Shapes: B batch, K shots, S image side, h w original height and width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,10 +16,9 @@ from torch.utils.data import Dataset
 from fss.data.draws import Draw, MakeDraws, Shuffled
 from fss.data.index import Pool
 from fss.data.readers.reader import Reader
+from fss.data.support_masks import SupportAnnotation, select, support_mask
 from fss.geometry import Geometry
-from fss.labels import IGNORE, MAX_CLASSES, ignored
-
-SupportAnnotation = Literal["mask", "box", "box_published"]
+from fss.labels import IGNORE, MAX_CLASSES
 
 
 class Transform(Protocol):
@@ -93,7 +91,7 @@ class EpisodeDataset(Dataset[Episode]):
         with_label: Include the query's mask at original size.
         base_classes: Base class ids in ascending order, for `own_class` and `base_mask`.
         with_base_mask: Include `base_mask`.
-        support_annotation: "mask", or boxes instead of support masks; see `annotate`.
+        support_annotation: what a support's mask shows; see `support_mask`.
         draws: How class, query and supports are drawn.
     """
 
@@ -133,12 +131,12 @@ class EpisodeDataset(Dataset[Episode]):
         label = base_mask = np.empty((0, 0), np.uint8)
         for number in numbers:
             image, labels = read(self.reader, number)
-            mask = select(labels, class_id)
             seed = int(stream.integers(2**31))
             if number != query:
-                mask = annotate(mask, self.support_annotation)
+                mask = support_mask(labels, class_id, self.support_annotation)
                 image, mask = self.transform(image, mask, seed)
             else:
+                mask = select(labels, class_id)
                 label = self._label(labels, class_id) if self.with_label else label
                 if self.with_base_mask:
                     image, mask, base_mask = self.transform(
@@ -168,13 +166,6 @@ class EpisodeDataset(Dataset[Episode]):
         return select(labels, class_id)
 
 
-def select(labels: np.ndarray, class_id: int) -> np.ndarray:
-    """Mask of one class: 1 for its pixels, 255 for ignored pixels, 0 elsewhere."""
-    mask = (labels == class_id).astype(np.uint8)
-    mask[ignored(labels)] = IGNORE
-    return mask
-
-
 def read(reader: Reader, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads a picture (h, w, 3) and its labels (h, w).
 
@@ -201,31 +192,3 @@ def base_labels(labels: np.ndarray, base_classes: Sequence[int]) -> np.ndarray:
     table[list(base_classes)] = np.arange(1, len(base_classes) + 1)
     table[-1] = IGNORE
     return table[labels]
-
-
-def annotate(mask: np.ndarray, annotation: SupportAnnotation) -> np.ndarray:
-    """Turns a support mask (h, w) into the annotation that the model receives.
-
-    Args:
-        mask: 1 object, 0 background, 255 ignored.
-        annotation: "mask" keeps the mask, "box" fills the bounding box of each connected part, "box_published"
-            extends these boxes by one pixel to the right and bottom, as BAM's program does.
-    """
-    if annotation == "mask":
-        return mask
-    return fill_boxes(mask, extend=1 if annotation == "box_published" else 0)
-
-
-def fill_boxes(mask: np.ndarray, extend: int = 0) -> np.ndarray:
-    """Fills the bounding box of each 8-connected part of a mask (h, w) with 1; 255 is kept.
-
-    Args:
-        mask: 1 object, 0 background, 255 ignored.
-        extend: Number of pixels by which boxes are extended to the right and bottom.
-    """
-    filled = mask.copy()
-    _, _, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8), connectivity=8)
-    for left, top, width, height, _ in stats[1:]:
-        filled[top : top + height + extend, left : left + width + extend] = 1
-    filled[mask == IGNORE] = IGNORE
-    return filled

@@ -16,6 +16,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from fss.data.parallel import cores
 from fss.data.sampler import EpisodeSampler
 from fss.processes.orphans import end_with_parent
 
@@ -146,7 +147,8 @@ def _settings(
     return {
         "batch_size": batch_size,
         "sampler": sampler,
-        "num_workers": num_workers,
+        # more than there are cores would only take turns; batches do not depend on their number
+        "num_workers": min(num_workers, cores()),
         "collate_fn": collate,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": _start_worker,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fss.data.episodes import EpisodeDataset, annotate, read, select, stack_pictures
+from fss.data.episodes import EpisodeDataset, read, stack_pictures
+from fss.data.support_masks import support_mask
 from fss.labels import IGNORE, ignored
 
 
@@ -108,7 +109,7 @@ class SeveralEpisodes(Dataset[SeveralEpisode]):
         for class_id, supports in drawn.items():
             for number in supports:
                 support, marks = read(reader, number)
-                mask = annotate(select(marks, class_id), self.episodes.support_annotation)
+                mask = support_mask(marks, class_id, self.episodes.support_annotation)
                 square, small = transform(support, mask, 0)
                 images.append(torch.from_numpy(square).permute(2, 0, 1))
                 masks.append(torch.from_numpy(small))

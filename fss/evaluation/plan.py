@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fss.data.episodes import EpisodeDataset, annotate, read, select
+from fss.data.episodes import EpisodeDataset, read
+from fss.data.support_masks import select, support_mask
 
 
 class PlannedEpisode(NamedTuple):
@@ -124,7 +125,7 @@ class PictureSteps(Dataset[list[Picture]]):
         pixels, labels = read(self.episodes.reader, number)
         image, masks = None, {}
         for class_id in sorted(self._supports.get(number, ())):
-            mask = annotate(select(labels, class_id), self.episodes.support_annotation)
+            mask = support_mask(labels, class_id, self.episodes.support_annotation)
             image, mask = self.episodes.transform(pixels, mask, 0)
             masks[class_id] = torch.from_numpy(mask)
         queries = {c: select(labels, c) for c in sorted(self._queries.get(number, ()))}

@@ -12,6 +12,13 @@ from rich.text import Text
 from fss.display.shown import shown
 from fss.evaluation.results import Spread, spread
 
+_SUPPORTS = {
+    "box": "supports as boxes",
+    "box_published": "supports as boxes",
+    "empty": "control: supports without a mask",
+    "inverted": "control: supports with inverted masks",
+    "other_class": "control: supports of another class",
+}
 _KEYS = ("miou", "fb_iou")
 
 
@@ -24,7 +31,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
     how = f"{_which(metrics)}protocol {metrics['protocol']}: {metrics['episodes']} episodes"
     how += f" x {len(seeds)} seeds" if len(seeds) > 1 else f", seed {metrics['eval_seeds'][0]}"
     how += f", {metrics['eval_classes']} classes" if metrics["eval_classes"] != "novel" else ""
-    how += ", supports as boxes" if metrics["support_annotation"] != "mask" else ""
+    how += supports_told(metrics)
     table = Table("")
     _add_columns(table, "IoU", len(seeds) > 1)
     table.add_column("episodes", justify="right")
@@ -42,6 +49,12 @@ def evaluation_table(metrics: Mapping[str, Any]) -> Group:
     if counted := [name for name in metrics["classes"] if name in empty]:
         notes.append(f"Counted as 0 where no episode asks for it: {', '.join(counted)}.")
     return Group(f"{where}, {_what(metrics)}", how, table, *notes)
+
+
+def supports_told(metrics: Mapping[str, Any]) -> str:
+    """What supports show, as ", ..."; nothing if it is their masks."""
+    annotation = metrics["support_annotation"]
+    return "" if annotation == "mask" else f", {_SUPPORTS.get(annotation, annotation)}"
 
 
 def folds_table(folds: Sequence[Mapping[str, Any]]) -> Group:

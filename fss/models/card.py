@@ -18,7 +18,8 @@ from fss.geometry import Geometry, check_geometry
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone, ViTBackbone
 from fss.models.heads import BAM, Baseline, CrossAttention, Head, Match, PFENet, PriorMask
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)  # 1 had no `presence`
 BACKBONES: dict[str, type[Backbone]] = {
     "resnet": ResNetBackbone,
     "vgg16": VGGBackbone,
@@ -59,6 +60,7 @@ class ModelCard:
         geometry: How pictures lie in it, see `fss.geometry`.
         shot: Number of supports in training.
         threshold: A pixel is foreground if its probability exceeds this; between 0 and 1.
+        presence: The `weights` (4) and the `threshold` of the model's `Verifier`; empty without one.
         classes: Names of the classes that the model was trained on, a base learner's in its order.
         training: What it was trained on and how (data set, fold, method, tuning, ...), plain values by name.
         results: Its evaluations, each as plain values by name (protocol, shot, miou, ...).
@@ -72,6 +74,7 @@ class ModelCard:
     geometry: Geometry
     shot: int
     threshold: float = 0.5
+    presence: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     results: tuple[Mapping[str, Any], ...] = ()
@@ -87,6 +90,7 @@ class ModelCard:
         check_geometry(self.geometry)
         _check(_is_whole(self.shot) and 1 <= self.shot <= _MOST, "shot", self.shot)
         _check(_is_number(self.threshold) and 0 < self.threshold < 1, "threshold", self.threshold)
+        _check_presence(self.presence)
         _check(len(self.classes) <= _MOST, "classes", self.classes)
         for name in self.classes:
             _check(isinstance(name, str) and is_name(name), "classes", name)
@@ -113,10 +117,12 @@ class ModelCard:
             raise ValueError(f"its card is no JSON text ({str(error) or 'too deep'})") from error
         _check(isinstance(found, dict), "card", found)
         version = found.pop("version", None)
-        if version != VERSION:
+        if version not in READABLE or isinstance(version, bool | float):
             raise ValueError(
-                f"it has format {version!r:.20}, and this version reads {VERSION}: convert the run anew"
+                f"it has format {version!r:.20}, and this version reads up to {VERSION}: convert the run anew"
             )
+        if version == 1 and "presence" not in found:
+            found["presence"] = {}
         names = set(cls.__dataclass_fields__)
         if found.keys() != names:
             odd = ", ".join(sorted(map(str, found.keys() ^ names)))
@@ -161,6 +167,16 @@ def _check_part(kind: str, part: Part, known: Mapping[str, type]) -> None:
         values = value if isinstance(value, list | tuple) else [value]
         small = len(values) <= 100 and not any(_is_number(one) and abs(one) > _LARGEST for one in values)
         _check(small and not isinstance(value, Mapping), f"{kind} setting {name}", value)
+
+
+def _check_presence(told: Any) -> None:
+    if told == {}:
+        return
+    _check(isinstance(told, Mapping) and told.keys() == {"weights", "threshold"}, "presence", told)
+    weights, threshold = told["weights"], told["threshold"]
+    _check(isinstance(weights, list | tuple) and len(weights) == 4, "presence", told)
+    _check(all(_is_number(weight) for weight in weights), "presence", told)
+    _check(_is_number(threshold) and 0 <= threshold <= 1, "presence", told)
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

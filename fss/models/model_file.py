@@ -24,11 +24,14 @@ from fss.files.whole import whole
 from fss.models.card import BACKBONES, HEADS, ModelCard
 from fss.models.factored import BACKBONE, BASE, factored_layers, load_factors, parts_of, shapes_of
 from fss.models.segmenter import FewShotSegmenter
+from fss.models.verification import MOST_DIRECTIONS, Verifier
 from fss.svf import bottlenecks_of, plain_state_dict, put_bottlenecks, with_values
 from fss.svf.digest import weights_digest
 
 _LARGEST_HEADER = 16 * 2**20  # bytes; safetensors itself reads up to 100 MB
 _DTYPES = {"F32": torch.float32, "I64": torch.int64}
+_PRESENCE = "presence."  # tensors of a verifier, by the names of its attributes
+_OF_VERIFIER = ("mean", "directions", "kept", "classes")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -39,8 +42,8 @@ def save_model(
 
     Args:
         path: The file, `.safetensors`.
-        segmenter: The model; left as it is.
-        card: What the file is to say of it; its digest is set here.
+        segmenter: The model, with its verifier if it has one; left as it is.
+        card: What the file is to say of it; its digest and presence are set here.
         factored: Keep SVF layers as U, S, V and S0, to go on tuning S. Otherwise they are merged, which takes half
             of the space and is as fast as a plain network.
 
@@ -57,6 +60,10 @@ def save_model(
         for name, value in state.items()
         if not _is_repeated(name, value, state)
     }
+    if (verifier := segmenter.verifier) is not None:
+        state |= {_PRESENCE + name: getattr(verifier, name).cpu().float().contiguous() for name in _OF_VERIFIER}
+        told = {"weights": list(verifier.weights), "threshold": verifier.threshold}
+        card = replace(card, presence=told)
     _check_finite(state)
     _check_shapes(card, shapes_of(state))
     card = replace(card, digest=weights_digest(state))
@@ -127,6 +134,11 @@ def _read(path: Path) -> tuple[FewShotSegmenter, ModelCard]:
     if weights_digest(state) != card.digest:
         raise ValueError("its weights are not those that its card was written for (another digest)")
     segmenter = _built(card)
+    if card.presence:
+        parts = {name: state.pop(_PRESENCE + name) for name in _OF_VERIFIER}
+        segmenter.verifier = Verifier(
+            **parts, weights=tuple(card.presence["weights"]), threshold=card.presence["threshold"]
+        )
     adapted = segmenter.head.has_base_learner and bottlenecks_of(shapes_of(state), BACKBONE)
     if adapted or any(name.startswith(BASE) for name in state):  # what is not there is as in the tuned backbone
         own = [name for name in segmenter.state_dict() if name.startswith(BACKBONE) and name in state]
@@ -181,6 +193,8 @@ def _check_shapes(card: ModelCard, shapes: Shapes) -> None:
         parts_of(rank, weight)
         expected |= {stem + "U": (rows, rank), stem + "V": (rank, *others)}
         expected |= {stem + "S": (rank,), stem + "S0": (rank,)}
+    if card.presence:
+        expected |= _shapes_of_verifier(shapes, network)
     known = {**base, **expected}
     odd = {
         "missing": [name for name in expected if name not in shapes],
@@ -191,6 +205,17 @@ def _check_shapes(card: ModelCard, shapes: Shapes) -> None:
         raise ValueError(
             f"its tensors are not those of its {card.backbone.name} and {card.head.name}; {'; '.join(told)}"
         )
+
+
+def _shapes_of_verifier(shapes: Shapes, network: FewShotSegmenter) -> Shapes:
+    """What a verifier of this network has; its numbers of directions and of known classes are the file's own."""
+    low, mid, _ = network.backbone.channels
+    names = [_PRESENCE + name for name in _OF_VERIFIER]
+    directions, classes = ((shapes.get(name) or (1,))[0] for name in names[2:])
+    directions = min(directions, MOST_DIRECTIONS)
+    channels = low + mid
+    wanted: list[tuple[int, ...]] = [(channels,), (directions, channels), (directions,), (classes, channels)]
+    return dict(zip(names, wanted, strict=True))
 
 
 def _check_finite(state: Mapping[str, Tensor]) -> None:

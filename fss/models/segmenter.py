@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.models.backbones import Backbone, Lower
 from fss.models.heads import Features, Head, Prediction
+from fss.models.verification import Verifier
 
 
 class FewShotSegmenter(nn.Module):
@@ -32,6 +33,8 @@ class FewShotSegmenter(nn.Module):
 
     Attributes:
         base_backbone: For a head with a base learner, the backbone before tuning; None if `backbone` is unchanged.
+        verifier: What base classes have taught of how to tell that a class is absent; None before. It is kept in
+            model files, not in the state dict.
 
     Raises:
         ValueError: If `norms` is neither, or is "batch" for a backbone without batch norms.
@@ -47,6 +50,7 @@ class FewShotSegmenter(nn.Module):
         self.head = head
         self.norms = norms
         self.base_backbone: Backbone | None = None
+        self.verifier: Verifier | None = None
         self.to(memory_format=torch.channels_last)  # saves a quarter of the time on CPUs
         self.train(self.training)
 

@@ -152,12 +152,14 @@ def _key(predictor: FewShotPredictor, abstain: bool, tile: int | None) -> str:
     """Digest of all that answers depend on but the picture."""
     digest = hashlib.sha256(weights_digest(plain_state_dict(predictor.segmenter.state_dict())).encode())
     for name in predictor.classes:
-        for support in predictor.supports(name):
+        for support in (*predictor.supports(name), *predictor.negatives(name)):
             digest.update(json.dumps(name).encode())
             for tensor in support:
                 digest.update(tensor.contiguous().numpy().data)
     network = predictor.network
-    settings = [predictor.size, predictor.geometry, predictor.threshold, predictor.presence_threshold]
+    settings: list[Any] = [predictor.size, predictor.geometry, predictor.threshold, predictor.presence_threshold]
+    if (verifier := network.segmenter.verifier) is not None:
+        settings.append(verifier.weights)
     digest.update(json.dumps([*settings, network.precision, str(network.segmenter), abstain, tile]).encode())
     return digest.hexdigest()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fss.data.preprocessing import EvaluationTransform
 from fss.files.text import is_name
 from fss.geometry import fitted
+from fss.labels import IGNORE
 from fss.predictor.inputs import Picture, as_mask, as_picture
 from fss.predictor.marks import Box, Points, grow
 from fss.predictor.network import Network
@@ -39,6 +40,14 @@ class MarkedPictures:
         """A picture (h, w, 3) as (3, S, S) float32."""
         pixels, _ = self._transform(picture, np.zeros(picture.shape[:2], np.uint8))
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def negative(self, picture: np.ndarray) -> Support:
+        """A picture (h, w, 3) that shows nothing of a class."""
+        size, mask = self._transform.size, np.full((self._transform.size,) * 2, IGNORE, np.uint8)
+        height, width = picture.shape[:2]
+        rows, columns = fitted(height, width, size, self._transform.geometry)
+        mask[:rows, :columns] = 0
+        return Support(self.square(picture), torch.from_numpy(mask))
 
     def read(self, shots: Shots, name: str) -> list[Support]:
         """The supports of a class.

@@ -79,7 +79,14 @@ class Network:
             return self.segmenter.decode(query.head, supports, (size, size), novel).logits[0]
 
     @torch.inference_mode()
-    def presence(self, query: Encoded, supports: Sequence[Encoded], logits: Tensor, covered: Tensor) -> float:
+    def presence(
+        self,
+        query: Encoded,
+        supports: Sequence[Encoded],
+        logits: Tensor,
+        covered: Tensor,
+        others: Tensor | None = None,
+    ) -> float:
         """How sure it is that a query shows the supports' class, in 0..1.
 
         Args:
@@ -87,9 +94,26 @@ class Network:
             supports: The supports of the class.
             logits: Answer (2, S, S).
             covered: (S, S) bool, where the square shows the picture.
+            others: (n, C), what was `mistaken` for the class.
         """
         foreground = (logits[1] - logits[0]).float().sigmoid() * covered.to(self.device)
-        return presence.presence(query.features, [one.features for one in supports], foreground)
+        objects = [one.features for one in supports]
+        verifier = self.segmenter.verifier
+        if verifier is not None and others is not None:
+            verifier = verifier.knowing(others)
+        return presence.presence(query.features, objects, foreground, verifier)
+
+    @torch.inference_mode()
+    def mistaken(self, negatives: Sequence[Support], supports: Sequence[Encoded]) -> Tensor:
+        """What pictures that do not show the supports' class resemble it most in: mean features (n, C)."""
+        joined = join([one.head for one in supports], dim=1)
+        found = []
+        for negative in negatives:
+            [query] = self.encode_queries([negative.image])
+            logits = self.decode(query, joined, negative.image.shape[-1])
+            foreground = (logits[1] - logits[0]).float().sigmoid() * (negative.mask != IGNORE).to(self.device)
+            found.append(presence.evidence(query.features, [one.features for one in supports], foreground).found)
+        return torch.stack(found)
 
     def left_out(self, supports: Sequence[Support], encoded: Sequence[Encoded]) -> list[float]:
         """The presence of each of two or more supports, as a query for the others."""

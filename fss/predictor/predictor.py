@@ -28,10 +28,11 @@ from fss.predictor.marked import Annotation, MarkedPictures, Shots
 from fss.predictor.marks import Box, Points
 from fss.predictor.network import Encoded, Network, Precision
 from fss.predictor.segmentation import Segmentation
+from fss.predictor.supports import Shots as Shown
 from fss.predictor.supports import Support, load_supports, save_supports
 from fss.predictor.tiles import blend, tiles
 
-PRESENCE = 0.45  # chosen on base classes of the embedded data; see docs/own_pictures.md
+PRESENCE = 0.45  # where a model has no verifier; chosen on base classes of the embedded data
 SLACK = 0.95
 ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
 
@@ -47,8 +48,8 @@ class FewShotPredictor:
         size: Side S of the square in which pictures are seen, in pixels.
         geometry: How pictures lie in it; see `fss.geometry`.
         threshold: Probability that a pixel must exceed to be foreground, in 0..1.
-        presence_threshold: Presence in 0..1 below which a class of one support is taken to be absent; see
-            `presence_thresholds`.
+        presence_threshold: Presence in 0..1 below which a class is taken to be absent; None for the model's own.
+            See `presence_thresholds`.
         device: "auto" takes a GPU if there is one; or what torch calls a device.
         precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast.
         max_pixels: Larger pictures are refused before they are decoded.
@@ -66,11 +67,14 @@ class FewShotPredictor:
         size: int,
         geometry: Geometry = "exact",
         threshold: float = 0.5,
-        presence_threshold: float = PRESENCE,
+        presence_threshold: float | None = None,
         device: str | torch.device = "auto",
         precision: Precision = "32-true",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        verifier = segmenter.verifier
+        if presence_threshold is None:
+            presence_threshold = PRESENCE if verifier is None else verifier.threshold
         for given in (threshold, presence_threshold):
             if not 0 <= given <= 1:
                 raise ValueError(f"a threshold of {given}: must be in 0..1")
@@ -84,6 +88,8 @@ class FewShotPredictor:
         self._joined: dict[str, Any] = {}  # what the head made of all supports of a class
         self._encoded_by = self.network
         self._left_out: dict[str, float] = {}  # thresholds by leave-one-out
+        self._negatives: dict[str, list[Support]] = {}
+        self._others: dict[str, Tensor] = {}  # what was mistaken for a class in its negatives
 
     @classmethod
     def load(
@@ -150,12 +156,22 @@ class FewShotPredictor:
         self._check_fitted([name])
         return tuple(self._supports[name])
 
+    def negatives(self, name: str) -> tuple[Support, ...]:
+        """The pictures that are known not to show a class, as the network sees them.
+
+        Raises:
+            ValueError: There is no such class.
+        """
+        self._check_fitted([name])
+        return tuple(self._negatives.get(name, ()))
+
     def fit(
         self,
         images: Picture | Iterable[Picture] | Mapping[str, Shots],
         masks: Annotation | Iterable[Annotation] | None = None,
         name: str = "object",
         adapt: bool = False,
+        negatives: Picture | Iterable[Picture] = (),
     ) -> Self:
         """Learns classes from supports, or adds supports to classes.
 
@@ -167,6 +183,8 @@ class FewShotPredictor:
             name: Name of the class.
             adapt: Also tune the singular values of the backbone on all supports of this class, three or more, if
                 that helps supports that are held out (`adaptation`). For a predictor of one class; takes minutes.
+            negatives: Pictures that show none of these classes, for a model that base classes have taught when a
+                class is absent: what is found in them counts as something else from now on.
 
         Returns:
             The predictor itself.
@@ -179,14 +197,25 @@ class FewShotPredictor:
             if masks is not None:
                 raise ValueError("fit takes {name: [(picture, mask), ...]} alone, or pictures and masks")
             read = {each: self._marked.read(shots, each) for each, shots in images.items()}
-            return self._add(read, adapt)
+            return self._add(read, dict.fromkeys(read, self._without(negatives)), adapt)
         if masks is None:
             raise ValueError("fit needs a mask for every picture")
         pictures = as_list(images)
         marks = [masks] if isinstance(masks, Box | Points) else as_list(masks)
         if len(pictures) != len(marks):
             raise ValueError(f"{len(pictures)} pictures with {len(marks)} masks: every picture needs one mask")
-        return self._add({name: self._marked.read(zip(pictures, marks, strict=True), name)}, adapt)
+        read = {name: self._marked.read(zip(pictures, marks, strict=True), name)}
+        return self._add(read, {name: self._without(negatives)}, adapt)
+
+    def _without(self, pictures: Picture | Iterable[Picture]) -> list[Support]:
+        """Negatives as the network sees them."""
+        given = as_list(pictures)
+        if given and self.segmenter.verifier is None:
+            raise ValueError(
+                "negatives= needs a model that base classes have taught when a class is absent: the model file of "
+                "a run, not a training-free one"
+            )
+        return [self._marked.negative(as_picture(picture, self.max_pixels)) for picture in given]
 
     def forget(self, name: str) -> Self:
         """Removes a class.
@@ -195,19 +224,19 @@ class FewShotPredictor:
             ValueError: There is no such class.
         """
         self._check_fitted([name])
-        for kept in (self._supports, self._encoded, self._joined, self._left_out):
+        for kept in (self._supports, self._negatives, self._encoded, self._joined, self._left_out, self._others):
             kept.pop(name, None)
         return self
 
     def save_supports(self, path: str | Path) -> None:
-        """Writes all supports into one safetensors file: the pictures at the network's size, and masks.
+        """Writes supports and negatives into one safetensors file: pictures at the network's size, and masks.
 
         Raises:
             OSError: The file cannot be written.
             ValueError: Nothing has been fitted.
         """
         self._check_fitted()
-        save_supports(Path(path).expanduser(), self._supports, self.size, self.geometry)
+        save_supports(Path(path).expanduser(), self._supports, self._negatives, self.size, self.geometry)
 
     def load_supports(self, path: str | Path) -> Self:
         """Adds the supports of a file of `save_supports`; answers are those of the predictor that wrote it.
@@ -216,7 +245,7 @@ class FewShotPredictor:
             FileNotFoundError: There is no such file.
             ValueError: It is damaged, or made for a model that sees pictures at another size.
         """
-        return self._add(load_supports(Path(path).expanduser(), self.size, self.geometry))
+        return self._add(*load_supports(Path(path).expanduser(), self.size, self.geometry))
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a picture is one, even where it can be iterated
@@ -269,15 +298,16 @@ class FewShotPredictor:
     def presence_thresholds(self) -> dict[str, float]:
         """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
 
-        With one support, or a head that needs a fixed number of them, it is `presence_threshold`. With more, each
-        is left out once and looked for with the others; the threshold is the mean of `presence_threshold` and
-        `SLACK` times the lowest presence found so, since a few supports are too few to go by alone.
+        It is `presence_threshold`, which base classes have chosen when the model file was written. Only where they
+        have not, as for training-free models, and there are two or more supports, each is left out once and looked
+        for with the others; the threshold is then the mean of `presence_threshold` and `SLACK` times the lowest
+        presence found so, since a few supports are too few to go by alone.
         """
         return {name: self._threshold_of(name) for name in self.classes}
 
     def _threshold_of(self, name: str) -> float:
         shots = self._supports[name]
-        if not self.network.takes(len(shots) - 1):
+        if self.segmenter.verifier is not None or not self.network.takes(len(shots) - 1):
             return self.presence_threshold
         if name not in self._left_out:
             self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))
@@ -319,10 +349,18 @@ class FewShotPredictor:
             if name not in self._joined:
                 self._joined[name] = join([one.head for one in self._encoded[name]], dim=1)
             logits = self.network.decode(query, self._joined[name], self.size)
-            found[name] = self.network.presence(query, self._encoded[name], logits, covered)
+            found[name] = self.network.presence(query, self._encoded[name], logits, covered, self._mistaken(name))
             logits = at_original_size(logits, height, width, self.geometry)
             margins[index] = logits[1] - logits[0]
         return margins, found
+
+    def _mistaken(self, name: str) -> Tensor | None:
+        """What was mistaken for a class in its negatives; None without any, or for a model that cannot use it."""
+        if not self._negatives.get(name) or self.segmenter.verifier is None:
+            return None
+        if name not in self._others:
+            self._others[name] = self.network.mistaken(self._negatives[name], self._encoded[name])
+        return self._others[name]
 
     @torch.inference_mode()
     def _look_in_tiles(
@@ -343,7 +381,7 @@ class FewShotPredictor:
             parts.append((part, margins))
         return blend(parts, height, width), found
 
-    def _add(self, supports: Mapping[str, Sequence[Support]], adapt: bool = False) -> Self:
+    def _add(self, supports: Shown, negatives: Shown, adapt: bool = False) -> Self:
         together = {name: list(shots) for name, shots in self._supports.items()}
         for name, shots in supports.items():
             together[name] = [*together.get(name, ()), *shots]
@@ -358,6 +396,9 @@ class FewShotPredictor:
             self._encoded[name] = old + [self.network.encode_support(s) for s in together[name][len(old) :]]
             self._joined.pop(name, None)
             self._left_out.pop(name, None)
+            self._others.pop(name, None)
+        for name, without in negatives.items():
+            self._negatives[name] = [*self._negatives.get(name, ()), *without]
         self._supports, self._encoded_by = together, self.network
         return self
 

@@ -23,28 +23,32 @@ _FORMAT = "fss supports 1"
 
 
 class Support(NamedTuple):
-    """One support.
+    """One support, or a negative, which shows nothing of the class.
 
     Attributes:
         image: (3, S, S) float32 RGB in 0..255.
-        mask: (S, S) uint8: 1 object, 0 background, 255 ignored.
+        mask: (S, S) uint8: 1 object, 0 background, 255 ignored or no picture.
     """
 
     image: Tensor
     mask: Tensor
 
 
-def save_supports(path: Path, supports: Mapping[str, Sequence[Support]], size: int, geometry: Geometry) -> None:
-    """Writes the supports of all classes into one safetensors file, whole or not at all.
+Shots = Mapping[str, Sequence[Support]]
+
+
+def save_supports(path: Path, supports: Shots, negatives: Shots, size: int, geometry: Geometry) -> None:
+    """Writes supports and negatives of all classes into one safetensors file, whole or not at all.
 
     Raises:
         OSError: The file could not be written.
     """
     tensors: dict[str, Tensor] = {}
-    counts = []
+    counts: list[list[str | int]] = []
     for number, (name, shots) in enumerate(sorted(supports.items())):
-        counts.append([name, len(shots)])
-        for shot, support in enumerate(shots):
+        without = negatives.get(name, ())
+        counts.append([name, len(shots), *([len(without)] if without else [])])
+        for shot, support in enumerate((*shots, *without)):
             tensors[f"{number}.{shot}.image"] = support.image.contiguous()
             tensors[f"{number}.{shot}.mask"] = support.mask.contiguous()
     told = {"format": _FORMAT, "size": size, "geometry": geometry, "classes": counts}
@@ -53,8 +57,10 @@ def save_supports(path: Path, supports: Mapping[str, Sequence[Support]], size: i
         unfinished.write_bytes(content)
 
 
-def load_supports(path: Path, size: int, geometry: Geometry) -> dict[str, list[Support]]:
-    """Reads what `save_supports` wrote, for a model that sees pictures in the same way.
+def load_supports(
+    path: Path, size: int, geometry: Geometry
+) -> tuple[dict[str, list[Support]], dict[str, list[Support]]]:
+    """Supports and negatives of every class, from what `save_supports` wrote for the same size and geometry.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -67,8 +73,15 @@ def load_supports(path: Path, size: int, geometry: Geometry) -> dict[str, list[S
             told = json.loads((file.metadata() or {}).get("supports", "null"))
             counts = _checked(told, path, size, geometry)
             shapes = {"image": ("F32", [3, size, size]), "mask": ("U8", [size, size])}
+            if len(file.keys()) != len(shapes) * sum(
+                k + negative for _, k, negative in counts
+            ):  # before numbers are believed
+                raise ValueError(f"{path} is damaged: it holds other tensors than it says")
             keys = {
-                f"{n}.{shot}.{part}" for n, (_, k) in enumerate(counts) for shot in range(k) for part in shapes
+                f"{n}.{shot}.{part}"
+                for n, (_, k, negative) in enumerate(counts)
+                for shot in range(k + negative)
+                for part in shapes
             }
             if set(file.keys()) != keys:
                 raise ValueError(f"{path} is damaged: it holds other tensors than it says")
@@ -76,19 +89,20 @@ def load_supports(path: Path, size: int, geometry: Geometry) -> dict[str, list[S
                 part = file.get_slice(key)
                 if (part.get_dtype(), part.get_shape()) != shapes[key.rpartition(".")[2]]:
                     raise ValueError(f"{path} is damaged: {key} is {part.get_dtype()} {part.get_shape()}")
-            return {
-                name: [
-                    _support(file.get_tensor(f"{n}.{shot}.image"), file.get_tensor(f"{n}.{shot}.mask"), path)
-                    for shot in range(k)
-                ]
-                for n, (name, k) in enumerate(counts)
-            }
+            supports: dict[str, list[Support]] = {}
+            negatives: dict[str, list[Support]] = {}
+            for n, (name, k, negative) in enumerate(counts):
+                for shot in range(k + negative):
+                    image, mask = (file.get_tensor(f"{n}.{shot}.{part}") for part in shapes)
+                    of = supports if shot < k else negatives
+                    of.setdefault(name, []).append(_support(image, mask, shows=shot < k, path=path))
+            return supports, negatives
     except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no file of supports ({str(error)[:200]})") from error
 
 
-def _checked(told: object, path: Path, size: int, geometry: Geometry) -> list[tuple[str, int]]:
-    """Names of classes with the numbers of their supports."""
+def _checked(told: object, path: Path, size: int, geometry: Geometry) -> list[tuple[str, int, int]]:
+    """Names of classes with the numbers of their supports and negatives."""
     if not isinstance(told, dict) or told.get("format") != _FORMAT:
         raise ValueError(f"{path} is no file of supports: give one that save_supports wrote")
     if (told.get("size"), told.get("geometry")) != (size, geometry):
@@ -100,16 +114,22 @@ def _checked(told: object, path: Path, size: int, geometry: Geometry) -> list[tu
     counts = []
     for entry in classes if isinstance(classes, list) else [None]:
         match entry:
-            case [str(name), int(k)] if is_name(name) and 1 <= k <= 10_000 and not isinstance(k, bool):
-                counts.append((name, k))
+            case [str(name), int(k), *more] if is_name(name) and 1 <= k <= 10_000 and _is_count(more):
+                counts.append((name, int(k), *more) if more else (name, int(k), 0))
             case _:
                 raise ValueError(f"{path} is damaged: its list of classes cannot be used")
-    if len({name for name, _ in counts}) < len(counts):
+    if len({name for name, *_ in counts}) < len(counts):
         raise ValueError(f"{path} is damaged: it names a class twice")
     return counts
 
 
-def _support(image: Tensor, mask: Tensor, path: Path) -> Support:
-    if not (torch.isfinite(image).all() and image.min() >= 0 and image.max() <= 255 and (mask == 1).any()):
+def _is_count(more: list[object]) -> bool:
+    """Whether what follows a class's supports is nothing, or a number of negatives."""
+    return not more or (len(more) == 1 and type(more[0]) is int and 0 <= more[0] <= 10_000)
+
+
+def _support(image: Tensor, mask: Tensor, shows: bool, path: Path) -> Support:
+    in_range = torch.isfinite(image).all() and image.min() >= 0 and image.max() <= 255
+    if not in_range or bool((mask == 1).any()) != shows:
         raise ValueError(f"{path} is damaged: a picture has values outside 0..255, or a mask is empty")
     return Support(image, mask)

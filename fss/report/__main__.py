@@ -3,6 +3,10 @@
 python -m fss.report outputs               # prints tables; writes report.md and report.html to outputs
 python -m fss.report compare RUN_A RUN_B   # B minus A on the same episodes, with its interval
 python -m fss.report commands --bold       # prints a script that reproduces published numbers
+python -m fss.report collect outputs --json results.json   # all results in one file that can be committed
+python -m fss.report page results.json     # results.md and its drawings, made from that file
+python -m fss.report bundle RUNS           # all that others need to check results
+python -m fss.report verify bundle         # checks it
 """
 
 from __future__ import annotations
@@ -90,7 +94,9 @@ def _compare(typed: list[str]) -> int:
 
 def _commands(typed: list[str]) -> int:
     from fss.report.claims import FILTERS, load_claims, select
+    from fss.report.estimate import measured_speeds
     from fss.report.script import script
+    from fss.report.slurm import slurm_script
 
     parser = argparse.ArgumentParser(
         prog="python -m fss.report commands",
@@ -101,12 +107,145 @@ def _commands(typed: list[str]) -> int:
     parser.add_argument("filters", nargs="*", metavar="SETTING=VALUE", help=f"any of {', '.join(FILTERS)}")
     parser.add_argument("--bold", action="store_true", help="only the claims to verify first")
     parser.add_argument("--all", action="store_true", help="all claims, if no setting is given")
+    parser.add_argument("--slurm", action="store_true", help="a script that submits job arrays to SLURM")
+    parser.add_argument(
+        "--measured", type=Path, metavar="OUTPUTS", help="folder of runs whose logged speed tells the hours"
+    )
     parsed = parser.parse_args(typed)
     if not (parsed.filters or parsed.bold or parsed.all):
         parser.error("name claims (dataset=pascal5i method=bam), or give --bold or --all")
     claims = [claim for claim in load_claims() if claim.first or not parsed.bold]
-    print(script(select(claims, parsed.filters)), end="")
+    speeds = measured_speeds(parsed.measured) if parsed.measured else {}
+    print((slurm_script if parsed.slurm else script)(select(claims, parsed.filters), speeds), end="")
     return 0
+
+
+def _collect(typed: list[str]) -> int:
+    from fss.report.collection import collect, write_collection
+
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report collect",
+        description="Writes the results of all runs below a folder into one JSON file: integers of every class, "
+        "learning curves, paired comparisons of svf with the other tunings, and the machine.",
+    )
+    parser.add_argument("folder", type=Path, help="folder of runs")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the file to write")
+    parsed = parser.parse_args(typed)
+    content = collect(parsed.folder)
+    write_collection(parsed.json, content)
+    PlainConsole().print(f"{parsed.json}: {len(content['results'])} evaluations", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _page(typed: list[str]) -> int:
+    from fss.report.results_page import write_page
+
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report page",
+        description="Makes a page of results and its drawings from a file of `collect`. What people have written "
+        "into the page outside of its marks stays.",
+    )
+    parser.add_argument("json", type=Path, help="the file of `collect`")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; default: beside the file, .md")
+    parsed = parser.parse_args(typed)
+    for path in write_page(parsed.json, parsed.out or parsed.json.with_suffix(".md")):
+        PlainConsole().print(str(path), soft_wrap=True, highlight=False)
+    return 0
+
+
+def _bundle(typed: list[str]) -> int:
+    from fss.report.bundle import RUNS, places, write_bundle
+
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report bundle",
+        description="Writes a folder with all that others need to check the results of some runs: settings, logs, "
+        "weights, versions, the integers of every episode, digests of all these and of the data, a model card. "
+        "It holds no picture of the data.",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="runs, or folders of runs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bundle"), help="the folder to write; default: %(default)s"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the data set is now, if it has moved")
+    parser.add_argument("--no-weights", action="store_true", help="leave out the weights")
+    parser.add_argument("--no-data", action="store_true", help="leave out the digests of the data")
+    parsed = parser.parse_args(typed)
+    console = PlainConsole()
+    found = places(parsed.runs)
+    digests = {}
+    if not parsed.no_data:
+        from fss.cli.bundles import NoRecordError, open_evaluation, picture_digests
+
+        for place, evaluation in found.items():
+            try:
+                opened = open_evaluation(evaluation.path.parent, evaluation.metrics, parsed.data)
+            except NoRecordError as error:
+                console.print(f"no digests of the data of {place}: {error}", soft_wrap=True, highlight=False)
+            else:
+                digests[place] = picture_digests(opened)
+    fingerprint = write_bundle(parsed.runs, parsed.out, digests, not parsed.no_weights)
+    console.print(f"{parsed.out}: {len(found)} evaluations below {RUNS}/", soft_wrap=True, highlight=False)
+    console.print(f"Fingerprint: {fingerprint}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _verify(typed: list[str]) -> int:
+    from fss.report.bundle import FINGERPRINT
+    from fss.report.bundle_check import check_bundle
+
+    parser = argparse.ArgumentParser(
+        prog="python -m fss.report verify",
+        description="Checks a bundle: the digest of every file, and every score against the integers of its "
+        "episodes. Where the data is at hand, also the digests of the pictures, and some episodes are run again.",
+    )
+    parser.add_argument("bundle", type=Path, help="the folder of a bundle")
+    parser.add_argument("--fingerprint", help="the fingerprint that was quoted with the results")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the data set is; embedded data needs none")
+    parser.add_argument("--episodes", type=int, default=0, metavar="N", help="episodes of each evaluation to run")
+    parsed = parser.parse_args(typed)
+    console = PlainConsole()
+    problems = check_bundle(parsed.bundle)
+    told = "" if problems else (parsed.bundle / FINGERPRINT).read_text().split()[0]
+    if not problems and parsed.fingerprint not in (None, told):
+        problems = [f"its fingerprint is {told}, not {parsed.fingerprint}: it is another bundle"]
+    if not problems:
+        console.print(f"Every file and every score is as it was made. Fingerprint: {told}", soft_wrap=True)
+        if parsed.data or parsed.episodes:
+            problems = _run_again(console, parsed.bundle, parsed.data, parsed.episodes)
+    for problem in problems:
+        print(shown(problem), file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _run_again(console: Console, bundle: Path, data: Path | None, count: int) -> list[str]:
+    """Compares pictures and episodes of a bundle with those here; returns what differs."""
+    from fss.cli.bundles import FURTHEST, NoRecordError, open_evaluation, picture_digests, run_again
+    from fss.report.bundle import bundled_metrics, data_digests
+
+    noted, problems = data_digests(bundle), []
+    for place, metrics in bundled_metrics(bundle).items():
+        try:
+            opened = open_evaluation(bundle / place, metrics, data)
+        except NoRecordError as error:
+            console.print(f"{place}: not run again, {error}", soft_wrap=True, highlight=False)
+            continue
+        here = picture_digests(opened)
+        if others := {name for name, _ in here.items() ^ noted.get(place, here).items()}:
+            problems.append(f"{place}: {len(others)} pictures are others here, such as {min(others)}")
+            continue
+        try:
+            again = run_again(opened, count)
+        except NoRecordError as error:
+            console.print(f"{place}: not run again, {error}", soft_wrap=True, highlight=False)
+            continue
+        told = f"{place}: {again.equal} of {again.episodes} episodes gave the same integers"
+        if again.equal < again.episodes:
+            told += f"; the others differ by up to {again.furthest:.2%} of the union"
+        if again.furthest > FURTHEST:
+            problems.append(f"{told}, more than rounding does")
+        else:
+            console.print(told, soft_wrap=True, highlight=False)
+    return problems
 
 
 def _print(console: Console, result: Result) -> None:
@@ -140,7 +279,14 @@ def _print(console: Console, result: Result) -> None:
         )
 
 
-_COMMANDS = {"compare": _compare, "commands": _commands}
+_COMMANDS = {
+    "compare": _compare,
+    "commands": _commands,
+    "collect": _collect,
+    "page": _page,
+    "bundle": _bundle,
+    "verify": _verify,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

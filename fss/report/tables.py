@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from fss.evaluation.results import Spread, spread
+from fss.evaluation.tables import supports_told
 from fss.report.escape import without_places
 from fss.report.found import Evaluation
 
@@ -252,10 +253,9 @@ def _mean_over_folds(evaluations: list[Evaluation]) -> Spread:
 def _note(metrics: dict[str, Any]) -> str:
     seeds = metrics["eval_seeds"]
     told = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} each"
-    boxes = ", supports as boxes" if metrics["support_annotation"] != "mask" else ""
     return (
         f"IoU of {metrics['eval_classes']} classes over {metrics['episodes']} episodes "
-        f"({told}; protocol {metrics['protocol']}){boxes}"
+        f"({told}; protocol {metrics['protocol']}){supports_told(metrics)}"
     )
 
 

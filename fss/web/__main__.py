@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from fss.display.shown import shown
+from fss.processes.cores import share_cores
 from fss.web.offline import stay_on_this_computer
 from fss.web.port import check_port
 
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:1, ...; default: %(default)s")
     given = parser.parse_args()
     stay_on_this_computer()
+    share_cores()
     try:
         check_port(given.port)
         from fss.predictor import FewShotPredictor  # these take seconds, which --help need not wait for

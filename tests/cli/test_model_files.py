@@ -27,7 +27,7 @@ DATA = ("trainer=cpu", "dataset.eval_reader.images=64", "episodes=6", "dataset.n
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    typed = [*SMALL, "dataset.epochs=1", "fold=1", "logger=none"]
+    typed = [*SMALL, "dataset.epochs=1", "fold=1", "logger=none", "presence_episodes=24"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         start("train", *typed)
@@ -51,6 +51,10 @@ def test_training_writes_what_is_evaluated_with_nothing_else(run: Path, tmp_path
     told = [card.training[key] for key in ("dataset", "fold", "method", "tuning")]
     assert told == ["shapes", 1, "pfenet", "svf"]
     assert [result["miou"] for result in card.results] == [expected["miou"]]
+    segmenter, _ = read_model(run / "checkpoints/model.safetensors")
+    assert segmenter.verifier is not None
+    assert len(segmenter.verifier.classes) > 8  # of those in 24 episodes
+    assert card.presence["threshold"] == segmenter.verifier.threshold
     best = read_card(run / "checkpoints/best.safetensors")
     assert (best.training["checkpoint"], best.results) == ("best", ())
 

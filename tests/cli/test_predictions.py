@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +42,26 @@ def test_a_folder_is_segmented_as_by_the_predictor(tmp_path: Path, capsys: pytes
     assert [category["name"] for category in content["categories"]] == ["cup"]
 
 
-def test_exit_code_tells_that_pictures_were_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = write(tmp_path)
-    (tmp_path / "queries/3.png").write_text("hello")
+def test_what_is_no_picture_is_named_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, queries = write(tmp_path), tmp_path / "queries"
+    (queries / "text.png").write_text("hello")
+    (queries / "empty.jpg").touch()
+    (queries / "pickle.png").write_bytes(pickle.dumps(np.zeros(100)))
+    with zipfile.ZipFile(queries / "zip.png", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("picture.png", bytes(10**7))
+    Image.new("1", (20_000, 20_000)).save(queries / "bomb.png")
+    Image.fromarray(shot(3, 8, 8)[0]).save(queries / "small.png")
+    Image.fromarray(shot(4, 1080, 1920)[0]).save(queries / "large.png")
     with pytest.raises(SystemExit) as ended:
         start("predict", *settings)
     assert ended.value.code == 1
     told = capsys.readouterr().out
-    assert "2 pictures answered, 1 skipped" in told
-    assert "3.png cannot be read as a picture" in told
+    assert "4 pictures answered, 5 skipped" in told
+    for name in ("text.png", "empty.jpg", "pickle.png", "zip.png"):
+        assert f"{name} cannot be read as a picture" in told
+    assert "bomb.png: 400000000 pixels are more than dataset.max_pixels=100000000 (max_pixels in predict" in told
+    sizes = {path.stem: Image.open(path).size for path in (tmp_path / "out/masks").iterdir()}
+    assert sizes == {"1": (56, 40), "2": (56, 40), "small": (8, 8), "large": (1920, 1080)}
 
 
 @pytest.mark.parametrize(

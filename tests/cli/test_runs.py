@@ -9,12 +9,15 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from support.scripts import SMALL, integers, metrics, run, run_folder, start, succeed
 
+from fss.cli.bundles import FURTHEST, NoRecordError, open_evaluation, picture_digests, run_again
 from fss.models.backbones import ResNetBackbone
 from fss.models.checkpoints import save_published
 from fss.models.heads import BAM
 from fss.models.segmenter import FewShotSegmenter
+from fss.report.__main__ import main as report
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,39 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     succeed("train.py", *SMALL, cwd=folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def bundled(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the small run."""
+    GlobalHydra.instance().clear()
+    out = tmp_path_factory.mktemp("bundled") / "bundle"
+    assert report(["bundle", str(trained / "outputs"), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_a_bundle_s_episodes_are_run_again(bundled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(["verify", str(bundled), "--episodes", "6"]) == 0
+    assert "6 of 6 episodes gave the same integers" in capsys.readouterr().out
+
+
+@pytest.mark.nightly
+def test_other_episodes_pictures_and_weights_are_found(bundled: Path) -> None:
+    [results] = (path.parent for path in bundled.rglob("metrics.json"))
+    opened = open_evaluation(results, metrics(bundled), None)
+    noted = json.loads((bundled / "data.json").read_text())
+    assert noted == {results.relative_to(bundled).as_posix(): picture_digests(opened)}
+    assert len(next(iter(noted.values()))) > 6
+    moved = opened.episodes[0]
+    apart = [moved._replace(intersection=0, union=moved.union + 9), *opened.episodes[1:]]
+    again = run_again(opened._replace(episodes=apart), 6)
+    assert (again.episodes, again.equal) == (6, 5)
+    assert again.furthest > FURTHEST
+    with pytest.raises(ValueError, match="episode 0 of seed 321 has other pictures here"):
+        run_again(opened._replace(episodes=[moved._replace(query="another.png")]), 1)
+    with pytest.raises(NoRecordError, match="its weights are not in the bundle"):
+        run_again(opened._replace(run=bundled), 1)
 
 
 BAM_RUN = Path("outputs/shapes/bam-svf-efficientnet_lite0/1shot/fold0/seed0")

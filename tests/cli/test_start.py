@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,21 @@ def test_an_evaluation_loads_no_logger_service(tmp_path: Path) -> None:
     modules = loaded("evaluate.py", "method=prior", "tuning=frozen", "backbone.weights=null", *few)
     assert "timm" in modules
     assert not modules & {"wandb.sdk", "tensorboard"}  # `wandb` itself is listed: timm tries
+
+
+def spins(**environment: str) -> str:
+    """What OpenMP is told in a process of its own."""
+    code = (
+        "import os; from fss.processes import cores; cores.share_cores(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_threads_give_way_unless_their_user_says_how() -> None:
+    assert spins() == "1000"
+    assert spins(GOMP_SPINCOUNT="7") == "7"
+    assert spins(OMP_WAIT_POLICY="active") == "None"

@@ -26,12 +26,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fss.data.draws import Draw
-from fss.data.episodes import EpisodeDataset, Transform, annotate, collate, fill_boxes
+from fss.data.episodes import EpisodeDataset, Transform, collate
 from fss.data.index import build_index, build_pool
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.reader import Reader
 from fss.data.readers.shapes import Shapes
 from fss.data.sampler import EpisodeSampler
+from fss.data.support_masks import annotate, fill_boxes
 from fss.data.transforms import TrainingTransform
 
 

@@ -14,7 +14,8 @@ from support.digests import apart, digest
 
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
-from fss.data.loading import build_loader
+from fss.data.loading import build_loader, training_loader
+from fss.data.parallel import cores
 from fss.data.picture_cache import CachedReader, PictureCache
 from fss.data.readers.folder import Folder
 from fss.data.sampler import EpisodeSampler
@@ -60,7 +61,6 @@ def loaded(root: Path, workers: int, cache_bytes: int, world: int, rank: int) ->
     return {int(episode.id): digest(episode) for batch in loader for episode in apart(batch)}
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # on fewer cores
 def test_same_episodes_whatever_workers_processes_order_and_cache(root: Path) -> None:
     alone = episodes_of(root)
     expected = {i: digest(alone[i]) for i in IDS}
@@ -77,3 +77,11 @@ def test_same_episodes_whatever_workers_processes_order_and_cache(root: Path) ->
             shards = list(processes.map(partial(loaded, root, workers, 0, 2), range(2)))
         assert [len(shard) for shard in shards] == [EPISODES // 2] * 2
         assert shards[0] | shards[1] == expected
+
+
+@pytest.mark.filterwarnings("error")  # torch warns of more workers than cores
+def test_no_more_workers_than_cores(root: Path) -> None:
+    dataset = episodes_of(root)
+    for build in (build_loader, training_loader):
+        loaders = [build(dataset, EpisodeSampler(4), 2, workers, collate) for workers in (0, 1, 10_000)]
+        assert [loader.num_workers for loader in loaders] == [0, 1, cores()]

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torchmetrics import JaccardIndex
 
+from fss.data.draws import OtherClass, Shuffled
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
 from fss.data.preprocessing import EvaluationTransform
@@ -254,9 +256,11 @@ def test_larger_batches_move_results_by_rounding_alone(batch: int) -> None:
             assert evaluator.encoded["support"] == len({(e.class_id, s) for e in drawn for s in e.supports})
 
 
-def test_boxes_in_place_of_masks() -> None:
+@pytest.mark.parametrize("annotation", ["box", "empty", "inverted", "other_class"])
+def test_other_supports_than_masks(annotation: str) -> None:
     shot, head = HEADS["pfenet, 3 shots"]
-    episodes = dataset(shot, support_annotation="box")
+    draws = partial(OtherClass, Shuffled) if annotation == "other_class" else Shuffled
+    episodes = dataset(shot, support_annotation=annotation, draws=draws)
     made = segmenter(head, shot)
     expected = plain_integers(made, episodes)
     assert reusing(made, episodes, 1.0)[0] == expected

@@ -6,14 +6,22 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from support.predictors import SIZE, predictor, segmenter
+from support.predictors import SIZE, predictor, segmenter, verifier
 
 from fss.data.episodes import EpisodeDataset, select
 from fss.data.index import build_index, build_pool, images_by_class
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.shapes import Shapes
 from fss.data.several_episodes import SeveralEpisodes
-from fss.evaluation.several import SeveralEvaluation, SeveralIoU, choose_threshold
+from fss.evaluation.several import (
+    Answer,
+    SeveralEvaluation,
+    SeveralIoU,
+    choose,
+    choose_threshold,
+    learn_verifier,
+    where_present,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,10 +60,15 @@ def episodes(classes: int, absent: bool) -> SeveralEpisodes:
     return SeveralEpisodes(drawn, images_by_class(index, CLASSES, 1), len(reader), classes, absent)
 
 
-@pytest.mark.parametrize(("classes", "absent"), [(3, False), (1, True)])
-def test_answers_are_those_of_a_predictor(classes: int, absent: bool) -> None:
-    drawn, threshold, count = episodes(classes, absent), 0.85, 8
-    module = SeveralEvaluation(segmenter("prior"), drawn, count, threshold, num_workers=0)
+@pytest.mark.parametrize(
+    ("classes", "absent", "verified", "threshold"), [(3, False, False, 0.85), (1, True, True, 0.8155)]
+)
+def test_answers_are_those_of_a_predictor(classes: int, absent: bool, verified: bool, threshold: float) -> None:
+    drawn, count = episodes(classes, absent), 8
+    model = segmenter("prior")
+    if verified:
+        model.verifier = verifier(sum(model.backbone.channels[:2]))
+    module = SeveralEvaluation(model, drawn, count, threshold, num_workers=0)
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -66,6 +79,7 @@ def test_answers_are_those_of_a_predictor(classes: int, absent: bool) -> None:
     for i in range(count):
         query, supports = drawn.draw(i)
         found = predictor("prior")
+        found.segmenter.verifier = model.verifier
         found.presence_threshold = threshold
         for class_id, [number] in supports.items():
             found.fit(reader.image(number), select(reader.mask(number), class_id), name=f"{class_id}")
@@ -79,7 +93,66 @@ def test_answers_are_those_of_a_predictor(classes: int, absent: bool) -> None:
         for name in ("intersection", "union", "pairs"):
             assert torch.equal(getattr(theirs, name), getattr(mine, name))
     assert not torch.equal(always.pairs, abstaining.pairs)  # some classes were left out
-    assert module.absent_presence == pytest.approx(presences, rel=1e-5)
+    mine_absent = [one.presence for one in module.answers if not one.present]
+    assert mine_absent == pytest.approx(presences, rel=1e-5)
+
+
+def test_verifiers_are_learnt_with_and_without_a_trainer() -> None:
+    drawn, count = episodes(1, absent=True), 24
+    module = SeveralEvaluation(segmenter("prior"), drawn, count, None, num_workers=0)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.test(module, verbose=False)
+    assert len(module.cases) == len(module.objects) == count
+    assert sum(case.present for case in module.cases) == count // 2
+    one, threshold = choose(module)
+    other = learn_verifier(segmenter("prior"), drawn, count, torch.device("cpu"), num_workers=0)
+    assert one is not None
+    assert other is not None
+    assert one.weights == other.weights
+    assert threshold == one.threshold == other.threshold
+    assert len(one.classes) == len(CLASSES)
+    module.objects = module.objects[:1]  # too few
+    plain, threshold = choose(module)
+    absent = [answer.presence for answer in module.answers if not answer.present]
+    assert (plain, threshold) == (None, choose_threshold(absent))
+
+
+def test_what_abstaining_costs_is_that_of_a_plain_loop() -> None:
+    chance = np.random.default_rng(3)
+    answers = []
+    for number in range(400):
+        present = number % 2 == 0
+        truth = int(chance.integers(50, 100)) * present
+        intersection = int(chance.integers(0, 50)) * present
+        answers.append(
+            Answer(
+                number % 3,
+                chance.random() + 0.5 * present,
+                intersection,
+                truth + int(chance.integers(2, 40)),
+                truth,
+            )
+        )
+
+    def miou(cut: float) -> float:
+        scores = []
+        for class_id in range(3):
+            own = [one for one in answers if one.present and one.class_id == class_id]
+            kept = [one for one in own if one.presence >= cut]
+            union = sum(one.union if one in kept else one.truth for one in own)
+            scores.append(sum(one.intersection for one in kept) / union)
+        return float(np.mean(scores))
+
+    told = where_present(answers, 0.8)
+    assert told["always"] == pytest.approx(miou(0))
+    assert told["abstaining"] == pytest.approx(miou(0.8))
+    absent = np.array([one.presence for one in answers if not one.present])
+    for points, share in told["empty_at_points_lost"].items():
+        cuts = [one.presence for one in answers if 100 * (miou(0) - miou(one.presence)) <= int(points)]
+        assert share == pytest.approx(max((absent < cut).mean() for cut in cuts))
+    assert told["empty_at_points_lost"]["5"] > told["empty_at_points_lost"]["0"] > 0.2
 
 
 def test_threshold_leaves_the_asked_share_empty() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.predictors import verifier
 from torch import Tensor
 
 from fss.models.backbones import ResNetBackbone, TimmBackbone
@@ -102,6 +103,50 @@ def test_factors_are_kept_on_request(head: str, tmp_path: Path) -> None:
     assert torch.equal(answer(merge(again)), answer(merge(model)))
 
 
+def test_what_base_classes_have_taught_travels_along(tmp_path: Path) -> None:
+    model, path = segmenter_of("pfenet"), tmp_path / "model.safetensors"
+    channels = sum(model.backbone.channels[:2])
+    taught = model.verifier = verifier(channels, threshold=0.4)
+    card = save_model(path, model, card_of("pfenet"))
+    assert card.presence == {"weights": list(taught.weights), "threshold": 0.4}
+    again, found = read_model(path)
+    assert found == card
+    assert again.verifier is not None
+    for name in ("mean", "directions", "kept", "classes"):
+        assert torch.equal(getattr(again.verifier, name), getattr(taught, name))
+    assert (again.verifier.weights, again.verifier.threshold) == (taught.weights, taught.threshold)
+    model.verifier = verifier(channels + 1)
+    with pytest.raises(ValueError, match=r"of another size: presence\.mean"):
+        save_model(path, model, card_of("pfenet"))
+
+
+def test_files_of_the_first_format_are_read(file: Path) -> None:
+    tensors, told = load_file(file), json.loads(read_card(file).to_json())
+    assert (told.pop("presence"), told["version"]) == ({}, 2)
+    text = json.dumps({**told, "version": 1})
+    save_file(tensors, file, {"card": text, "sha256": _sha256(text)})
+    again, card = read_model(file)
+    assert (again.verifier, card.presence) == (None, {})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"weights": [1, 2, 3, 4]},
+        {"weights": [1, 2, 3], "threshold": 0.5},
+        {"weights": [1, 2, 3, "4"], "threshold": 0.5},
+        {"weights": [1, 2, 3, 4], "threshold": 2},
+        {"weights": [1, 2, 3, 4], "threshold": 0.5},  # without its tensors
+        [],
+    ],
+)
+def test_a_presence_that_none_has_is_refused(odd: Any, file: Path) -> None:
+    text = json.dumps({**json.loads(read_card(file).to_json()), "presence": odd})
+    save_file(load_file(file), file, {"card": text, "sha256": _sha256(text)})
+    with pytest.raises(ValueError, match="presence"):
+        read_model(file)
+
+
 def test_a_base_learners_backbone_is_stored_once_where_it_is_the_same(tmp_path: Path) -> None:
     sizes = {}
     for tuned in (False, True):
@@ -175,7 +220,7 @@ def forged(file: Path, state: dict[str, Tensor] | None = None, **changed: Any) -
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"version": 2}, "format 2, and this version reads 1"),
+        ({"version": 3}, "format 3, and this version reads up to 2"),
         (
             {"head": {"name": "os.system", "settings": {}}},
             "head 'os.system' is unknown; this version has pfenet, bam",

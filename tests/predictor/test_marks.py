@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.predictors import SIZE, predictor, shot
 
-from fss.data.episodes import fill_boxes
+from fss.data.support_masks import fill_boxes
 from fss.predictor import Box, Points
 from fss.predictor.marks import grow
 

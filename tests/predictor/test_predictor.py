@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import ROOT
-from support.predictors import SIZE, predictor, segmenter, shot
+from support.predictors import SIZE, predictor, segmenter, shot, verifier
 from support.tiny import cheap_svd
 
 from fss.data.episodes import EpisodeDataset, select
@@ -121,6 +121,11 @@ def test_damaged_and_foreign_files_of_supports_are_refused(tmp_path: Path) -> No
     save_file({"0.0.image": torch.zeros(3)}, file)
     with pytest.raises(ValueError, match="no file of supports"):
         predictor().load_supports(file)
+    endless = {"format": "fss supports 1", "size": SIZE, "geometry": "exact"}
+    endless["classes"] = [[f"{n}", 10_000] for n in range(10_000)]  # their names alone would fill memory
+    save_file({"0.0.image": torch.zeros(3)}, file, metadata={"supports": json.dumps(endless)})
+    with pytest.raises(ValueError, match="holds other tensors than it says"):
+        predictor().load_supports(file)
     predictor().fit(*shot(0), name="cup").save_supports(file)
     tensors = load_file(file)
     with pytest.raises(FileNotFoundError, match="save_supports"):
@@ -217,10 +222,42 @@ def test_threshold_is_the_lowest_presence_of_a_left_out_support() -> None:
     assert bam.presence_thresholds() == {"cup": PRESENCE}
 
 
+def test_a_models_own_threshold_holds_for_any_number_of_supports(tmp_path: Path) -> None:
+    model = segmenter()
+    model.verifier = verifier(sum(model.backbone.channels[:2]), threshold=0.31)
+    found = FewShotPredictor(model, SIZE, device="cpu").fit({"cup": [shot(0)], "ant": [shot(1), shot(2)]})
+    assert found.presence_thresholds() == {"cup": 0.31, "ant": 0.31}
+    answer, plain = found.predict(shot(5)[0]), predictor().fit({"cup": [shot(0)]}).predict(shot(5)[0])
+    np.testing.assert_array_equal(answer.margins[1], plain.margins[0])
+    assert answer.presence["cup"] != plain.presence["cup"]
+
+
+def test_negatives_become_known(tmp_path: Path) -> None:
+    def made() -> FewShotPredictor:
+        model = segmenter()
+        model.verifier = verifier(sum(model.backbone.channels[:2]))
+        return FewShotPredictor(model, SIZE, device="cpu")
+
+    query, without = shot(7)[0], [shot(n, 30, 44)[0] for n in (5, 6)]
+    plain = made().fit(*shot(0), name="cup").predict(query)
+    found = made().fit(*shot(0), name="cup", negatives=without)
+    answer = found.predict(query)
+    np.testing.assert_array_equal(answer.margins, plain.margins)
+    assert answer.presence["cup"] < plain.presence["cup"]  # the pictures are much alike
+    assert found.predict(without[0]).presence["cup"] < made().fit(*shot(0)).predict(without[0]).presence["object"]
+    found.save_supports(tmp_path / "supports.safetensors")
+    again = made().load_supports(tmp_path / "supports.safetensors")
+    assert [len(again.supports("cup")), len(again.negatives("cup"))] == [1, 2]
+    assert again.predict(query).presence == answer.presence
+    assert found.forget("cup").fit(*shot(0), name="cup").predict(query).presence == plain.presence
+    with pytest.raises(ValueError, match="negatives= needs a model that base classes have taught"):
+        predictor().fit(*shot(0), negatives=without)
+
+
 def test_needs_neither_lightning_nor_hydra_nor_albumentations() -> None:
     code = (
         "import sys; from fss.predictor import FewShotPredictor; FewShotPredictor.load('prior'); "
-        "print({'lightning', 'hydra', 'omegaconf', 'albumentations', 'torchmetrics'} & set(sys.modules))"
+        "print({'lightning', 'hydra', 'omegaconf', 'albumentations', 'torchmetrics', 'onnx'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout == "set()\n", done.stderr

@@ -8,6 +8,7 @@ import torch
 from fss.geometry import Geometry
 from fss.models.heads import BAM, Baseline, Head, PFENet, PriorMask
 from fss.models.segmenter import FewShotSegmenter
+from fss.models.verification import Verifier
 from fss.predictor import FewShotPredictor
 from support.tiny import CHANNELS, TinyBackbone
 
@@ -27,6 +28,15 @@ def head(name: str = "pfenet", shot: int = 1) -> Head:
 def segmenter(name: str = "pfenet", shot: int = 1, seed: int = 0) -> FewShotSegmenter:
     torch.manual_seed(seed)
     return FewShotSegmenter(TinyBackbone(), head(name, shot)).eval()
+
+
+def verifier(channels: int, threshold: float = 0.5, seed: int = 0) -> Verifier:
+    """One of features of so many channels, which has learnt nothing real."""
+    chance = torch.Generator().manual_seed(seed)
+    directions = torch.linalg.qr(torch.randn(channels, 4, generator=chance)).Q.T.contiguous()
+    mean, classes = (torch.rand(*shape, channels, generator=chance) for shape in ((), (3,)))
+    kept = torch.rand(4, generator=chance)
+    return Verifier(mean, directions, kept, classes, (3.0, -2.0, 1.0, -0.5), threshold)
 
 
 def predictor(

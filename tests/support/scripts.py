@@ -29,6 +29,7 @@ SMALL = [
     "dataset.val_episodes=4",
     "episodes=6",
     "dataset.num_workers=1",
+    "presence_episodes=0",
     "dataset.epochs=2",
     "method.head.width=16",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -84,7 +85,8 @@ def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image
     try:
         file = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise _too_large(path, str(error).partition(", ")[0], max_pixels) from None
+        pixels = re.search(r"\d+ pixels", str(error))
+        raise _too_large(path, pixels[0] if pixels else "its pixels", max_pixels) from None
     except UnidentifiedImageError as error:
         raise _unreadable(path, what, f"none of {', '.join(FORMATS)}") from error
     except _DAMAGE as error:
@@ -97,8 +99,8 @@ def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image
 
 def _too_large(path: Path, size: str, max_pixels: int) -> TooLargeError:
     return TooLargeError(
-        f"{printable(path)}: {size} are more than dataset.max_pixels={max_pixels}: make it smaller, or raise the "
-        "setting if you trust the file"
+        f"{printable(path)}: {size} are more than dataset.max_pixels={max_pixels} (predict.py: max_pixels): "
+        "make it smaller, or raise the setting if you trust the file"
     )
 
 

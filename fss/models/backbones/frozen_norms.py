@@ -91,7 +91,8 @@ class _ReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return gradient * positive.view(torch.uint8)  # a product with booleans is slower, `where` much
+        # a product with booleans is slower, `where` much; the first factor decides on the memory format
+        return positive.view(torch.uint8) * gradient
 
 
 def _scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for files that are not checkpoints
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {shown(error)}") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {_reason(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -55,6 +57,15 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
             "earlier one of the same run"
         )
     return state
+
+
+def _reason(error: Exception) -> str:
+    """Why torch has not read a file, without its advice to trust the file."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return shown(error)
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    named = f" ({shown(code[1])})" if code else ""
+    return f"it holds objects{named}, which could run code; save its state dict alone"
 
 
 def _is_finite(value: Tensor) -> bool:

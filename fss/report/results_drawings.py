@@ -1,0 +1,85 @@
+"""Drawings of a page of results, as SVG files that look alike on every machine: learning curves and classes."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from fss.display.shown import shown
+from fss.report.collection import Curve
+
+_COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fss",
+    "text.parse_math": False,  # a name is no formula
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def draw_curves(curves: Sequence[Curve]) -> str:
+    """Training loss and validation mIoU of each method and tuning, means over folds and seeds with their range."""
+    groups: dict[str, list[Curve]] = defaultdict(list)
+    for curve in curves:
+        if curve.place in ("", "usual") and curve.tuning:
+            groups[f"{curve.method}, {curve.tuning}"].append(curve)
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        panels = (("loss", "training loss", 1.0), ("miou", "validation mIoU (%)", 100.0))
+        for axes, (part, title, factor) in zip(figure.subplots(1, 2), panels, strict=True):
+            for color, (name, members) in zip(_cycle(len(groups)), sorted(groups.items()), strict=True):
+                values: dict[float, list[float]] = defaultdict(list)
+                for curve in members:
+                    for step, value in getattr(curve, part):
+                        values[step].append(factor * value)
+                steps = sorted(values)
+                axes.plot(steps, [fmean(values[s]) for s in steps], color=color, lw=1.4, label=shown(name))
+                low, high = ([of(values[s]) for s in steps] for of in (min, max))
+                axes.fill_between(steps, low, high, color=color, alpha=0.12, lw=0)
+            axes.set(xlabel="step", title=title)
+            axes.grid(alpha=0.15)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        return _svg(figure)
+
+
+def draw_classes(columns: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """IoU of every class, a bar for each column.
+
+    Args:
+        columns: Name of each column, and its IoU (fractions) by class.
+    """
+    names = list(dict.fromkeys(name for _, classes in columns for name in classes))
+    width = 0.8 / max(1, len(columns))
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(9, 1.2 + 0.045 * len(names) * max(4, len(columns))), layout="constrained")
+        axes = figure.subplots()
+        for i, (color, (label, classes)) in enumerate(zip(_cycle(len(columns)), columns, strict=True)):
+            places = [row + (i - (len(columns) - 1) / 2) * width for row in range(len(names))]
+            values = [100 * classes.get(name, 0.0) for name in names]
+            axes.barh(places, values, width, color=color, label=shown(label))
+        axes.set_yticks(range(len(names)), [shown(name) for name in names])
+        axes.invert_yaxis()
+        axes.set(xlabel="IoU (%)", xlim=(0, 100))
+        axes.grid(axis="x", alpha=0.15)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        return _svg(figure)
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLORS[i % len(_COLORS)] for i in range(count)]
+
+
+def _svg(figure: Figure) -> str:
+    figure.patch.set_facecolor("white")  # readable on dark pages too
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

@@ -1,0 +1,242 @@
+"""A page of results from a collection: one table, paired comparisons, learning curves and classes.
+
+The page is a Markdown file. What is made stands between two marks; what people write around them stays.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from fss.evaluation.results import Spread, spread
+from fss.evaluation.tables import supports_told
+from fss.files.text import read_text
+from fss.files.whole import whole
+from fss.report.collection import Collection, Paired, Result, read_collection
+from fss.report.escape import in_markdown
+from fss.report.results_drawings import draw_classes, draw_curves
+
+BEGIN, END = "<!-- made by python -m fss.report page: do not edit -->", "<!-- end of what is made -->"
+CURVES, CLASSES = "curves.svg", "classes.svg"  # in a folder beside the page, named like it
+
+
+class Row(NamedTuple):
+    """Results that differ only in fold and training seed.
+
+    Attributes:
+        name: What distinguishes it from the other rows.
+        shot: Supports per episode.
+        results: Of all folds and seeds.
+    """
+
+    name: str
+    shot: int
+    results: list[Result]
+
+    @property
+    def folds(self) -> list[int]:
+        return sorted({r.told["fold"] for r in self.results})
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({r.told["seed"] for r in self.results})
+
+    def of_fold(self, fold: int, key: str = "miou") -> float | None:
+        """Mean over seeds; None without a result."""
+        values = [r.scores[key] for r in self.results if r.told["fold"] == fold]
+        return fmean(values) if values else None
+
+    def mean(self, key: str = "miou") -> Spread:
+        """Mean over folds, with its spread over the seeds that have all folds; or else the mean of their means."""
+        complete = []
+        for seed in self.seeds:
+            values = [r.scores[key] for r in self.results if r.told["seed"] == seed]
+            complete += [fmean(values)] if len(values) == len(self.folds) else []
+        return spread(complete or [fmean(self.of_fold(fold, key) or 0.0 for fold in self.folds)])
+
+    def classes(self) -> dict[str, float]:
+        """IoU of each class by name in order of ids, mean over seeds."""
+        values: dict[tuple[int, str], list[float]] = defaultdict(list)
+        for result in self.results:
+            for name, c in result.scores["classes"].items():
+                values[c["id"], name].append(c["iou"])
+        return {name: fmean(of) for (_, name), of in sorted(values.items())}
+
+
+def write_page(file: Path, page: Path) -> list[Path]:
+    """Makes a page and its drawings from a collection, all or none.
+
+    Args:
+        file: The collection.
+        page: The Markdown file. What it has outside of the marks is kept; a new one gets a title.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: There is no collection.
+        ValueError: It is none, or the page has lost a mark.
+    """
+    collection = read_collection(file)
+    folder = page.with_suffix("")
+    files = {page: _page(page, made(collection, file.name, folder.name))}
+    main = [row for row in rows(collection) if row.shot == 1][:6]
+    if not main:
+        raise ValueError(f"{file} has no 1-shot evaluation of novel classes to show")
+    files[folder / CLASSES] = draw_classes([(row.name, row.classes()) for row in main])
+    if collection.curves:
+        files[folder / CURVES] = draw_curves(collection.curves)
+    with ExitStack() as stack:
+        for path, text in files.items():
+            stack.enter_context(whole(path)).write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def rows(collection: Collection) -> list[Row]:
+    """The rows of the table: 1-shot first, then the best first; controls last."""
+    groups: dict[tuple[str, int, bool], list[Result]] = defaultdict(list)
+    methods = {r.told["method"] for r in collection.results}
+    for r in collection.results:
+        if r.told["eval_classes"] == "novel" and r.told["selection"] == "none":
+            groups[_name(r, len(methods) > 1), r.told["shot"], _is_control(r)].append(r)
+    made = [(is_control, Row(name, shot, results)) for (name, shot, is_control), results in groups.items()]
+    return [row for _, row in sorted(made, key=lambda p: (p[1].shot, p[0], -p[1].mean().mean, p[1].name))]
+
+
+def made(collection: Collection, source: str, folder: str) -> str:
+    """The made part of the page.
+
+    Args:
+        collection: What it is made from.
+        source: Name of the collection's file.
+        folder: Name of the folder with the drawings.
+    """
+    first = collection.results[0].told
+    seeds = ", ".join(map(str, first["eval_seeds"]))
+    parts = [
+        f"{first['dataset']}, {first['backbone']}; {first['episodes']} episodes of each fold (seed {seeds}, "
+        f"protocol {first['protocol']}), last checkpoint. mIoU in percent; ± is the standard deviation over "
+        "training seeds.",
+        _table(rows(collection)),
+        "## Differences on the same episodes",
+        "B - A in points of mIoU, with its 95 % interval over episodes (stratified paired bootstrap) and the "
+        "difference of each training seed.",
+        _differences(collection.pairs),
+        "## Classes",
+        f"![IoU of every class]({folder}/{CLASSES})",
+    ]
+    if collection.curves:
+        parts += ["## Learning curves", f"![Training loss and validation mIoU]({folder}/{CURVES})"]
+    return "\n\n".join([*parts, "## Made by", _made_by(collection, source)])
+
+
+def _page(page: Path, text: str) -> str:
+    block = f"{BEGIN}\n\n{text}\n\n{END}"
+    if not page.is_file():
+        return f"# Results\n\n{block}\n"
+    before = read_text(page)
+    if before.count(BEGIN) != 1 or before.count(END) != 1 or before.index(BEGIN) > before.index(END):
+        raise ValueError(f"{page} needs each of these lines once, in this order: {BEGIN} and {END}")
+    return before[: before.index(BEGIN)] + block + before[before.index(END) + len(END) :]
+
+
+def _is_control(result: Result) -> bool:
+    return result.place not in ("", "usual") or result.told["support_annotation"] != "mask"
+
+
+def _name(result: Result, has_methods: bool) -> str:
+    told = result.told
+    trained = told["trained_parameters"] != 0
+    name = f"{told['method']}, {told['tuning']}" if trained else f"{told['method']}, training-free"
+    more = [result.place.replace("_", " ")] if result.place not in ("", "usual") else []
+    if "support" not in result.place:
+        more += [supports_told(told).removeprefix(", ").removeprefix("control: ")]
+    return ": ".join([name, *filter(None, more)])
+
+
+def _table(found: Sequence[Row]) -> str:
+    folds = sorted({fold for row in found for fold in row.folds})
+    head = ["", "shots", *(f"fold {fold}" for fold in folds), "mIoU", "FB-IoU", "seeds"]
+    head += ["trained", "training (s)", "evaluation (s)"]
+    body = []
+    for row in found:
+        complete = len(row.folds) == len(folds)
+        body.append(
+            [
+                in_markdown(row.name),
+                str(row.shot),
+                *(_percent(row.of_fold(fold)) for fold in folds),
+                f"**{_show(row.mean())}**" if complete else f"({_show(row.mean())})",
+                _show(row.mean("fb_iou")),
+                str(len(row.seeds)),
+                _number(r.told["trained_parameters"] for r in row.results),
+                _number(r.told["train_seconds"] for r in row.results),
+                _number(r.told["test_seconds"] for r in row.results),
+            ]
+        )
+    table = _markdown(head, body)
+    if any(len(row.folds) < len(folds) for row in found):
+        table += "\n\n(In brackets: means over fewer folds, not to be compared with the others.)"
+    return table
+
+
+def _differences(pairs: Sequence[Paired]) -> str:
+    if not pairs:
+        return "(no pair of tunings yet)"
+    body = []
+    for p in sorted(pairs, key=lambda p: (p.place not in ("", "usual"), p.shot, p.method, p.a)):
+        by_seed = ", ".join(f"{100 * value:+.1f}" for value in p.of_seed.values())
+        where = f": {p.place.replace('_', ' ')}" if p.place not in ("", "usual") else ""
+        body.append(
+            [
+                in_markdown(f"{p.method}{where}"),
+                str(p.shot),
+                f"{in_markdown(p.a)} ({_percent(p.values[0])})",
+                f"{in_markdown(p.b)} ({_percent(p.values[1])})",
+                f"**{100 * p.values[2]:+.1f}**",
+                f"{100 * p.interval[0]:+.1f} to {100 * p.interval[1]:+.1f}",
+                by_seed,
+                _listed(p.folds),
+            ]
+        )
+    return _markdown(["", "shots", "A", "B", "B - A", "95 % interval", "by seed", "folds"], body)
+
+
+def _made_by(collection: Collection, source: str) -> str:
+    told = dict(collection.machine)
+    machine = [told.pop(name, "?") for name in ("processor", "cores", "memory", "system")]
+    machine[1] += " cores"
+    packages = [f"{name} {number}" for name, number in told.items()]
+    revisions = [revision[:12] for revision in collection.revisions]
+    return in_markdown(
+        f"{len(collection.results)} evaluations on {', '.join(machine)} ({', '.join(packages)}), revision "
+        f"{', '.join(revisions)}; the integers of every class are in {source}. Times are of that machine, shared "
+        "with other programs."
+    )
+
+
+def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+
+
+def _show(value: Spread) -> str:
+    mean = f"{100 * value.mean:.1f}"
+    return mean if value.std is None else f"{mean} ± {100 * value.std:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _number(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):,.0f}".replace(",", " ") if known else "-"
+
+
+def _listed(folds: Sequence[int]) -> str:
+    return ", ".join(map(str, folds))

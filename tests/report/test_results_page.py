@@ -1,0 +1,164 @@
+"""Collections of results and the page that is made from one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+from support import ROOT, made_up
+
+from fss.evaluation.results import read_metrics
+from fss.report.__main__ import main
+from fss.report.collection import collect, read_collection, write_collection
+from fss.report.compare import compare, find_pairs
+from fss.report.results_page import BEGIN, END, made, rows, write_page
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tunings on two folds with two seeds, five shots of one, a control, and a training-free method."""
+    outputs = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(0)
+    for fold in (0, 1):
+        for seed in (0, 1):
+            for tuning, iou in (("frozen", 0.4), ("svf", 0.5)):
+                told: dict[str, Any] = {"tuning": tuning, "fold": fold, "seed": seed}
+                made_up.run(outputs / "usual", **told)
+                episodes = made_up.episodes(iou, ("star", "ring"), rng=rng)
+                made_up.evaluation(outputs / "usual", made=episodes, **told)
+        made_up.evaluation(outputs / "usual", 0.3, fold=fold, method="prior", changes={"trained_parameters": 0})
+        made_up.evaluation(outputs / "no_supports", 0.2, fold=fold)
+    made_up.evaluation(outputs / "usual", 0.6, shot=5, train_shot=1)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def file(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("kept") / "results.json"
+    write_collection(file, collect(outputs))
+    return file
+
+
+def test_it_holds_what_was_measured(file: Path, outputs: Path) -> None:
+    collection = read_collection(file)
+    metrics = list(read_metrics(outputs).values())
+    assert len(collection.results) == len(metrics) == 13
+    for result in collection.results:
+        same = next(
+            m
+            for m in metrics
+            if all(m[key] == value for key, value in result.told.items())
+            and m["miou"] == pytest.approx(result.scores["miou"], abs=1e-12)
+        )
+        assert result.scores["classes"].keys() == same["classes"].keys()
+    assert {result.place for result in collection.results} == {"usual", "no_supports"}
+    assert collection.revisions == ["abc123"]
+    assert int(collection.machine["cores"]) > 0
+
+
+def test_a_line_for_each_result(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert sum('"support_annotation"' in line for line in lines) == 13
+    assert max(map(len, lines)) < 3000
+
+
+def test_pairs_are_those_of_compare(file: Path, outputs: Path) -> None:
+    [pair] = read_collection(file).pairs
+    root = outputs / "usual/shapes"
+    groups, _ = find_pairs(root / "pfenet-frozen-resnet50/1shot", root / "pfenet-svf-resnet50/1shot")
+    expected = compare(groups[0])
+    assert (pair.a, pair.b, pair.folds, pair.seeds) == ("frozen", "svf", [0, 1], [0, 1])
+    assert pair.values == [expected.miou.a, expected.miou.b, expected.miou.difference]
+    assert tuple(pair.interval) == expected.miou.interval
+    assert pair.of_seed == {str(seed): value for seed, value in expected.of_seed.items()}
+
+
+def test_rows(file: Path, outputs: Path) -> None:
+    found = {(row.name, row.shot): row for row in rows(read_collection(file))}
+    assert list(found) == [
+        ("pfenet, svf", 1),
+        ("pfenet, frozen", 1),
+        ("prior, training-free", 1),
+        ("pfenet, svf: no supports", 1),
+        ("pfenet, svf", 5),
+    ]
+    row = found["pfenet, svf", 1]
+    usual = [m for m in read_metrics(outputs / "usual").values() if (m["tuning"], m["shot"]) == ("svf", 1)]
+    of = {(m["fold"], m["seed"]): m["miou"] for m in usual if m["method"] == "pfenet"}
+    seeds = [fmean(of[fold, seed] for fold in (0, 1)) for seed in (0, 1)]
+    assert row.mean()[:2] == pytest.approx((fmean(seeds), stdev(seeds)))
+    assert row.of_fold(0) == pytest.approx(fmean(of[0, seed] for seed in (0, 1)))
+    assert list(row.classes()) == ["star", "ring"]
+
+
+def test_the_page(file: Path, tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    written = write_page(file, page)
+    assert written == [page, tmp_path / "results/classes.svg", tmp_path / "results/curves.svg"]
+    text = page.read_text()
+    assert "| prior, training-free | 1 | 30.0 | 30.0 | **30.0** |" in text
+    assert "| pfenet, svf | 5 | 60.0 | - | (60.0) |" in text
+    assert "In brackets: means over fewer folds" in text
+    page.write_text("# Ours\n\nWhat we saw.\n\n" + text[text.index(BEGIN) :] + "\nAnd more.\n")
+    before = page.read_text()
+    write_page(file, page)
+    assert page.read_text() == before
+    for path in written[1:]:
+        svg = path.read_text()
+        assert svg.startswith("<?xml")
+        assert "pfenet, svf" in svg
+        write_page(file, page)
+        assert path.read_text() == svg
+
+
+@pytest.mark.parametrize("text", ["# Ours\n", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{BEGIN}\n{END}\n"])
+def test_a_page_that_lost_its_marks_is_left_alone(text: str, file: Path, tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match="needs each of these lines once"):
+        write_page(file, page)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.md"]
+    assert page.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"format": 1', '"format": 2', "no collection of this version"),
+        ('"place": "usual", ', "", "is damaged"),
+        ('"shot": 1, ', "", r"does not tell its shot"),
+        ('"of_seed"', '"seeds_of"', "is damaged"),
+        ('"curves": [', '"curves": 3, "more": [', "is damaged"),
+        ("{", "", "no JSON"),
+    ],
+)
+def test_files_that_are_no_collection(old: str, new: str, message: str, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "results.json"
+    text = file.read_text()
+    assert old in text
+    other.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        read_collection(other)
+
+
+def test_commands(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "r.json"
+    assert main(["collect", str(outputs), "--json", str(file)]) == 0
+    assert "13 evaluations" in capsys.readouterr().out
+    assert main(["page", str(file)]) == 0
+    assert (tmp_path / "r.md").is_file()
+    (tmp_path / "empty").mkdir()
+    assert main(["collect", str(tmp_path / "empty"), "--json", str(file)]) == 1
+    assert "no evaluation of a run below" in capsys.readouterr().err
+
+
+def test_the_documented_page_is_made_from_the_committed_results() -> None:
+    file, page = ROOT / "docs/results.json", ROOT / "docs/results.md"
+    text = page.read_text()
+    expected = made(read_collection(file), file.name, page.stem)
+    assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == expected
+    assert json.loads(file.read_text())["results"]
