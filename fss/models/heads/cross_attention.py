@@ -26,7 +26,7 @@ from fss.models.heads.prototype import classifier, conv_relu, residual
 from fss.models.losses import cross_entropy
 from fss.resize import resize
 
-MARGIN_SCALE = 20.0  # of margins of cosine similarities as logits at the start, as in PANet
+MARGIN_SCALE = 20.0  # of margins of cosine similarities as logits, as in PANet
 _LEAST = 1e-4  # a location of a support is never quite without object or surroundings
 _TINY = 1e-30
 
@@ -134,7 +134,9 @@ class CrossAttention(Head):
         self.down = nn.ModuleList(nn.Sequential(*conv_relu(2 * width, width, 1)) for _ in scales[1:])
         self.refine = nn.ModuleList(residual(width) for _ in scales)
         self.classify = nn.ModuleList(classifier(width) for _ in scales)
-        self.margin_scale = nn.Parameter(torch.full((len(self.scales),), MARGIN_SCALE))
+        # how much each margin is believed; at the start those of the mid features, which tell objects apart better
+        trust = torch.tensor([0.0, 1.0])[:, None].expand(2, len(temperatures)).flatten() / len(temperatures)
+        self.trust = nn.Parameter(trust.repeat(len(self.scales), 1))
 
     def encode_support(self, features: Features, masks: Tensor) -> Support:
         shots = masks.shape[:2]
@@ -159,13 +161,14 @@ class CrossAttention(Head):
         found: list[Tensor] = []  # logits at each scale
         for i, scale in enumerate(self.scales):
             side = (max(1, round(grid[0] * scale)), max(1, round(grid[1] * scale)))
-            maps, margin = self._attend(query, support, side)
-            x = self.merge[i](torch.cat([*maps, resize(prior, side)], 1))
+            maps, margins = self._attend(query, support, side)
+            x = self.merge[i](torch.cat([*maps, margins, resize(prior, side)], 1))
             if coarser is not None:
                 x = x + self.down[i - 1](torch.cat([x, resize(coarser, side)], 1))
             x = x + self.refine[i](x)
             logits = self.classify[i](x)
-            found.append(resize(logits + self.margin_scale[i] * torch.cat([-margin, margin], 1), size))
+            margin = MARGIN_SCALE * (self.trust[i][:, None, None] * margins).sum(1, keepdim=True)
+            found.append(resize(logits + torch.cat([-margin, margin], 1), size))
             coarser = x
         return Prediction(found[-1], prior, tuple(found[:-1]))
 
@@ -185,7 +188,7 @@ class CrossAttention(Head):
         return keys, values
 
     def _attend(self, query: Query, support: Support, side: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
-        """Maps (B, ..., *side) of a scale for the convolutions, and the mean margin (B, 1, *side)."""
+        """Maps (B, D, *side) for the convolutions, and margins (B, 2 T, *side), those of the low features first."""
         mask = _pooled(support.mask.transpose(1, 2), side)  # (B, 1, m)
         maps, margins = [], []
         for level, q, v, keys, values in zip(self.levels, *query[:2], *support[:2], strict=True):
@@ -195,10 +198,9 @@ class CrossAttention(Head):
             margin, attended = level(F.adaptive_avg_pool2d(q, side).flatten(2), keys, values, mask[:, 0])
             area = mask.sum(2, keepdim=True) + _LEAST
             prototype = ((values * mask).sum(2, keepdim=True) / area)[..., None].expand_as(own)
-            margin = margin.unflatten(2, side).to(own.dtype)
-            maps += [own, attended.unflatten(2, side).to(own.dtype), prototype, margin]
-            margins.append(margin)
-        return maps, torch.cat(margins, 1).mean(1, keepdim=True)
+            maps += [own, attended.unflatten(2, side).to(own.dtype), prototype]
+            margins.append(margin.unflatten(2, side).to(own.dtype))
+        return maps, torch.cat(margins, 1)
 
 
 def _pooled(maps: Tensor, side: tuple[int, int]) -> Tensor:
