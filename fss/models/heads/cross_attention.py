@@ -188,7 +188,7 @@ class CrossAttention(Head):
         return keys, values
 
     def _attend(self, query: Query, support: Support, side: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
-        """Maps (B, D, *side) for the convolutions, and margins (B, 2 T, *side), those of the low features first."""
+        """Maps (B, D, *side) for the convolutions, and margins (B, 2 T, *side), those of low features first."""
         mask = _pooled(support.mask.transpose(1, 2), side)  # (B, 1, m)
         maps, margins = [], []
         for level, q, v, keys, values in zip(self.levels, *query[:2], *support[:2], strict=True):
