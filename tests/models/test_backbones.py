@@ -271,6 +271,12 @@ def test_every_3x3_convolution_of_layers_3_and_4_is_dilated(name: str) -> None:
         assert {c.stride for c in convolutions[1:]} == {(1, 1)}
 
 
+def same_up_to_rounding(ours: Tensor, theirs: Tensor) -> None:
+    """Norms are folded here, which rounds otherwise; of random weights, features grow with depth."""
+    scale = theirs.abs().max()
+    torch.testing.assert_close(ours / scale, theirs / scale, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("depth", [50, 101])
 def test_dilation_after_the_first_block_is_torchvisions(depth: int) -> None:
     torch.manual_seed(0)
@@ -285,8 +291,8 @@ def test_dilation_after_the_first_block_is_torchvisions(depth: int) -> None:
     with torch.no_grad():
         images = pictures("resnet50 torchvision")
         mid = theirs.layer3(theirs.layer2(theirs.layer1(stem(images))))
-        assert torch.equal(ours.lower(images).mid, mid)
-        assert torch.equal(ours.upper(ours.lower(images)), theirs.layer4(mid))
+        same_up_to_rounding(ours.lower(images).mid, mid)
+        same_up_to_rounding(ours.upper(ours.lower(images)), theirs.layer4(mid))
         assert not torch.allclose(published.lower(images).mid, mid)
     assert ours.state_dict().keys() == published.state_dict().keys()
     for path, sides in {"layer3.0": 1, "layer3.1": 2, "layer4.0": 2, "layer4.2": 4}.items():
@@ -322,7 +328,7 @@ def test_torchvision_stem_is_torchvisions() -> None:
     images = pictures("resnet50 torchvision")
     with torch.no_grad():
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
-        torch.testing.assert_close(ours.lower(images).low, theirs.layer2(theirs.layer1(x)))
+        same_up_to_rounding(ours.lower(images).low, theirs.layer2(theirs.layer1(x)))
 
 
 def test_deep_stem() -> None:
