@@ -136,7 +136,7 @@ def _points(inside: int, outside: int) -> Callable[[np.ndarray, np.random.Genera
 
 
 def _scribble(mask: np.ndarray, chance: np.random.Generator) -> Points:
-    """A straight stroke of 40 pixels over the object and one of 80 around it, less what lies on the other."""
+    """A straight stroke of 40 pixels over the object and one of 80 around it, without what lies on the other."""
 
     def stroke(of: np.ndarray, length: int) -> list[tuple[float, float]]:
         start, end = chance.permutation(np.argwhere(of))[[0, -1]]

@@ -29,6 +29,7 @@ VARIANTS = {  # controls of training, each in a folder of its own
     "no_supports": ["dataset.support_annotation=empty"],
     "random_backbone": ["backbone.weights=null"],
 }
+SUPPORTS_OF = {"no_supports": "empty"}  # what evaluations of a variant show
 CHOICES = ("method", "tuning", "fold", "seed", "shot")  # settings of the configuration
 FILTERS = (*CHOICES, "supports", "variant")
 
@@ -67,7 +68,7 @@ class Job(NamedTuple):
 
     def is_finished(self, outputs: Path) -> bool:
         """Whether there are results of it."""
-        supports = "empty" if self.variant == "no_supports" else self.supports
+        supports = SUPPORTS_OF.get(self.variant, self.supports)
         told = {"eval_classes": "novel", "support_annotation": supports, "checkpoint": "last"}
         told |= {name: getattr(self, name) for name in CHOICES}
         found = read_metrics(self.folder(outputs)).values()
@@ -125,7 +126,7 @@ def main() -> int:
     parser.add_argument("filters", nargs="*", metavar="SETTING=VALUE", help=f"any of {', '.join(FILTERS)}")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder of the runs; default: %(default)s")
     parser.add_argument("--list", action="store_true", help="list the jobs and whether they are finished")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if not given.data.is_dir():
         parser.error(f"no folder {given.data}: give the one that contains VOC2012")
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -67,6 +69,16 @@ def test_every_document_has_its_place() -> None:
     documents = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert set(pages) == documents | set(site.PAGES.values())
     assert len(set(pages)) == len(pages)
+
+
+@pytest.mark.parametrize("package", ["svf", "models.backbones", "models.heads", "predictor"])
+def test_the_reference_has_all_that_is_public(package: str) -> None:
+    page = ROOT / "docs/api" / f"{package.rpartition('.')[2]}.md"
+    named = [line.removeprefix("::: ") for line in page.read_text().splitlines() if line.startswith("::: ")]
+    for name in named:
+        pkgutil.resolve_name(name)  # raises
+    public = importlib.import_module(f"fss.{package}").__all__
+    assert set(public) <= {name.rpartition(".")[2] for name in named}
 
 
 def _pages(entry: object) -> list[str]:

@@ -12,8 +12,8 @@ from checks.structure import FLOORS, imports, lines, room, structure, top
 
 # rooms and modules that every room may use
 GROUND = {
-    *("configuration", "display", "files", "geometry", "labels", "metrics", "processes", "resize", "revision"),
-    "visualize",
+    *("configuration", "contents", "display", "files", "geometry", "labels", "metrics", "processes", "resize"),
+    *("revision", "visualize"),
 }
 GROUND_KNOWS = {
     "files": {"display"},
@@ -23,7 +23,7 @@ GROUND_KNOWS = {
 }
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
-    "models": {"svf", "display", "files", "geometry", "labels", "processes", "resize"},
+    "models": {"svf", "contents", "display", "files", "geometry", "labels", "processes", "resize"},
     "export": {"svf", "models", "display", "files"},
     "data": {"files", "geometry", "labels", "processes"},
     "evaluation": {
@@ -82,7 +82,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
     "export/__main__.py": {"configuration", "cli"},
     "report/__main__.py": {"display", "evaluation", "report", "cli"},
     "web": {"predictor", "data", "display", "files", "geometry", "resize", "visualize"},
-    "web/__main__.py": {"predictor", "web", "display"},
+    "web/__main__.py": {"predictor", "web", "display", "processes"},
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from fss.files.text import is_name
 from fss.geometry import Geometry, check_geometry
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone, ViTBackbone
-from fss.models.heads import BAM, Baseline, Head, Match, PFENet, PriorMask
+from fss.models.heads import BAM, Baseline, CrossAttention, Head, Match, PFENet, PriorMask
 
 VERSION = 2
 READABLE = (1, VERSION)  # 1 had no `presence`
@@ -32,6 +32,7 @@ HEADS: dict[str, type[Head]] = {
     "baseline": Baseline,
     "prior": PriorMask,
     "match": Match,
+    "cross_attention": CrossAttention,
 }
 LARGEST_SIDE = 8192  # pixels of the square
 _GIVEN = ("self", "weights", "channels")  # arguments that no file decides

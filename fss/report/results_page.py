@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple
 
 from fss.evaluation.results import Spread, spread
@@ -214,8 +214,8 @@ def _made_by(collection: Collection, source: str) -> str:
     revisions = [revision[:12] for revision in collection.revisions]
     return in_markdown(
         f"{len(collection.results)} evaluations on {', '.join(machine)} ({', '.join(packages)}), revision "
-        f"{', '.join(revisions)}; the integers of every class are in {source}. Times are of that machine, shared "
-        "with other programs."
+        f"{', '.join(revisions)}; the integers of every class are in {source}. Times are medians, on that "
+        "machine, shared with other programs."
     )
 
 
@@ -234,8 +234,9 @@ def _percent(value: float | None) -> str:
 
 
 def _number(values: Iterable[float | None]) -> str:
+    """Median over folds and seeds: one run that was held up on a busy machine says nothing."""
     known = [value for value in values if value is not None]
-    return f"{fmean(known):,.0f}".replace(",", " ") if known else "-"
+    return f"{median(known):,.0f}".replace(",", " ") if known else "-"
 
 
 def _listed(folds: Sequence[int]) -> str:

@@ -59,7 +59,7 @@ def test_what_is_no_picture_is_named_and_skipped(tmp_path: Path, capsys: pytest.
     assert "4 pictures answered, 5 skipped" in told
     for name in ("text.png", "empty.jpg", "pickle.png", "zip.png"):
         assert f"{name} cannot be read as a picture" in told
-    assert "bomb.png: 400000000 pixels are more than dataset.max_pixels=100000000 (max_pixels in predict" in told
+    assert "bomb.png: 400000000 pixels are more than dataset.max_pixels=100000000 (predict.py: max_pixels)" in told
     sizes = {path.stem: Image.open(path).size for path in (tmp_path / "out/masks").iterdir()}
     assert sizes == {"1": (56, 40), "2": (56, 40), "small": (8, 8), "large": (1920, 1080)}
 

@@ -14,7 +14,7 @@ from support.tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
-from fss.models.heads import Baseline, Features, Head, Match, PFENet, Prediction, PriorMask
+from fss.models.heads import Baseline, CrossAttention, Features, Head, Match, PFENet, Prediction, PriorMask
 from fss.models.heads.ops import gram_matrix, masked_average_pool, prior_mask, prior_masks
 from fss.models.losses import cross_entropy
 from fss.models.segmenter import FewShotSegmenter
@@ -260,8 +260,13 @@ def test_one_shot_model_runs_with_five_shots() -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [PFENet(CHANNELS, 8, (6, 3, 2)), PriorMask(CHANNELS, 0.5), Match(CHANNELS, ["mid"], 0.5, 0.02)],
-    ids=["pfenet", "prior", "match"],
+    [
+        PFENet(CHANNELS, 8, (6, 3, 2)),
+        CrossAttention(CHANNELS, 8),
+        PriorMask(CHANNELS, 0.5),
+        Match(CHANNELS, ["mid"], 0.5, 0.02),
+    ],
+    ids=["pfenet", "cross_attention", "prior", "match"],
 )
 def test_identical_supports_give_the_one_shot_answer(head: Head) -> None:
     segmenter = tiny_segmenter(head).eval()

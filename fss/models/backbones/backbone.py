@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from fss.contents import has_contents
 from fss.models.backbones.around_objects import reaches, run_around
-from fss.models.contents import has_contents
 from fss.resize import resize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fss.models.contents import has_contents
+from fss.contents import has_contents
 
 AREA_EPS = 0.0005  # as published; it makes the prototype of an empty mask zero
 COSINE_EPS = 1e-7  # as published
