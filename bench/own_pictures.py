@@ -37,7 +37,8 @@ from fss.evaluation.several import Answer, where_present
 from fss.labels import IGNORE
 from fss.models.segmenter import FewShotSegmenter
 from fss.predictor import Box, FewShotPredictor, Points
-from fss.predictor.loading import load_model
+from fss.predictor.loading import TRAINING_FREE, load_model
+from fss.predictor.predictor import UNTRAINED
 
 SEED = 321
 SUPPORTS, QUERIES = 5, 10  # of a draw for adaptation
@@ -53,6 +54,7 @@ class Bench(NamedTuple):
         reader: The pictures.
         novel: Ids of the classes.
         showing: For each of them the pictures that show it.
+        threshold: Of presence; None for the model's own.
     """
 
     segmenter: FewShotSegmenter
@@ -61,9 +63,10 @@ class Bench(NamedTuple):
     reader: Any
     novel: tuple[int, ...]
     showing: dict[int, np.ndarray]
+    threshold: float | None
 
     def predictor(self) -> FewShotPredictor:
-        return FewShotPredictor(self.segmenter, self.size, self.geometry)
+        return FewShotPredictor(self.segmenter, self.size, self.geometry, presence_threshold=self.threshold)
 
     def episodes(self, shots: int) -> EpisodeDataset:
         pool = build_pool(build_index(self.reader), self.novel, shots, min_pixels=1)
@@ -82,7 +85,9 @@ def opened(model: str, data: str | None) -> Bench:
     trained = set(card.classes or usual)
     novel = tuple(c for c, name in enumerate(reader.classes, start=1) if name not in trained)
     showing = {c: np.asarray(p) for c, p in images_by_class(build_index(reader), novel, 1).items()}
-    return Bench(segmenter, card.size, card.geometry, reader, novel, showing)
+    return Bench(
+        segmenter, card.size, card.geometry, reader, novel, showing, UNTRAINED if model in TRAINING_FREE else None
+    )
 
 
 class Scores:
@@ -190,11 +195,12 @@ def absent(bench: Bench, count: int, shots: Sequence[int]) -> Table:
                 answers, thresholds = _answers(bench, drawn, count, negatives)
                 sure = np.array([one.presence >= cut for one, cut in zip(answers, thresholds, strict=True)])
                 there, said = (np.array([getattr(one, key) for one in answers]) for key in ("present", "answered"))
-                # the cut of each episode becomes 0, so that one threshold serves all
+                # the cut of each episode becomes 1, so that one threshold serves all
                 moved = [
-                    one._replace(presence=one.presence - cut) for one, cut in zip(answers, thresholds, strict=True)
+                    one._replace(presence=1 + one.presence - cut)
+                    for one, cut in zip(answers, thresholds, strict=True)
                 ]
-                told = where_present(moved, 0.0)
+                told = where_present(moved, 1.0)
                 cells = [np.mean(thresholds), np.mean(~(sure & said)[~there]), np.mean((sure & said)[there])]
                 table.add_row(
                     str(shot),
