@@ -26,6 +26,7 @@ SETTINGS = [
     "dataset.epochs=2",
     "dataset.num_workers=2",
     "method.head.width=16",
+    "presence_episodes=0",
 ]
 
 

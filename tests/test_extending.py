@@ -18,6 +18,7 @@ from support.recipes import PAGE, Recipe, recipes
 SMALL = [  # appended to every command
     *("trainer=cpu", "batch_size=4", "pictures=1", "dataset.size=64", "dataset.train_episodes=8"),
     *("dataset.val_episodes=4", "dataset.epochs=1", "dataset.num_workers=0", "episodes=6"),
+    "presence_episodes=0",
 ]
 FEW_SHAPES = ["dataset.train_reader.images=96", "dataset.eval_reader.images=64"]
 NO_DOWNLOAD = ["backbone.weights=null"]

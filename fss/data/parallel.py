@@ -45,8 +45,8 @@ def for_each(function: Callable[[T], R], tasks: Sequence[T], workers: int, descr
         workers = min(workers, len(tasks))
         with ProcessPoolExecutor(workers, initializer=_keep, initargs=(function,)) as pool:
             chunk = max(1, min(64, len(tasks) // (4 * workers)))
-            results = pool.map(_call, tasks, chunksize=chunk)
             try:
+                results = pool.map(_call, tasks, chunksize=chunk)  # fails too, if a process has ended meanwhile
                 return list(bar.track(results, total=len(tasks), description=description))
             except BrokenProcessPool as error:
                 raise RuntimeError(
