@@ -82,7 +82,7 @@ def test_large_picture_is_refused_before_it_is_decoded(tmp_path: Path, read: Cal
     assert path.stat().st_size < 200_000
     with pytest.raises(
         ValueError,
-        match=r"bomb\.png: .*pixels.* more than dataset\.max_pixels=100000000 \(predict\.py: max_pixels\): make it",
+        match=r"bomb\.png: .*pixels.* more than dataset\.max_pixels=100000000 \(predict\.py: max_pixels\): make",
     ):
         read(path)
 
