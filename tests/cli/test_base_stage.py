@@ -79,6 +79,7 @@ def test_a_run_from_imagenet_needs_none() -> None:
     assert base_stage.base_learner(composed("method=base"), ["method=base"]) is None
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_trained_once_resumed_and_shared(tmp_path: Path) -> None:
     small = [s for s in SMALL if not s.startswith("dataset.epochs")] + [

@@ -37,6 +37,7 @@ def bundled(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_bundle_s_episodes_are_run_again(bundled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(["verify", str(bundled), "--episodes", "6"]) == 0

@@ -113,6 +113,7 @@ def test_two_evaluations_of_one_folder(tmp_path: Path) -> None:
     first.communicate()
 
 
+@pytest.mark.nightly
 def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
     first = start("train.py", *TRAINED, "dataset.epochs=50", "save_minutes=0", cwd=tmp_path)
     while not any(tmp_path.rglob("last.ckpt")):
@@ -182,6 +183,7 @@ def one_class(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_one_class_alone_is_evaluated_but_not_trained_on(tmp_path: Path) -> None:
     data = one_class(tmp_path / "one = class")
     typed = [

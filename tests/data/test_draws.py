@@ -92,7 +92,7 @@ def drawn(draws: Any, seed: int, count: int) -> list[Draw]:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 8 worker processes")
-@pytest.mark.parametrize("shot", [1, 5])
+@pytest.mark.parametrize("shot", [pytest.param(1, marks=pytest.mark.nightly), 5])
 def test_replayed_are_the_published_episodes(shot: int) -> None:
     novel, held = (2, 4, 5), made_up()[1]
     files = {c: [i for i, picture in enumerate(held) if picture.get(c, 0) >= 2048] for c in novel}

@@ -229,8 +229,10 @@ def test_reuse_gives_the_integers_of_the_plain_loop(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
-    [lambda: ResNetBackbone(stem="torchvision"), lambda: TimmBackbone("resnet10t")],
-    ids=["resnet", "timm"],
+    [
+        pytest.param(lambda: ResNetBackbone(stem="torchvision"), marks=pytest.mark.nightly, id="resnet"),
+        pytest.param(lambda: TimmBackbone("resnet10t"), id="timm"),
+    ],
 )
 def test_real_backbones(build: Callable[[], Any]) -> None:
     made = segmenter(HEADS["pfenet"][1], 2, build())

@@ -125,7 +125,7 @@ def test_pfenet_for_any_number_of_supports(shot: int, pfenet: Made) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shot", [1, 5])
+@pytest.mark.parametrize("shot", [1, pytest.param(5, marks=pytest.mark.nightly)])
 def test_bam_for_the_supports_that_it_was_trained_with(shot: int, tmp_path: Path) -> None:
     file = model_file(tmp_path, "bam", shot)
     exported = export_model(file, tmp_path / "bam.onnx", "onnx")

@@ -83,6 +83,7 @@ def test_bash_reads_it() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.nightly
 def test_every_training_follows_its_recipe_and_finds_its_base_learner(
     of_all: list[Typed], evaluations: list[DictConfig]
 ) -> None:
