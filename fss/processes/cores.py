@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 # Turns of an idle loop, some microseconds; GNU's OpenMP makes 300 000 by default.
-_SPINS = "1000"
+_SPINS = "3000"
 
 
 def share_cores() -> None:
@@ -13,7 +13,7 @@ def share_cores() -> None:
 
     A thread that waits in a loop holds the core that the awaited one needs, if another program has the other.
     Loops this short cost at most a tenth while the machine is quiet, and beside a busy program training takes
-    twice the quiet time, not four times (`python -m bench.busy`). Who has set a variable of OpenMP's keeps it.
+    2.5 times the quiet time, not four (`python -m bench.busy`). Who has set a variable of OpenMP's keeps it.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
