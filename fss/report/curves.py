@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -17,13 +17,13 @@ from matplotlib.lines import Line2D
 
 from fss.display.shown import shown
 from fss.files.text import read_text
+from fss.report.drawing import SVG_SETTINGS, color_of
 from fss.report.found import Run
 
 LOGS = "csv"  # see conf/logger/csv.yaml: version_0/metrics.csv, and one more for each time a run was resumed
 _PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))
 _DRAWN = 1e12  # larger numbers are none of a training
 _POINTS = 150  # per curve, each the mean over consecutive steps
-_COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
 _INK = "#010203"  # placeholder for the colour of the page's text
 
 
@@ -47,7 +47,7 @@ def learning_curves(runs: Sequence[Run]) -> list[Curves]:
             c = run.config
             groups[f"{c['dataset']['name']}, fold {c['fold']}, {c['shot']}-shot"].append(run)
     names = sorted({_name(run) for members in groups.values() for run in members})
-    colors = {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(names)}  # the same in all drawings
+    colors = {name: color_of(i) for i, name in enumerate(names)}  # the same in all drawings
     return [Curves(title, _draw(members, colors)) for title, members in sorted(groups.items())]
 
 
@@ -94,15 +94,7 @@ def _name(run: Run) -> str:
 
 def _draw(runs: Sequence[Run], colors: dict[str, str]) -> str:
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
-    settings: Any = {
-        **ink,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "fss",
-        "text.parse_math": False,  # a name is no formula
-        "font.size": 9,
-        "font.family": "sans-serif",
-    }
-    with mpl.rc_context({**settings, "axes.spines.top": False, "axes.spines.right": False}):
+    with mpl.rc_context(SVG_SETTINGS | ink):
         figure = Figure(figsize=(9, 2.8), layout="constrained")
         for axes, (column, label, factor) in zip(figure.subplots(1, 2, sharex=True), _PANELS, strict=True):
             for run in runs:

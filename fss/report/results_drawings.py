@@ -6,24 +6,13 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from fss.display.shown import shown
 from fss.report.collection import Curve
-
-_COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
-_SETTINGS: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fss",
-    "text.parse_math": False,  # a name is no formula
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+from fss.report.drawing import SVG_SETTINGS, color_of
 
 
 def draw_curves(curves: Sequence[Curve]) -> str:
@@ -32,7 +21,7 @@ def draw_curves(curves: Sequence[Curve]) -> str:
     for curve in curves:
         if curve.place in ("", "usual") and curve.tuning:
             groups[f"{curve.method}, {curve.tuning}"].append(curve)
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SVG_SETTINGS):
         figure = Figure(figsize=(9, 3), layout="constrained")
         panels = (("loss", "training loss", 1.0), ("miou", "validation mIoU (%)", 100.0))
         for axes, (part, title, factor) in zip(figure.subplots(1, 2), panels, strict=True):
@@ -59,7 +48,7 @@ def draw_classes(columns: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """
     names = list(dict.fromkeys(name for _, classes in columns for name in classes))
     width = 0.8 / max(1, len(columns))
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SVG_SETTINGS):
         figure = Figure(figsize=(9, 1.2 + 0.045 * len(names) * max(4, len(columns))), layout="constrained")
         axes = figure.subplots()
         for i, (color, (label, classes)) in enumerate(zip(_cycle(len(columns)), columns, strict=True)):
@@ -75,7 +64,7 @@ def draw_classes(columns: Sequence[tuple[str, Mapping[str, float]]]) -> str:
 
 
 def _cycle(count: int) -> list[str]:
-    return [_COLORS[i % len(_COLORS)] for i in range(count)]
+    return [color_of(i) for i in range(count)]
 
 
 def _svg(figure: Figure) -> str:
