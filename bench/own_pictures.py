@@ -2,11 +2,13 @@
 
     python -m bench.own_pictures marks --model RUN                   # masks, boxes, points, scribbles as supports
     python -m bench.own_pictures absent --model RUN --shots 1 5      # abstaining, with and without negatives
+    python -m bench.own_pictures thresholds --model match --data DIR  # of presence, on base classes
     python -m bench.own_pictures adapt --model RUN --draws 10        # fit(..., adapt=True), a paired interval
     python -m bench.own_pictures marks --model RUN --data DIR        # on PASCAL-5i's layout in DIR
 
-A model is a run folder, a model file, or match. Everything is of classes that it was not trained on (fold 0
-for match), on the embedded data without --data; episodes are those of evaluate.py with seed 321.
+A model is a run folder, a model file, or match. Everything but thresholds, which are chosen on base classes, is of
+classes that it was not trained on (fold 0 for match), on the embedded data without --data; episodes are those of
+evaluate.py with seed 321.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.pascal import Pascal
 from fss.data.readers.shapes import Shapes
 from fss.data.several_episodes import SeveralEpisodes
-from fss.evaluation.several import Answer, where_present
+from fss.evaluation.several_scores import Answer, where_present
 from fss.labels import IGNORE
 from fss.models.segmenter import FewShotSegmenter
 from fss.predictor import Box, FewShotPredictor, Points
@@ -43,16 +45,17 @@ from fss.predictor.predictor import UNTRAINED
 SEED = 321
 SUPPORTS, QUERIES = 5, 10  # of a draw for adaptation
 NEGATIVES = 10
+CUTS = np.arange(0.26, 0.61, 0.02)  # presences
 
 
 class Bench(NamedTuple):
-    """A model, and pictures of classes that it was not trained on.
+    """A model, and pictures of classes that it was not trained on, or of those that it was.
 
     Attributes:
         segmenter: The model.
         size, geometry: How it sees pictures.
         reader: The pictures.
-        novel: Ids of the classes.
+        classes: Their ids.
         showing: For each of them the pictures that show it.
         threshold: Of presence; None for the model's own.
     """
@@ -61,7 +64,7 @@ class Bench(NamedTuple):
     size: int
     geometry: Any
     reader: Any
-    novel: tuple[int, ...]
+    classes: tuple[int, ...]
     showing: dict[int, np.ndarray]
     threshold: float | None
 
@@ -69,7 +72,7 @@ class Bench(NamedTuple):
         return FewShotPredictor(self.segmenter, self.size, self.geometry, presence_threshold=self.threshold)
 
     def episodes(self, shots: int) -> EpisodeDataset:
-        pool = build_pool(build_index(self.reader), self.novel, shots, min_pixels=1)
+        pool = build_pool(build_index(self.reader), self.classes, shots, min_pixels=1)
         transform = EvaluationTransform(self.size, self.geometry)
         return EpisodeDataset(self.reader, pool, shots, SEED, transform, with_label=True)
 
@@ -78,16 +81,15 @@ class Bench(NamedTuple):
         return np.asarray(select(self.reader.mask(number), class_id))
 
 
-def opened(model: str, data: str | None) -> Bench:
+def opened(model: str, data: str | None, base: bool) -> Bench:
     segmenter, card = load_model(model)
     reader: Any = Shapes("val", 128, 800) if data is None else Pascal(data, "val")
     usual = [reader.classes[c - 1] for c in fold_classes(len(reader.classes), 0, "contiguous").base]
     trained = set(card.classes or usual)
-    novel = tuple(c for c, name in enumerate(reader.classes, start=1) if name not in trained)
-    showing = {c: np.asarray(p) for c, p in images_by_class(build_index(reader), novel, 1).items()}
-    return Bench(
-        segmenter, card.size, card.geometry, reader, novel, showing, UNTRAINED if model in TRAINING_FREE else None
-    )
+    classes = tuple(c for c, name in enumerate(reader.classes, start=1) if (name in trained) == base)
+    showing = {c: np.asarray(p) for c, p in images_by_class(build_index(reader), classes, 1).items()}
+    threshold = UNTRAINED if model in TRAINING_FREE else None
+    return Bench(segmenter, card.size, card.geometry, reader, classes, showing, threshold)
 
 
 class Scores:
@@ -211,6 +213,18 @@ def absent(bench: Bench, count: int, shots: Sequence[int]) -> Table:
     return table
 
 
+def thresholds(bench: Bench, count: int) -> Table:
+    """What thresholds of presence would do, with one support; every other query does not show the class."""
+    drawn = SeveralEpisodes(bench.episodes(1), bench.showing, len(bench.reader), absent=True)
+    answers, _ = _answers(bench, drawn, count, negatives=0)
+    table = Table("threshold", "absent answered empty", "points of mIoU lost", title=f"{count} episodes, 1-shot")
+    for cut in CUTS:
+        empty = np.mean([one.presence < cut or not one.answered for one in answers if not one.present])
+        told = where_present(answers, cut)
+        table.add_row(f"{cut:.2f}", f"{empty:.2f}", f"{100 * (told['always'] - told['abstaining']):.1f}")
+    return table
+
+
 def _answers(bench: Bench, drawn: SeveralEpisodes, count: int, negatives: int) -> tuple[list[Answer], list[float]]:
     predictor, answers, thresholds = bench.predictor(), [], []
     for number in range(count):
@@ -241,7 +255,7 @@ def adapt(bench: Bench, draws: int) -> Table:
     )
     for draw in range(draws):
         chance = np.random.default_rng([SEED, draw])
-        class_id = bench.novel[draw % len(bench.novel)]
+        class_id = bench.classes[draw % len(bench.classes)]
         numbers = chance.choice(bench.showing[class_id], SUPPORTS + QUERIES, replace=False).tolist()
         shots, queries = numbers[:SUPPORTS], numbers[SUPPORTS:]
         given = ([bench.reader.image(i) for i in shots], [bench.mask(i, class_id) for i in shots])
@@ -275,19 +289,21 @@ def adapt(bench: Bench, draws: int) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("marks", "absent", "adapt"))
+    parser.add_argument("what", choices=("marks", "absent", "thresholds", "adapt"))
     parser.add_argument("--model", default="match")
     parser.add_argument("--data", help="a folder of PASCAL-5i; the embedded data without")
     parser.add_argument("--episodes", type=int, default=240)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--draws", type=int, default=10)
     given = parser.parse_args()
-    bench = opened(given.model, given.data)
+    bench = opened(given.model, given.data, base=given.what == "thresholds")
     with torch.inference_mode(given.what != "adapt"):
         if given.what == "marks":
             table = marks(bench, given.episodes)
         elif given.what == "absent":
             table = absent(bench, given.episodes, given.shots)
+        elif given.what == "thresholds":
+            table = thresholds(bench, given.episodes)
         else:
             table = adapt(bench, given.draws)
     Console(width=130).print(table)

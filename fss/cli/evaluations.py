@@ -139,6 +139,7 @@ def _evaluate_several(
         datamodule,
         record_of(cfg, changed),
         cfg.setting,
+        cfg.reuse.limit_gb,
     )
 
 

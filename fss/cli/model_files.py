@@ -16,8 +16,8 @@ from fss.cli import build, overrides
 from fss.data.cross_domain import KNOWN, base_class_names
 from fss.data.folds import fold_classes
 from fss.display.shown import shown
+from fss.evaluation.absence import learn_verifier
 from fss.evaluation.results import CHECKPOINTS, RESULTS, read_metrics
-from fss.evaluation.several import learn_verifier
 from fss.export.files import read_graphs_card
 from fss.models.card import ModelCard, Part, part_of
 from fss.models.checkpoints import load_checkpoint
@@ -26,8 +26,12 @@ from fss.models.model_file import read_card, read_model, save_model
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.verification import Verifier
 from fss.revision import git_revision
+from fss.svf import plain_state_dict
+from fss.svf.digest import weights_digest
 
 logger = logging.getLogger(__name__)
+
+Taught = dict[str, Verifier | None]  # by digest of weights
 
 FILES = {"last": "model.safetensors", "best": "best.safetensors"}  # by checkpoint, beside it
 # What a model file decides: with another value, an evaluation would be of something else than the file.
@@ -53,10 +57,11 @@ def write_model_files(cfg: DictConfig, classes: Sequence[str]) -> None:
         classes: Names of its base classes.
     """
     folder = Path(cfg.run_dir) / CHECKPOINTS
+    taught: Taught = {}  # the last weights are often the best ones
     for checkpoint, name in FILES.items():
         if (folder / f"{checkpoint}.ckpt").is_file():
             try:
-                write_model_file(cfg, classes, checkpoint, folder / name)
+                write_model_file(cfg, classes, checkpoint, folder / name, taught=taught)
             except ValueError as error:
                 logger.warning("no %s: %s", folder / name, shown(error))
 
@@ -68,7 +73,12 @@ def forget_model_files(run: Path) -> None:
 
 
 def write_model_file(
-    cfg: DictConfig, classes: Sequence[str], checkpoint: str, file: Path, factored: bool = False
+    cfg: DictConfig,
+    classes: Sequence[str],
+    checkpoint: str,
+    file: Path,
+    factored: bool = False,
+    taught: Taught | None = None,
 ) -> ModelCard:
     """Writes the model file of a run's checkpoint.
 
@@ -78,6 +88,7 @@ def write_model_file(
         checkpoint: "last" or "best".
         file: Where to write.
         factored: See `save_model`.
+        taught: What base classes have taught earlier, by weights; this file's is added.
 
     Raises:
         FileNotFoundError: The run has no such checkpoint.
@@ -88,7 +99,11 @@ def write_model_file(
     segmenter = build.build_segmenter(cfg, len(classes), pretrained=False)
     load = load_factored_checkpoint if factored else load_checkpoint
     load(segmenter, Path(cfg.run_dir) / CHECKPOINTS / f"{checkpoint}.ckpt")
-    segmenter.verifier = _verifier(cfg, segmenter)
+    taught = {} if taught is None else taught
+    digest = weights_digest(plain_state_dict(segmenter.state_dict()))
+    if digest not in taught:
+        taught[digest] = _verifier(cfg, segmenter)
+    segmenter.verifier = taught[digest]
     return save_model(file, segmenter, card, factored)
 
 
@@ -193,7 +208,8 @@ def _verifier(cfg: DictConfig, segmenter: FewShotSegmenter) -> Verifier | None:
         datamodule.setup("test")
         episodes = datamodule.several_episodes(1, absent=True)
         device = build.own_device(cfg)
-        return learn_verifier(segmenter, episodes, cfg.presence_episodes, device, datamodule.num_workers)
+        workers, limit = datamodule.num_workers, cfg.reuse.limit_gb
+        return learn_verifier(segmenter, episodes, cfg.presence_episodes, device, workers, limit)
     except (OSError, ValueError) as error:
         logger.warning("the model file has no threshold of its own for absent classes: %s", shown(error))
         return None

@@ -63,7 +63,7 @@ class ReusingEvaluator:
         self.batch = batch
         self.encoded: dict[str, int] = {"lower": 0, "query": 0, "support": 0}  # how often each kind was computed
         self._device = segmenter.backbone.mean.device
-        self._memory = Memory(_uses(blocks), int(limit_gb * 1e9), self._device)
+        self._memory = Memory(uses_of(blocks), int(limit_gb * 1e9), self._device)
         self._arrived: dict[int, Picture] = {}
 
     def answer(self, block: int, arrived: Sequence[Picture]) -> Iterator[Outcome]:
@@ -145,7 +145,7 @@ def _supports(episode: PlannedEpisode) -> list[Part]:
     return [Part("support", number, episode.class_id) for number in episode.supports]
 
 
-def _uses(blocks: Sequence[Sequence[Step]]) -> dict[Part, list[int]]:
+def uses_of(blocks: Sequence[Sequence[Step]]) -> dict[Part, list[int]]:
     """When each part is used, as episode numbers.
 
     A query is used when its step begins, lower features when another part is first computed from them.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Self, overload
 
 import numpy as np
 import torch
@@ -17,11 +17,10 @@ from torch import Tensor
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.pictures import MAX_PIXELS
 from fss.geometry import Geometry, at_original_size, fitted
-from fss.labels import MAX_CLASSES
-from fss.models.encodings import join
 from fss.models.segmenter import FewShotSegmenter
 from fss.predictor.adaptation import Adapted
 from fss.predictor.adaptation import adapt as adapt_to
+from fss.predictor.fitted import Fitted
 from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of
 from fss.predictor.loading import TRAINING_FREE, load_model
 from fss.predictor.marked import Annotation, MarkedPictures, Shots
@@ -84,13 +83,7 @@ class FewShotPredictor:
         self._transform = EvaluationTransform(size, geometry)
         self._marked = MarkedPictures(self.network, self._transform, max_pixels)
         self.adapted: Adapted | None = None
-        self._supports: dict[str, list[Support]] = {}
-        self._encoded: dict[str, list[Encoded]] = {}
-        self._joined: dict[str, Any] = {}  # what the head made of all supports of a class
-        self._encoded_by = self.network
-        self._left_out: dict[str, float] = {}  # thresholds by leave-one-out
-        self._negatives: dict[str, list[Support]] = {}
-        self._others: dict[str, Tensor] = {}  # what was mistaken for a class in its negatives
+        self._fitted = Fitted(self.network)
 
     @classmethod
     def load(
@@ -127,7 +120,7 @@ class FewShotPredictor:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the fitted classes in alphabetical order, which is that of their labels, from 1."""
-        return tuple(sorted(self._supports))
+        return self._fitted.classes
 
     @property
     def segmenter(self) -> FewShotSegmenter:
@@ -155,8 +148,8 @@ class FewShotPredictor:
         Raises:
             ValueError: There is no such class.
         """
-        self._check_fitted([name])
-        return tuple(self._supports[name])
+        self._fitted.check(name)
+        return tuple(self._fitted.supports[name])
 
     def negatives(self, name: str) -> tuple[Support, ...]:
         """The pictures that are known not to show a class, as the network sees them.
@@ -164,8 +157,8 @@ class FewShotPredictor:
         Raises:
             ValueError: There is no such class.
         """
-        self._check_fitted([name])
-        return tuple(self._negatives.get(name, ()))
+        self._fitted.check(name)
+        return tuple(self._fitted.negatives.get(name, ()))
 
     def fit(
         self,
@@ -225,9 +218,8 @@ class FewShotPredictor:
         Raises:
             ValueError: There is no such class.
         """
-        self._check_fitted([name])
-        for kept in (self._supports, self._negatives, self._encoded, self._joined, self._left_out, self._others):
-            kept.pop(name, None)
+        self._fitted.check(name)
+        self._fitted.forget(name)
         return self
 
     def save_supports(self, path: str | Path) -> None:
@@ -237,8 +229,9 @@ class FewShotPredictor:
             OSError: The file cannot be written.
             ValueError: Nothing has been fitted.
         """
-        self._check_fitted()
-        save_supports(Path(path).expanduser(), self._supports, self._negatives, self.size, self.geometry)
+        fitted = self._fitted
+        fitted.check()
+        save_supports(Path(path).expanduser(), fitted.supports, fitted.negatives, self.size, self.geometry)
 
     def load_supports(self, path: str | Path) -> Self:
         """Adds the supports of a file of `save_supports`; answers are those of the predictor that wrote it.
@@ -286,13 +279,12 @@ class FewShotPredictor:
             ValueError: A picture cannot be used, nothing has been fitted, or the model needs another number of
                 supports.
         """
-        self._check_fitted()
+        self._fitted.check()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         if tile is not None:
             tiles(1, 1, tile)  # refuses a side that is too small
-        for name in self.classes:
-            self._check_shots(name)
+        self._fitted.check_shots()
         if is_picture(image):
             return next(self._predict([image], 1, abstain, tile))  # type: ignore[list-item]
         return self._predict(image, batch_size, abstain, tile)  # type: ignore[arg-type]
@@ -308,12 +300,9 @@ class FewShotPredictor:
         return {name: self._threshold_of(name) for name in self.classes}
 
     def _threshold_of(self, name: str) -> float:
-        shots = self._supports[name]
-        if self.segmenter.verifier is not None or not self.network.takes(len(shots) - 1):
+        if self.segmenter.verifier is not None or not (found := self._fitted.left_out(name)):
             return self.presence_threshold
-        if name not in self._left_out:
-            self._left_out[name] = SLACK * min(self.network.left_out(shots, self._encoded[name]))
-        return (self._left_out[name] + self.presence_threshold) / 2
+        return (SLACK * min(found) + self.presence_threshold) / 2
 
     def _predict(
         self, images: Iterable[Picture], batch_size: int, abstain: bool, tile: int | None
@@ -348,21 +337,12 @@ class FewShotPredictor:
         covered[:rows, :columns] = True
         margins, found = torch.empty(len(self.classes), height, width), {}
         for index, name in enumerate(self.classes):
-            if name not in self._joined:
-                self._joined[name] = join([one.head for one in self._encoded[name]], dim=1)
-            logits = self.network.decode(query, self._joined[name], self.size)
-            found[name] = self.network.presence(query, self._encoded[name], logits, covered, self._mistaken(name))
+            logits = self.network.decode(query, self._fitted.joined(name), self.size)
+            encoded, mistaken = self._fitted.encoded(name), self._fitted.mistaken(name)
+            found[name] = self.network.presence(query, encoded, logits, covered, mistaken)
             logits = at_original_size(logits, height, width, self.geometry)
             margins[index] = logits[1] - logits[0]
         return margins, found
-
-    def _mistaken(self, name: str) -> Tensor | None:
-        """What was mistaken for a class in its negatives; None without any, or for a model that cannot use it."""
-        if not self._negatives.get(name) or self.segmenter.verifier is None:
-            return None
-        if name not in self._others:
-            self._others[name] = self.network.mistaken(self._negatives[name], self._encoded[name])
-        return self._others[name]
 
     @torch.inference_mode()
     def _look_in_tiles(
@@ -384,24 +364,12 @@ class FewShotPredictor:
         return blend(parts, height, width), found
 
     def _add(self, supports: Shown, negatives: Shown, adapt: bool = False) -> Self:
-        together = {name: list(shots) for name, shots in self._supports.items()}
-        for name, shots in supports.items():
-            together[name] = [*together.get(name, ()), *shots]
-        if len(together) > MAX_CLASSES:
-            raise ValueError(f"more than {MAX_CLASSES} classes: labels are 8-bit numbers")
         if adapt:
+            together = self._fitted.with_more(supports)
             if len(together) > 1:
                 raise ValueError("adapt=True tunes the backbone for one class: take a predictor for each class")
             self._adapt(*together.values())
-        for name in together if self._encoded_by is not self.network else supports:
-            old = self._encoded.get(name, []) if self._encoded_by is self.network else []
-            self._encoded[name] = old + [self.network.encode_support(s) for s in together[name][len(old) :]]
-            self._joined.pop(name, None)
-            self._left_out.pop(name, None)
-            self._others.pop(name, None)
-        for name, without in negatives.items():
-            self._negatives[name] = [*self._negatives.get(name, ()), *without]
-        self._supports, self._encoded_by = together, self.network
+        self._fitted.add(supports, negatives, self.network)
         return self
 
     def _adapt(self, supports: Sequence[Support]) -> None:
@@ -409,15 +377,3 @@ class FewShotPredictor:
         if self.adapted.segmenter is not None:
             self.network = Network(self.adapted.segmenter, self.device, self.network.precision)
             self._marked = MarkedPictures(self.network, self._transform, self.max_pixels)
-
-    def _check_fitted(self, names: Sequence[str] = ()) -> None:
-        if not self._supports:
-            raise ValueError("nothing has been fitted yet: call fit with pictures and masks first")
-        if unknown := [name for name in names if name not in self._supports]:
-            raise ValueError(f"no class {unknown[0]!r}; fitted are {', '.join(self.classes)}")
-
-    def _check_shots(self, name: str) -> None:
-        try:
-            self.segmenter.head.check_shot(len(self._supports[name]))
-        except ValueError as error:
-            raise ValueError(f"class {name!r}: {error}") from error

@@ -13,15 +13,9 @@ from fss.data.index import build_index, build_pool, images_by_class
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.shapes import Shapes
 from fss.data.several_episodes import SeveralEpisodes
-from fss.evaluation.several import (
-    Answer,
-    SeveralEvaluation,
-    SeveralIoU,
-    choose,
-    choose_threshold,
-    learn_verifier,
-    where_present,
-)
+from fss.evaluation.absence import choose, choose_threshold, learn_verifier
+from fss.evaluation.several_answers import SeveralEvaluation
+from fss.evaluation.several_scores import Answer, SeveralIoU, where_present
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,7 +62,7 @@ def test_answers_are_those_of_a_predictor(classes: int, absent: bool, verified: 
     model = segmenter("prior")
     if verified:
         model.verifier = verifier(sum(model.backbone.channels[:2]))
-    module = SeveralEvaluation(model, drawn, count, threshold, num_workers=0)
+    module = SeveralEvaluation(model, drawn, count, threshold, num_workers=0, limit_gb=1)
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -99,7 +93,7 @@ def test_answers_are_those_of_a_predictor(classes: int, absent: bool, verified: 
 
 def test_verifiers_are_learnt_with_and_without_a_trainer() -> None:
     drawn, count = episodes(1, absent=True), 24
-    module = SeveralEvaluation(segmenter("prior"), drawn, count, None, num_workers=0)
+    module = SeveralEvaluation(segmenter("prior"), drawn, count, None, num_workers=0, limit_gb=1)
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -107,7 +101,7 @@ def test_verifiers_are_learnt_with_and_without_a_trainer() -> None:
     assert len(module.cases) == len(module.objects) == count
     assert sum(case.present for case in module.cases) == count // 2
     one, threshold = choose(module)
-    other = learn_verifier(segmenter("prior"), drawn, count, torch.device("cpu"), num_workers=0)
+    other = learn_verifier(segmenter("prior"), drawn, count, torch.device("cpu"), num_workers=0, limit_gb=1)
     assert one is not None
     assert other is not None
     assert one.weights == other.weights
