@@ -213,7 +213,7 @@ class Handlers:
         ]
         return [
             gr.update(visible=session.painting is not None),
-            f"Paint over it with the brush.{more}",
+            f"Paint with the brush.{more}",
             gr.skip() if session.painting is None else canvas(session.painting),
             gr.update(value=supports, visible=bool(supports), selected_index=None),
             gr.update(visible=False),

@@ -56,6 +56,13 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                     offered = _drop_zone("offered")
                     with gr.Column(visible=False) as painter:
                         name = gr.Textbox("object", label="What is it?", max_lines=1, elem_id="name")
+                        meaning = gr.Radio(
+                            list(MEANINGS),
+                            value=MEANINGS[0],
+                            label="The paint marks",
+                            info="Of a box, two opposite corners are enough. What you paint of a part is grown.",
+                            elem_id="meaning",
+                        )
                         to_paint = gr.Markdown()
                         editor = gr.ImageEditor(
                             type="numpy",
@@ -68,9 +75,6 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                             height=400,
                             show_label=False,
                             elem_id="editor",
-                        )
-                        meaning = gr.Radio(
-                            list(MEANINGS), value=MEANINGS[0], label="The paint marks", elem_id="meaning"
                         )
                         with gr.Row():
                             skip = gr.Button("Skip this picture", min_width=120, elem_id="skip")
