@@ -45,7 +45,7 @@ from fss.predictor.predictor import UNTRAINED
 SEED = 321
 SUPPORTS, QUERIES = 5, 10  # of a draw for adaptation
 NEGATIVES = 10
-CUTS = np.arange(0.26, 0.61, 0.02)  # presences
+CUTS = np.arange(0.26, 0.45, 0.02)  # presences
 
 
 class Bench(NamedTuple):
