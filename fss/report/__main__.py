@@ -120,6 +120,18 @@ def _commands(typed: list[str]) -> int:
     return 0
 
 
+def _later(typed: list[str]) -> int:
+    from fss.report.later import load_later, print_later
+
+    argparse.ArgumentParser(
+        prog="python -m fss.report later",
+        description="Prints published numbers of later papers, which this program does not reproduce, with their "
+        "sources, and the commands for its own numbers beside them.",
+    ).parse_args(typed)
+    print_later(PlainConsole(), load_later())
+    return 0
+
+
 def _collect(typed: list[str]) -> int:
     from fss.report.collection import collect, write_collection
 
@@ -282,6 +294,7 @@ def _print(console: Console, result: Result) -> None:
 _COMMANDS = {
     "compare": _compare,
     "commands": _commands,
+    "later": _later,
     "collect": _collect,
     "page": _page,
     "bundle": _bundle,

@@ -1,4 +1,4 @@
-"""DeepGlobe land cover (Demir et al., CVPR workshops 2018), cut into tiles as PATNet does (Lei et al., ECCV 2022)."""
+"""DeepGlobe land cover (Demir et al., CVPRW 2018), cut into tiles as by PATNet (Lei et al., ECCV 2022)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def open_deepglobe(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
         folder = base / str(class_id) / "test"
         if not (pictures := with_suffix(folder / "origin", ".jpg")):
             raise FileNotFoundError(
-                f"no pictures of {name} in {folder / 'origin'}: set dataset.root to the folder of PATNet's tiles, or "
-                "make them: python -m fss.data.prepare deepglobe"
+                f"no pictures of {name} in {folder / 'origin'}: set dataset.root to the folder of PATNet's tiles, "
+                "or make them: python -m fss.data.prepare deepglobe"
             )
         masks = beside(folder / "groundtruth")
         items += [

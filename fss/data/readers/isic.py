@@ -20,8 +20,8 @@ def open_isic(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
     """Opens the training pictures of ISIC 2018 with their masks and kinds of lesion.
 
     Pictures are in `ISIC2018_Task1-2_Training_Input/`, either in a folder for each class, or all together with
-    `class_id.csv` beside that folder, which has the columns ID and Class (PATNet's program comes with it). Masks are
-    `ISIC2018_Task1_Training_GroundTruth/ID_segmentation.png`.
+    `class_id.csv` beside that folder, which has the columns ID and Class (PATNet's program comes with it).
+    Masks are `ISIC2018_Task1_Training_GroundTruth/ID_segmentation.png`.
 
     Args:
         root: Folder that contains both, directly or in `ISIC/`.
@@ -63,8 +63,8 @@ def open_isic(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
 def _listed(path: Path, pictures: list[Path]) -> list[tuple[str, Path]]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no {path}: put the list of classes there (data/isic/class_id.csv of github.com/slei109/PATNet), or the "
-            "pictures into a folder for each class"
+            f"no {path}: put the list of classes there (data/isic/class_id.csv of github.com/slei109/PATNet), or "
+            "the pictures into a folder for each class"
         )
     rows = list(csv.reader(read_text(path).splitlines()))
     if not rows or [cell.strip() for cell in rows[0]] != ["ID", "Class"] or any(len(row) != 2 for row in rows[1:]):
