@@ -3,6 +3,7 @@
 python -m fss.report outputs               # prints tables; writes report.md and report.html to outputs
 python -m fss.report compare RUN_A RUN_B   # B minus A on the same episodes, with its interval
 python -m fss.report commands --bold       # prints a script that reproduces published numbers
+python -m fss.report later                  # published numbers of later papers, with sources
 python -m fss.report collect outputs --json results.json   # all results in one file that can be committed
 python -m fss.report page results.json     # results.md and its drawings, made from that file
 python -m fss.report bundle RUNS           # all that others need to check results

@@ -46,8 +46,9 @@ def load_later(file: Path = FILE) -> Later:
     try:
         content = read_yaml(file)["later"]
         rows = [
-            LaterRow(*row["row"], content["sources"][row["source"]], {shot: row[shot] for shot in (1, 5)})
+            LaterRow(dataset, backbone, method, content["sources"][row["source"]], {s: row[s] for s in (1, 5)})
             for row in content["rows"]
+            for dataset, backbone, method in [row["row"]]
         ]
         later = Later(content["note"], content["ours"], rows)
     except (TypeError, LookupError, AttributeError, ValueError) as error:
