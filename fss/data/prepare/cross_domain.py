@@ -1,4 +1,4 @@
-"""Prepares ISIC 2018 and DeepGlobe for cross-domain evaluation, in the layouts of PATNet (Lei et al., ECCV 2022)."""
+"""Prepares ISIC 2018 and DeepGlobe for cross-domain evaluation, as PATNet lays them out (ECCV 2022)."""
 
 from __future__ import annotations
 

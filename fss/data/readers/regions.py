@@ -84,7 +84,7 @@ def resized(path: Path, size: Sequence[int], max_pixels: int) -> str:
 
 
 def with_suffix(folder: Path, *suffixes: str) -> list[Path]:
-    """The visible files of a folder with one of the suffixes, in either case, sorted; none if there is no folder."""
+    """The visible files of a folder with a suffix, in either case, sorted; none if there is no folder."""
     if not folder.is_dir():
         return []
     return sorted(

@@ -23,7 +23,7 @@ def encoded(pixels: np.ndarray, kind: str) -> bytes:
 
 
 def test_tiles_of_deepglobe(tmp_path: Path) -> None:
-    """Tile 00 has two halves, 01 one colour, 02 a second colour on 2 % of it, and so on: only tiles of halves stay."""
+    """Tiles of the first column but the last have two halves; the others one colour, or 2 % of black."""
     colours = np.zeros((96, 96, 3), np.uint8)
     colours[...] = [255, 255, 0]  # agriculture
     for i, colour in enumerate(([0, 250, 255], [255, 0, 255], [3, 255, 0], [0, 0, 255], [255, 255, 255])):
