@@ -52,7 +52,7 @@ def prepare_isic(root: Path, archives: Path, download: bool = False) -> list[str
 def prepare_deepglobe(root: Path, archives: Path, workers: int, download: bool = False) -> list[str]:
     """Cuts every annotated picture into 6 x 6 tiles and writes those with several classes into their folders.
 
-    As in PATNet's program, a tile is kept if it has several colours, each on more than 4.8 % of it, black included.
+    As by PATNet, a tile is kept if it has several colours, each on more than 4.8 % of it, black included.
     Tiles are compressed again, so their pixels are not exactly the published ones.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.scripts import start
 
 from fss.data.folds import check_base, fold_classes
 from fss.data.index import build_index
@@ -17,6 +18,7 @@ from fss.data.readers.deepglobe import open_deepglobe
 from fss.data.readers.isic import open_isic
 from fss.data.readers.reader import FileReader
 from fss.data.readers.suim import open_suim
+from fss.evaluation.results import read_metrics
 
 H, W = 16, 20
 REGION = np.zeros((H, W), bool)
@@ -171,3 +173,13 @@ def test_every_class_is_novel_and_none_is_trained() -> None:
         assert classes.novel == (1, 2, 3, 4, 5, 6)
         with pytest.raises(ValueError, match="no base class to train on"):
             check_base(classes, fold)
+
+
+def test_training_data_of_unknown_classes_is_no_obstacle(tmp_path: Path) -> None:
+    write_chestxray(tmp_path / "xray")
+    data = ["dataset=chestxray", f"dataset.root={tmp_path / 'xray'}", "dataset.size=64", "dataset.num_workers=0"]
+    model = ["trained_on=shapes", "method=prior", "tuning=frozen", "backbone.weights=null"]
+    start("evaluate", *data, *model, "trainer=cpu", "pictures=0", "episodes=4", f"outputs={tmp_path / 'outputs'}")
+    [metrics] = read_metrics(tmp_path).values()
+    assert (metrics["dataset"], metrics["train_dataset"]) == ("chestxray", "shapes")
+    assert list(metrics["classes"]) == ["lung"]
