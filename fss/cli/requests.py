@@ -84,7 +84,9 @@ def _recalled(typed: Sequence[str]) -> Request:
         return Request(cfg, None, _changed(cfg, saved, typed, Path(folder) / SETTINGS))
     own, data = overrides.without(typed, "dataset"), overrides.only(typed, "dataset")
     model = compose("evaluate", overrides.merged(saved, own, [f"dataset={cfg.trained_on}"]))
-    seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
+    seen: list[str] = []  # where every class is novel, none has been trained on, whatever the training data
+    if cfg.dataset.fold_scheme != "all_novel":
+        seen = base_class_names(cfg.trained_on, cfg.fold, model.dataset.fold_scheme)
     saved = overrides.without(saved, "dataset")
     cfg = compose("evaluate", overrides.merged(saved, own, data))
     cfg.method = OmegaConf.to_container(model.method, resolve=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 FOLDS = 4
-FoldScheme = Literal["contiguous", "interleaved", "uneven"] | Sequence[Sequence[int]]
+FoldScheme = Literal["contiguous", "interleaved", "uneven", "all_novel"] | Sequence[Sequence[int]]
 
 
 class FoldClasses(NamedTuple):
@@ -26,6 +26,7 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
             "contiguous": fold f takes quarter f (PASCAL-5i; COCO as in PANet).
             "interleaved": fold f takes f + 1, f + 5, f + 9, ... (COCO-20i as in SVF, BAM, PFENet and HSNet).
             "uneven": the same for any number of classes, so that folds may differ by one class.
+            "all_novel": every class in every fold, for data sets that only evaluate.
             A list: the novel class ids of each fold.
 
     Raises:
@@ -48,12 +49,14 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
         novel = set(ids[fold * quarter : (fold + 1) * quarter])
     elif scheme in ("interleaved", "uneven"):
         novel = set(ids[fold::FOLDS])
+    elif scheme == "all_novel":
+        novel = set(ids)
     elif given:
         novel = set(scheme[fold])  # type: ignore[arg-type]
     else:
         raise ValueError(
-            f"dataset.fold_scheme={scheme!r}: must be 'contiguous', 'interleaved', 'uneven', or a list of the "
-            "novel class ids of each fold"
+            f"dataset.fold_scheme={scheme!r}: must be 'contiguous', 'interleaved', 'uneven', 'all_novel', or a "
+            "list of the novel class ids of each fold"
         )
     if unknown := sorted(novel - set(ids), key=str):
         raise ValueError(f"dataset.fold_scheme: fold {fold} lists {unknown}, but class ids are 1 to {n_classes}")

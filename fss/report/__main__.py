@@ -3,6 +3,7 @@
 python -m fss.report outputs               # prints tables; writes report.md and report.html to outputs
 python -m fss.report compare RUN_A RUN_B   # B minus A on the same episodes, with its interval
 python -m fss.report commands --bold       # prints a script that reproduces published numbers
+python -m fss.report later                  # published numbers of later papers, with sources
 python -m fss.report collect outputs --json results.json   # all results in one file that can be committed
 python -m fss.report page results.json     # results.md and its drawings, made from that file
 python -m fss.report bundle RUNS           # all that others need to check results
@@ -117,6 +118,18 @@ def _commands(typed: list[str]) -> int:
     claims = [claim for claim in load_claims() if claim.first or not parsed.bold]
     speeds = measured_speeds(parsed.measured) if parsed.measured else {}
     print((slurm_script if parsed.slurm else script)(select(claims, parsed.filters), speeds), end="")
+    return 0
+
+
+def _later(typed: list[str]) -> int:
+    from fss.report.later import load_later, print_later
+
+    argparse.ArgumentParser(
+        prog="python -m fss.report later",
+        description="Prints published numbers of later papers, which this program does not reproduce, with their "
+        "sources, and the commands for its own numbers beside them.",
+    ).parse_args(typed)
+    print_later(PlainConsole(), load_later())
     return 0
 
 
@@ -282,6 +295,7 @@ def _print(console: Console, result: Result) -> None:
 _COMMANDS = {
     "compare": _compare,
     "commands": _commands,
+    "later": _later,
     "collect": _collect,
     "page": _page,
     "bundle": _bundle,

@@ -25,6 +25,7 @@ NEEDS = {
     "dataset=coco20i": ["dataset.root=nowhere"],
     "dataset=folder": ["dataset.root=nowhere"],
     "dataset=fss1000": ["dataset.root=nowhere"],
+    **{f"dataset={name}": ["dataset.root=nowhere"] for name in ("deepglobe", "isic", "chestxray", "suim")},
     "dataset=pascal5i": ["dataset.root=nowhere"],
     "experiment=pascal5i_mini": ["dataset.root=nowhere"],
     "backbone=timm": ["backbone.name=resnet18"],

@@ -71,7 +71,7 @@ def test_classes_that_four_does_not_divide(n: int, scheme: FoldScheme) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "Contiguous", "random", None])
 def test_unknown_scheme(scheme: Any) -> None:
-    with pytest.raises(ValueError, match=rf"dataset\.fold_scheme={scheme!r}: .*'uneven', or a list"):
+    with pytest.raises(ValueError, match=rf"dataset\.fold_scheme={scheme!r}: .*'uneven', 'all_novel', or a list"):
         fold_classes(20, 0, scheme)
 
 

@@ -22,7 +22,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", choices=("pascal5i", "coco20i"))
+    parser.add_argument("dataset", choices=("pascal5i", "coco20i", "isic", "deepglobe"))
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set; created if missing")
     parser.add_argument("--archives", type=Path, help="folder with the downloaded archives; default: --root")
     parser.add_argument("--download", action="store_true", help="download missing archives")
@@ -33,6 +33,7 @@ def main() -> int:
     coco.add_argument("--sets", nargs="+", default=["train", "val"], help="default: train val")
     given = parser.parse_args()
     from fss.data.prepare.coco import prepare_coco  # these bring SciPy, which --help need not wait for
+    from fss.data.prepare.cross_domain import prepare_deepglobe, prepare_isic
     from fss.data.prepare.pascal import prepare_pascal, summary
 
     root = given.root.expanduser()
@@ -42,6 +43,10 @@ def main() -> int:
             lock.hold(root, "prepare another folder")
         if given.dataset == "pascal5i":
             print(*prepare_pascal(root, archives, given.workers, given.download), *summary(root), sep="\n")
+        elif given.dataset == "isic":
+            print(*prepare_isic(root, archives, given.download), sep="\n")
+        elif given.dataset == "deepglobe":
+            print(*prepare_deepglobe(root, archives, given.workers, given.download), sep="\n")
         else:
             for image_set in given.sets:
                 lines = prepare_coco(

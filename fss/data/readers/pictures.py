@@ -209,6 +209,23 @@ def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return brightness >= 128
 
 
+def read_colours(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Reads a mask whose classes are colours of 0 and 255: (h, w, 3) uint8, 1 for bright red, green and blue.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
+    """
+    colours = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("RGB"))
+    between = np.mean(((colours >= 64) & (colours < 192)).any(axis=2))
+    if between > 0.2:
+        raise ValueError(
+            f"{printable(path)} looks like a photograph, {between:.0%} of its colours are of no class: a mask of "
+            "this data set has colours of 0 and 255 alone"
+        )
+    return (colours >= 128).astype(np.uint8)
+
+
 def _load_mask(path: Path, encoded: bytes, max_pixels: int) -> Image.Image:
     mask = _open(path, encoded, max_pixels, "mask")
     _check_png(path, encoded, "mask")
