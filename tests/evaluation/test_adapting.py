@@ -62,7 +62,8 @@ def answered(made: FewShotSegmenter, of: EpisodeDataset, adaptation: Adaptation 
 @torch.inference_mode()
 def one_by_one(made: FewShotSegmenter, of: EpisodeDataset) -> dict[tuple[int, int], tuple[int, ...]]:
     """Integers and steps of every episode, each with a segmenter that no other episode has seen."""
-    found, normalize = {}, made.backbone.normalize
+    found: dict[tuple[int, int], tuple[int, ...]] = {}
+    normalize = made.backbone.normalize
     for seed in SEEDS:
         for i in range(COUNT):
             episode = with_seed(of, seed)[i]
@@ -72,6 +73,7 @@ def one_by_one(made: FewShotSegmenter, of: EpisodeDataset) -> dict[tuple[int, in
             used = tuning.segmenter if steps else made
             shown = normalize(episode.query[None]), normalize(episode.support[None]), episode.support_mask[None]
             logits = used(*shown, own_class).logits[0]
+            assert isinstance(episode.label, torch.Tensor)
             found[seed, i] = (*episode_integers(logits, episode.label, of.geometry), steps)
     return found
 
