@@ -8,6 +8,7 @@ python evaluate.py ckpt=FILE dataset=coco20i dataset.root=DIR backbone=resnet50
 python evaluate.py shot=5 train_shot=1                      # what was trained with one support, with five
 python evaluate.py dataset=pascal5i dataset.root=DIR trained_on=coco20i backbone=resnet50
 python evaluate.py method=prior tuning=frozen               # the training-free prior mask
+python evaluate.py adapt=true                               # singular values tuned on each episode's supports
 python evaluate.py method=bam setting=generalized           # base classes and the novel one in one label map
 """
 

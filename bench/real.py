@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fss.evaluation.results import read_metrics
+from fss.evaluation.tables import is_adapted
 from fss.processes.jobs import run_alone
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +73,10 @@ class Job(NamedTuple):
         told = {"eval_classes": "novel", "support_annotation": supports, "checkpoint": "last"}
         told |= {name: getattr(self, name) for name in CHOICES}
         found = read_metrics(self.folder(outputs)).values()
-        return any(all(metrics[name] == value for name, value in told.items()) for metrics in found)
+        return any(
+            all(metrics[name] == value for name, value in told.items()) and not is_adapted(metrics)
+            for metrics in found
+        )
 
 
 def jobs() -> Iterator[Job]:

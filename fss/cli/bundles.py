@@ -19,6 +19,7 @@ from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import EpisodeDataset, collate
 from fss.evaluation.plan import with_seed
 from fss.evaluation.results import CHECKPOINTS, INTEGERS, EpisodeResult, read_episodes
+from fss.evaluation.tables import is_adapted
 from fss.files.digests import stem
 from fss.metrics import episode_integers
 from fss.models.model_file import read_model
@@ -114,9 +115,11 @@ def run_again(bundled: Bundled, count: int) -> Again:
         count: How many; they are taken at equal distances.
 
     Raises:
-        NoRecordError: The weights are not there.
+        NoRecordError: The weights are not there, or were tuned on the supports of each episode.
         ValueError: This program draws other episodes.
     """
+    if is_adapted(bundled.metrics):
+        raise NoRecordError("its model was another one in every episode, tuned on the supports")
     file = bundled.run / CHECKPOINTS / FILES.get(bundled.metrics["checkpoint"], "none")
     if not file.is_file():
         raise NoRecordError("its weights are not in the bundle")

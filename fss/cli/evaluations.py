@@ -25,6 +25,7 @@ from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.several import evaluate_several
 from fss.evaluation.tables import folds_table
 from fss.files.plain import read_yaml
+from fss.models.adaptation import Adaptation
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
@@ -46,6 +47,7 @@ def evaluate(cfg: DictConfig) -> None:
         )
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
+        adaptation_of(request.cfg)  # complains before data is read
         start.prepare(request.cfg, needs_weights=not request.cfg.method.trained)
         datamodule = build.build_datamodule(request.cfg, request.seen_classes)
         checkpoint = find_checkpoint(request.cfg, typed)
@@ -88,7 +90,26 @@ def evaluate_weights(
         trainer = build.build_trainer(cfg, (), with_logger=False)
         evaluate_generalized(trainer, segmenter, datamodule, record_of(cfg, request.changed), cfg.threshold)
         return None
-    return evaluate_standard(cfg, segmenter, datamodule, request.changed)
+    return evaluate_standard(cfg, segmenter, datamodule, request.changed, adaptation_of(cfg))
+
+
+def adaptation_of(cfg: DictConfig) -> Adaptation | None:
+    """How S is tuned on the supports of each episode; None if it is not.
+
+    Raises:
+        ValueError: It cannot be tuned, or a number is out of range.
+    """
+    settings = Adaptation(**cfg.adaptation, views=True)
+    if not cfg.adapt:
+        return None
+    if cfg.setting != "standard":
+        raise ValueError(f"adapt=true setting={cfg.setting}: tuning on supports is for setting=standard")
+    if cfg.model is not None and is_graph(Path(cfg.model)):
+        raise ValueError(
+            f"adapt=true model={cfg.model}: an exported graph has no singular values, evaluate its model file "
+            "(.safetensors) or its run"
+        )
+    return settings
 
 
 def _segmenter(request: Request, datamodule: FewShotDataModule, weights: Path | None) -> FewShotSegmenter:
@@ -115,11 +136,13 @@ def evaluate_standard(
     segmenter: FewShotSegmenter,
     datamodule: FewShotDataModule,
     changed: Sequence[str] = (),
+    adaptation: Adaptation | None = None,
 ) -> dict[str, Any]:
     """Evaluates a segmenter by the protocol of train.py or evaluate.py. Returns the content of metrics.json."""
     trainer = build.build_trainer(cfg, (), with_logger=False)
     reuse = Reuse(cfg.reuse.limit_gb, cfg.reuse.batch)
-    return standard.evaluate_standard(trainer, segmenter, datamodule, record_of(cfg, changed), reuse, cfg.pictures)
+    record = record_of(cfg, changed)
+    return standard.evaluate_standard(trainer, segmenter, datamodule, record, reuse, cfg.pictures, adaptation)
 
 
 def _evaluate_several(
@@ -172,12 +195,13 @@ def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:
             "selection": "novel classes" if selected else "none",
             "eval_classes": cfg.dataset.eval_classes,
             "support_annotation": cfg.dataset.support_annotation,
+            "adapt": cfg.get("adapt", False),  # train.py has no such setting
         },
         protocol=_protocol(cfg),
         episodes=cfg.episodes,
         eval_seeds=list(cfg.seeds),
         drawing={key: cfg.protocol[key] for key in DRAWING},
-        changed=changed,
+        changed=[*changed, *_changed_adaptation(cfg)],
         training={
             "train_seconds": training.get("seconds"),
             "trained_parameters": training.get("parameters") if cfg.method.trained else 0,
@@ -197,6 +221,14 @@ def _protocol(cfg: DictConfig) -> str:
     unchanged = all(cfg.protocol[key] == named[key] for key in DRAWING)
     unchanged &= (cfg.episodes, list(cfg.seeds)) == (named.episodes, list(named.seeds))
     return named.name if unchanged else "custom"
+
+
+def _changed_adaptation(cfg: DictConfig) -> list[str]:
+    """What of how S is tuned on supports is not as usual, as words for a folder's name."""
+    if not cfg.get("adapt", False):
+        return []
+    usual = compose("evaluate").adaptation
+    return [f"{name}-{value}" for name, value in cfg.adaptation.items() if value != usual[name]]
 
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:

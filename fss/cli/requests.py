@@ -197,6 +197,8 @@ def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:
             "trained_on",
             "setting",
             "classes",
+            "adapt",
+            "adaptation",
         )
         command = " ".join(["python train.py", *overrides.without(typed, *own)])
         raise FileNotFoundError(

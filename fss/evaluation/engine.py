@@ -13,6 +13,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.loading import build_loader
 from fss.data.sampler import EpisodeSampler
+from fss.evaluation.adapting import AdaptingEvaluator, Cost, segmenter_for, views_seed
 from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.episode_pictures import draw
 from fss.evaluation.journal import Entry, Journal
@@ -39,6 +41,7 @@ from fss.evaluation.results import EpisodeResult
 from fss.evaluation.reuse import ReusingEvaluator, check_reuse
 from fss.files import lock
 from fss.metrics import episode_integers
+from fss.models.adaptation import Adaptation, SupportTuning
 from fss.models.segmenter import FewShotSegmenter
 from fss.processes import group
 from fss.svf import merge
@@ -61,11 +64,15 @@ class Evaluated(NamedTuple):
         episodes: Results of all episodes, sorted by seed and id.
         seconds: Time spent on them over all attempts, averaged over processes.
         segmenter: The evaluated segmenter, with SVF layers merged.
+        steps: By which S was tuned for each episode, in the order of `episodes`.
+        cost: Of tuning and answering in this process and attempt; None without tuning.
     """
 
     episodes: list[EpisodeResult]
     seconds: float
     segmenter: FewShotSegmenter
+    steps: list[int]
+    cost: Cost | None
 
 
 class Evaluation(lightning.LightningModule):
@@ -78,10 +85,12 @@ class Evaluation(lightning.LightningModule):
         journal: Record of finished episodes.
         reuse: Settings for encoding pictures.
         num_workers: Loader processes; 0 loads in the main process.
+        adaptation: How S is tuned on the supports of each episode; None leaves it as it is.
 
     Attributes:
-        numbers: (episodes, 5) int64 in the order of `planned`: the integers and microseconds of an `Entry`, or 0
-            if the episode is unfinished or belongs to another process.
+        numbers: (episodes, 6) int64 in the order of `planned`: the `numbers` of an `Entry`, or 0 if the episode is
+            unfinished or belongs to another process.
+        cost: See `Evaluated`.
     """
 
     def __init__(
@@ -92,14 +101,16 @@ class Evaluation(lightning.LightningModule):
         journal: Journal,
         reuse: Reuse,
         num_workers: int,
+        adaptation: Adaptation | None = None,
     ) -> None:
         super().__init__()
         self.segmenter = segmenter.eval()
         self.episodes, self.planned, self.journal, self.reuse = episodes, planned, journal, reuse
-        self.num_workers = num_workers
-        self.numbers = torch.zeros(len(planned), 5, dtype=torch.int64)
+        self.num_workers, self.adaptation = num_workers, adaptation
+        self.cost: Cost | None = None
+        self.numbers = torch.zeros(len(planned), 6, dtype=torch.int64)
         self._row = {(episode.seed, episode.id): row for row, episode in enumerate(planned)}
-        self._evaluator: ReusingEvaluator | None = None
+        self._evaluator: ReusingEvaluator | AdaptingEvaluator | None = None
         self._empty = EmptySupports()
 
     def setup(self, stage: str) -> None:
@@ -129,7 +140,11 @@ class Evaluation(lightning.LightningModule):
 
     def on_test_start(self) -> None:
         own_class = {c: i for i, c in enumerate(self.episodes.base_classes)}
-        self._evaluator = ReusingEvaluator(self.segmenter, self.pictures, self.blocks, own_class, *self.reuse)
+        given = self.segmenter, self.pictures, self.blocks, own_class
+        if self.adaptation is None:
+            self._evaluator = ReusingEvaluator(*given, *self.reuse)
+        else:
+            self._evaluator = AdaptingEvaluator(*given, self.adaptation)
         self._since = time.perf_counter()
 
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
@@ -138,16 +153,17 @@ class Evaluation(lightning.LightningModule):
         for picture in batch:
             for class_id, mask in picture.masks.items():
                 self._empty.look(reader.name(picture.number), reader.classes[class_id - 1], mask)
-        for episode, prediction, label in self._evaluator.answer(batch_idx, batch):
+        for episode, prediction, label, steps in self._evaluator.answer(batch_idx, batch):
             integers = episode_integers(prediction.logits[0], label, self.episodes.geometry)
             now = time.perf_counter()
             spent, self._since = now - self._since, now
             microseconds = max(1, round(1e6 * spent / self.trainer.world_size))
-            entry = Entry(episode.seed, episode.id, *integers, microseconds)
+            entry = Entry(episode.seed, episode.id, *integers, microseconds, steps)
             self.journal.add(entry)
             self._note(entry)
 
     def on_test_end(self) -> None:
+        self.cost = self._evaluator.cost if isinstance(self._evaluator, AdaptingEvaluator) else None
         self._evaluator = None  # frees its memory
         self._empty.tell()
 
@@ -174,6 +190,7 @@ def answer_episodes(
     folder: Path,
     reuse: Reuse,
     num_workers: int = 0,
+    adaptation: Adaptation | None = None,
 ) -> Evaluated:
     """Evaluates a segmenter, resuming the same evaluation if `folder` contains an unfinished one.
 
@@ -186,6 +203,8 @@ def answer_episodes(
         folder: Folder that records finished episodes until the results are written; `finish` then removes them.
         reuse: Settings for encoding pictures.
         num_workers: Loader processes; 0 loads in the main process.
+        adaptation: How S is tuned on the supports of each episode, for which no encoding is reused; None leaves it
+            as it is.
 
     Raises:
         ValueError: If the method does not accept this number of supports, or if a setting is out of range.
@@ -195,6 +214,8 @@ def answer_episodes(
     """
     check_reuse(*reuse)
     segmenter.head.check_shot(episodes.shot)
+    if adaptation is not None:
+        adaptation.check_shot(segmenter.head, episodes.shot)
     if count < 1 or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"episodes={count} seeds={list(seeds)}: give at least 1 episode and different seeds")
     if trainer.is_global_zero:
@@ -202,9 +223,12 @@ def answer_episodes(
         lock.hold(folder, "evaluate by another protocol, or choose another place with outputs=DIR")
     merged = merge(copy.deepcopy(segmenter)).eval()
     planned = plan_episodes(episodes, seeds, count)
-    key = _fingerprint(merged, episodes, planned, {"precision": str(trainer.precision), "batch": reuse.batch})
+    settings: dict[str, Any] = {"precision": str(trainer.precision), "batch": reuse.batch}
+    if adaptation is not None:
+        settings["adaptation"] = asdict(adaptation)
+    key = _fingerprint(merged, episodes, planned, settings)
     journal = Journal(folder, key)
-    module = Evaluation(merged, episodes, planned, journal, reuse, num_workers)
+    module = Evaluation(merged, episodes, planned, journal, reuse, num_workers, adaptation)
     try:
         _test(trainer, module, folder)
     except BaseException:
@@ -230,7 +254,12 @@ def answer_episodes(
         )
         for episode, integers in zip(planned, numbers[:, :4].tolist(), strict=True)
     ]
-    return Evaluated(sorted(results, key=lambda r: (r.eval_seed, r.id)), float(microseconds.sum()) / 1e6, merged)
+    steps = {
+        (episode.seed, episode.id): number for episode, number in zip(planned, numbers[:, 5].tolist(), strict=True)
+    }
+    results.sort(key=lambda result: (result.eval_seed, result.id))
+    steps_of = [steps[result.eval_seed, result.id] for result in results]
+    return Evaluated(results, float(microseconds.sum()) / 1e6, merged, steps_of, module.cost)
 
 
 def _test(trainer: lightning.Trainer, module: Evaluation, folder: Path) -> None:
@@ -257,6 +286,7 @@ def pictures_of(
     episodes: EpisodeDataset,
     seed: int,
     ids: Iterable[int],
+    adaptation: Adaptation | None = None,
 ) -> list[EpisodePicture]:
     """Predicts selected episodes again to draw them.
 
@@ -266,18 +296,23 @@ def pictures_of(
         episodes: The evaluated data set.
         seed: Seed of the episodes.
         ids: Ids of the episodes to draw.
+        adaptation: How S was tuned for them, which is done again; None if it was not.
     """
     device = trainer.strategy.root_device
     segmenter = segmenter.to(device)
     normalize, drawn = segmenter.backbone.normalize, with_seed(episodes, seed)
+    tuning = None if adaptation is None else SupportTuning(segmenter, adaptation)
     pictures = []
     for i in ids:
         episode = collate([drawn[i]])
         query, support, masks, own_class = (
             part.to(device) for part in (episode.query, episode.support, episode.support_mask, episode.own_class)
         )
+        used = segmenter
+        if tuning is not None:
+            used, _ = segmenter_for(segmenter, tuning, support[0], masks[0], own_class, views_seed(seed, i))
         with trainer.precision_plugin.test_step_context():
-            prediction = segmenter(normalize(query), normalize(support), masks, own_class)
+            prediction = used(normalize(query), normalize(support), masks, own_class)
         on_device = episode._replace(query_mask=episode.query_mask.to(device))
         pictures += draw(on_device, prediction, episodes.reader.classes, 1)
     return pictures

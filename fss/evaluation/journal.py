@@ -23,6 +23,7 @@ class Entry(NamedTuple):
         seed, id: Seed and id of the episode.
         intersection, union, background_intersection, background_union: Its result, in pixels.
         microseconds: Its share of the evaluation time, at least 1.
+        steps: By which S was tuned for it; 0 without such tuning.
     """
 
     seed: int
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     background_intersection: int
     background_union: int
     microseconds: int
+    steps: int = 0
 
     @property
     def is_possible(self) -> bool:
@@ -40,14 +42,14 @@ class Entry(NamedTuple):
             0 <= self.intersection <= self.union
             and 0 <= self.background_intersection <= self.background_union
             and self.microseconds >= 1
+            and self.steps >= 0
             and max(self) < 2**63
         )
 
     @property
-    def numbers(self) -> tuple[int, int, int, int, int]:
-        """The result in pixels, and the time in microseconds."""
-        background = self.background_intersection, self.background_union
-        return self.intersection, self.union, *background, self.microseconds
+    def numbers(self) -> tuple[int, ...]:
+        """The result in pixels, the time in microseconds, and the steps: what is not `seed` and `id`."""
+        return self[2:]
 
 
 class Journal:

@@ -42,6 +42,7 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
         ("seeds", lambda v: isinstance(v, list) and bool(v), "a list of results"),
     ):
         _check(is_kind(metrics[key]), key, metrics[key], kind)
+    _check(isinstance(metrics.get("adapt", False), bool), "adapt", metrics.get("adapt"), "true or false")
     drawing = metrics.get("drawing", {})
     known = isinstance(drawing, dict) and drawing.get("absent", "zero") in ("zero", "leave_out")
     _check(known, "drawing", drawing, "how episodes are drawn and counted")

@@ -22,7 +22,8 @@ class Record:
         episodes: Number of episodes per seed.
         eval_seeds: Seeds of the episodes.
         drawing: How they are drawn and counted, by key: `draw`, `workers` and `absent`; see `FewShotDataModule`.
-        changed: What of the evaluated pictures differs from the run, as words for the folder's name.
+        changed: What of the evaluated pictures differs from the run, and of `adaptation` from its defaults, as
+            words for the folder's name.
         training: `train_seconds` and `trained_parameters` of the weights, None if unknown.
         provenance: Revision, versions and the full configuration.
     """
@@ -52,6 +53,7 @@ class Record:
         parts += [told["support_annotation"]] * (told["support_annotation"] != "mask")
         parts += [f"{told['shot']}shot"] * (told["shot"] != told["train_shot"])
         parts += [f"on-{told['dataset']}"] * (told["dataset"] != told["train_dataset"])
+        parts += ["adapt"] * told["adapt"]
         parts += self.changed
         if self.run is not None:
             return results_folder(self.run, self.weights, self.protocol, "-".join(parts))

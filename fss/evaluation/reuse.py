@@ -26,11 +26,15 @@ from fss.models.segmenter import FewShotSegmenter
 
 
 class Outcome(NamedTuple):
-    """An episode, its prediction (B = 1), and its ground truth (h, w) at original size."""
+    """An episode, its prediction (B = 1), and its ground truth (h, w) at original size.
+
+    `steps` are those by which S was tuned for it; 0 without such tuning.
+    """
 
     episode: PlannedEpisode
     prediction: Prediction
     label: Tensor
+    steps: int = 0
 
 
 class ReusingEvaluator:

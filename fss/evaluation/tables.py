@@ -77,9 +77,19 @@ def folds_table(folds: Sequence[Mapping[str, Any]]) -> Group:
     )
 
 
-def _what(metrics: Mapping[str, Any]) -> str:
+def tuning_told(metrics: Mapping[str, Any]) -> str:
+    """The tuning, or "training-free" if nothing was trained at all; and whether S was tuned on supports too."""
     tuning = metrics["tuning"] if metrics["trained_parameters"] != 0 else "training-free"
-    return f"{metrics['shot']}-shot, {metrics['method']}, {tuning}, {metrics['backbone']}"
+    return f"{tuning} + adapt" if is_adapted(metrics) else tuning
+
+
+def is_adapted(metrics: Mapping[str, Any]) -> bool:
+    """Whether S was tuned on the supports of each episode; results from before that do not say so."""
+    return bool(metrics.get("adapt", False))
+
+
+def _what(metrics: Mapping[str, Any]) -> str:
+    return f"{metrics['shot']}-shot, {metrics['method']}, {tuning_told(metrics)}, {metrics['backbone']}"
 
 
 def _which(metrics: Mapping[str, Any]) -> str:

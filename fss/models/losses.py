@@ -26,13 +26,22 @@ def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None) ->
         mask: (B, S, S) class labels; 255 is ignored.
         class_weights: (C,) weights of the classes, or None for equal weights.
     """
-    logits = logits.float() if logits.dtype.itemsize < 4 else logits
-    labels = mask.long()
-    counted = labels != IGNORE
     if group.count() == 1 or not torch.is_grad_enabled():
-        mean = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE)
-        return torch.where(counted.any(), mean, torch.zeros_like(mean))
+        return mean_cross_entropy(logits, mask, class_weights)
+    logits, labels = _wide(logits), mask.long()
+    counted = labels != IGNORE
     weights = class_weights[labels * counted] if class_weights is not None else logits.new_ones(())
     summed = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="sum")
     total = group.mean((weights * counted).sum())
     return summed / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def mean_cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """`cross_entropy` of this process's pixels alone, whatever others do."""
+    labels = mask.long()
+    mean = F.cross_entropy(_wide(logits), labels, class_weights, ignore_index=IGNORE)
+    return torch.where((labels != IGNORE).any(), mean, torch.zeros_like(mean))
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from fss.display.shown import shown
 from fss.evaluation.results import INTEGERS, EpisodeResult, summarize
+from fss.evaluation.tables import is_adapted
 from fss.files.plain import read_json
 from fss.files.whole import whole
 from fss.report.compare import compare, find_pairs
@@ -187,7 +188,7 @@ def _result(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
         for seed in m["seeds"]
         for name, c in seed["classes"].items()
     ]
-    told = {key: m[key] for key in _TOLD}
+    told = {key: m[key] for key in _TOLD} | ({"adapt": True} if is_adapted(m) else {})
     return {"place": _place(evaluation.path.parents[2], folder), **told, "classes": classes}
 
 
@@ -229,7 +230,7 @@ def _compared(folder: Path, method: str, backbone: str, other: str, roots: tuple
     made = []
     for pairs in groups:
         first = pairs[0].metrics[0]
-        if first["selection"] != "none" or first["eval_classes"] != "novel":
+        if first["selection"] != "none" or first["eval_classes"] != "novel" or is_adapted(first):
             continue
         result = compare(pairs)
         both = [pair.metrics[0] for pair in pairs]

@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fss.evaluation.results import CONFIDENCE, METRICS, EpisodeResult, read_episodes, read_metrics
+from fss.evaluation.tables import is_adapted
 
 RESAMPLES = 9999
 _AT_ONCE = 4_000_000  # values processed at a time
 _SAME = ("dataset", "fold", "shot", "eval_classes", "support_annotation", "protocol", "episodes", "eval_seeds")
+
+_TOGETHER = ("dataset", "shot", "protocol", "selection", "eval_classes", "support_annotation")
 
 
 class Pair(NamedTuple):
@@ -83,8 +86,8 @@ def find_pairs(a: Path, b: Path) -> tuple[list[list[Pair]], list[str]]:
         b: A folder of the same kind.
 
     Returns:
-        One list of pairs for each set that can be averaged (same data set, shot, protocol and selection of
-        weights), and the paths that only one folder has.
+        One list of pairs for each set that can be averaged (same data set, shot, protocol, selection of
+        weights, classes, supports and tuning on them), and the paths that only one folder has.
 
     Raises:
         FileNotFoundError: If a folder has no evaluation, or if there is no pair.
@@ -105,9 +108,7 @@ def find_pairs(a: Path, b: Path) -> tuple[list[list[Pair]], list[str]]:
     groups: dict[Any, list[Pair]] = defaultdict(list)
     for place in common:
         pair = _pair(place, a, b, (found[0][place], found[1][place]))
-        groups[
-            tuple(str(m[key]) for m in pair.metrics for key in ("dataset", "shot", "protocol", "selection"))
-        ].append(pair)
+        groups[tuple((*(str(m[key]) for key in _TOGETHER), is_adapted(m)) for m in pair.metrics)].append(pair)
     alone = [
         str(f / place) for f, metrics in zip((a, b), found, strict=True) for place in metrics.keys() - set(common)
     ]

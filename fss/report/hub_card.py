@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from fss.evaluation.tables import supports_told
+from fss.evaluation.tables import supports_told, tuning_told
 from fss.report.escape import in_markdown
 
 _TAGS = ["few-shot-segmentation", "semantic-segmentation", "singular-value-fine-tuning"]
@@ -47,8 +47,7 @@ FB-IoU in percent. `python -m fss.report verify DIR` checks this folder, and wit
 
 
 def _model(m: Mapping[str, Any]) -> str:
-    trained = m["trained_parameters"] != 0
-    return f"{m['method']}-{m['tuning'] if trained else 'training-free'}-{m['backbone']}"
+    return f"{m['method']}-{tuning_told(m)}-{m['backbone']}"
 
 
 def _where(m: Mapping[str, Any]) -> str:

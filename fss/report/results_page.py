@@ -13,7 +13,7 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from fss.evaluation.results import Spread, spread
-from fss.evaluation.tables import supports_told
+from fss.evaluation.tables import supports_told, tuning_told
 from fss.files.text import read_text
 from fss.files.whole import whole
 from fss.report.collection import Collection, Paired, Result, read_collection
@@ -150,8 +150,7 @@ def _is_control(result: Result) -> bool:
 
 def _name(result: Result, has_methods: bool) -> str:
     told = result.told
-    trained = told["trained_parameters"] != 0
-    name = f"{told['method']}, {told['tuning']}" if trained else f"{told['method']}, training-free"
+    name = f"{told['method']}, {tuning_told(told)}"
     more = [result.place.replace("_", " ")] if result.place not in ("", "usual") else []
     if "support" not in result.place:
         more += [supports_told(told).removeprefix(", ").removeprefix("control: ")]

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from fss.evaluation.results import Spread, spread
-from fss.evaluation.tables import supports_told
+from fss.evaluation.tables import supports_told, tuning_told
 from fss.report.escape import without_places
 from fss.report.found import Evaluation
 
@@ -153,11 +153,6 @@ def is_trained(metrics: dict[str, Any]) -> bool:
     return metrics["trained_parameters"] != 0
 
 
-def tuning_name(metrics: dict[str, Any]) -> str:
-    """Name of the tuning, or "training-free" if nothing was trained at all."""
-    return metrics["tuning"] if is_trained(metrics) else "training-free"
-
-
 def _grouped(evaluations: Iterable[Evaluation], key: Any) -> dict[Any, list[Evaluation]]:
     groups: dict[Any, list[Evaluation]] = defaultdict(list)
     for evaluation in evaluations:
@@ -184,7 +179,7 @@ def _comparison(evaluations: list[Evaluation]) -> Comparison:
     groups = _grouped(
         evaluations,
         lambda e: (
-            *(e.metrics["method"], tuning_name(e.metrics), e.metrics["backbone"]),
+            *(e.metrics["method"], tuning_told(e.metrics), e.metrics["backbone"]),
             _circumstances(e) if is_trained(e.metrics) else (),
         ),
     )
@@ -218,7 +213,7 @@ def _common(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _matrix(evaluations: list[Evaluation]) -> Matrix:
-    groups = _grouped(evaluations, lambda e: (e.metrics["method"], tuning_name(e.metrics)))
+    groups = _grouped(evaluations, lambda e: (e.metrics["method"], tuning_told(e.metrics)))
     methods, tunings = (sorted({key[i] for key in groups}) for i in range(2))
     covered = {key: sorted({e.metrics["fold"] for e in members}) for key, members in groups.items()}
     is_shared = len({tuple(folds) for folds in covered.values()}) == 1

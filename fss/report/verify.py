@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fss.evaluation.results import Spread, spread
+from fss.evaluation.tables import is_adapted
 from fss.report.claims import FOLDS, Claim
 from fss.report.found import Evaluation, Found, Run
 
@@ -119,8 +120,8 @@ def verify(claims: Sequence[Claim], found: Found) -> list[Verdict]:
     evaluations: dict[Any, list[Evaluation]] = defaultdict(list)
     for evaluation in found.evaluations:
         m = evaluation.metrics
-        novel = m["eval_classes"] == "novel" and m["support_annotation"] == "mask"
-        if novel and m["train_dataset"] == m["dataset"]:
+        usual = m["eval_classes"] == "novel" and m["support_annotation"] == "mask" and not is_adapted(m)
+        if usual and m["train_dataset"] == m["dataset"]:
             evaluations[(*_row(m["config"]), m["shot"])].append(evaluation)
     runs: dict[Any, list[Run]] = defaultdict(list)
     for run in found.runs.values():

@@ -17,7 +17,7 @@ from PIL import Image
 from support import ROOT
 from support.scripts import SMALL, start
 
-from fss.cli.evaluations import record_of
+from fss.cli.evaluations import adaptation_of, record_of
 from fss.cli.requests import Request, requests
 from fss.data import cross_domain
 from fss.data.readers import pascal
@@ -270,3 +270,45 @@ def test_every_fold_and_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert mean == pytest.approx(fmean(metrics["miou"] for metrics in found.values()))
     last = [line for line in capsys.readouterr().out.splitlines() if "mean" in line][-1]
     assert f"{mean:.3f}" in last
+
+
+def test_tuned_on_supports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [*PRIOR, "episodes=2", "pictures=1", "dataset.num_workers=0"]
+    start("evaluate", *small)
+    capsys.readouterr()
+    start("evaluate", *small, "adapt=true", "adaptation.steps=2", "adaptation.every=2")
+    told = " ".join(capsys.readouterr().out.split())
+    found = {path.parent.name: metrics for path, metrics in read_metrics(tmp_path).items()}
+    assert {name: metrics["adapt"] for name, metrics in found.items()} == {
+        "last-custom-2x321-size-64": False,
+        "last-custom-2x321-adapt-size-64-steps-2-every-2": True,
+    }
+    for metrics in found.values():
+        assert metrics.get("tuned_on_supports", {}).keys() == (
+            {"kept", "mean_steps"} if metrics["adapt"] else set()
+        )
+    assert "training-free + adapt" in told
+    assert "of 2 episodes" in told
+    assert "times the" in told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adaptation.steps=3"], r"adaptation\.steps=3 .*must be a multiple of every"),
+        (
+            ["adapt=true", "setting=several"],
+            "adapt=true setting=several: tuning on supports is for setting=standard",
+        ),
+        (
+            ["adapt=true", "model=there.onnx"],
+            "adapt=true model=there.onnx: an exported graph has no singular values",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_on_supports(overrides: list[str], message: str) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", overrides)
+    with pytest.raises(ValueError, match=message):
+        adaptation_of(cfg)

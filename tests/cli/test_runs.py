@@ -60,6 +60,8 @@ def test_other_episodes_pictures_and_weights_are_found(bundled: Path) -> None:
         run_again(opened._replace(episodes=[moved._replace(query="another.png")]), 1)
     with pytest.raises(NoRecordError, match="its weights are not in the bundle"):
         run_again(opened._replace(run=bundled), 1)
+    with pytest.raises(NoRecordError, match="tuned on the supports"):
+        run_again(opened._replace(metrics={**opened.metrics, "adapt": True}), 1)
 
 
 BAM_RUN = Path("outputs/shapes/bam-svf-efficientnet_lite0/1shot/fold0/seed0")

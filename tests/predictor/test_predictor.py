@@ -43,7 +43,7 @@ def test_masks_equal_those_of_an_evaluation(head: str, shots: int, geometry: Geo
     evaluator = ReusingEvaluator(model, PictureSteps(episodes, [steps]), [steps], {}, limit_gb=1)
     found = predictor(head, shots, geometry)
     with torch.inference_mode():
-        for episode, prediction, label in evaluator.answer(0, []):
+        for episode, prediction, label, _ in evaluator.answer(0, []):
             for number in episode.supports:
                 found.fit(reader.image(number), select(reader.mask(number), episode.class_id))
             mine = found.predict(reader.image(episode.query))

@@ -169,6 +169,21 @@ def test_two_choices_of_weights_of_one_run(tmp_path: Path) -> None:
     assert compare([both_of_run], 100).miou.difference == pytest.approx(0.1)
 
 
+def test_tuning_on_supports_is_compared_with_none_and_never_averaged_with_it(tmp_path: Path) -> None:
+    rows = both(np.random.default_rng(3), 40, 2, 0.5)
+    for tuning, usual, adapted in (("frozen", 0, 1), ("svf", 1, 0)):
+        made_up.evaluation(tmp_path, tuning=tuning, made=rows[usual])
+        made_up.evaluation(tmp_path, tuning=tuning, made=rows[adapted], changes={"adapt": True})
+    frozen, svf = (tmp_path / f"shapes/pfenet-{tuning}-resnet50" for tuning in ("frozen", "svf"))
+    results = frozen / "1shot/fold0/seed0/results"
+    ((of_run,),), _ = find_pairs(results / "last-svf", results / "last-svf-adapt")
+    assert compare([of_run], 100).miou.difference == pytest.approx(miou_difference(rows))
+    groups, alone = find_pairs(frozen, svf)
+    assert alone == []
+    gained = [compare(pairs, 100).miou.difference for pairs in groups]
+    assert gained == [pytest.approx(sign * miou_difference(rows)) for sign in (1, -1)]
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -15,7 +15,9 @@ from fss.evaluation.results import read_metrics
 from fss.report.__main__ import main
 from fss.report.collection import collect, read_collection, write_collection
 from fss.report.compare import compare, find_pairs
+from fss.report.found import Found
 from fss.report.results_page import BEGIN, END, made, rows, write_page
+from fss.report.tables import comparisons
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,21 @@ def test_pairs_are_those_of_compare(file: Path, outputs: Path) -> None:
     assert pair.values == [expected.miou.a, expected.miou.b, expected.miou.difference]
     assert tuple(pair.interval) == expected.miou.interval
     assert pair.of_seed == {str(seed): value for seed, value in expected.of_seed.items()}
+
+
+def test_what_was_tuned_on_supports_stands_apart(tmp_path: Path) -> None:
+    for tuning, iou in (("frozen", 0.4), ("svf", 0.5)):
+        made_up.run(tmp_path, tuning=tuning)
+        made_up.evaluation(tmp_path, iou, tuning=tuning)
+        made_up.evaluation(tmp_path, iou - 0.1, tuning=tuning, changes={"adapt": True})
+    write_collection(tmp_path / "kept.json", collect(tmp_path))
+    collection = read_collection(tmp_path / "kept.json")
+    found = {row.name: round(row.mean().mean, 6) for row in rows(collection)}
+    names = ("pfenet, svf", "pfenet, svf + adapt", "pfenet, frozen", "pfenet, frozen + adapt")
+    assert found == dict(zip(names, (0.5, 0.4, 0.4, 0.3), strict=True))
+    assert [pair.values for pair in collection.pairs] == [pytest.approx([0.4, 0.5, 0.1])]
+    [table] = comparisons(Found(tmp_path).evaluations)
+    assert {column.heading[1] for column in table.columns} == {"svf", "svf + adapt", "frozen", "frozen + adapt"}
 
 
 def test_rows(file: Path, outputs: Path) -> None:

@@ -102,7 +102,7 @@ def evaluation(
     told = _identity(**identity)
     names = CLASSES[told["dataset"]]
     made = made or [e for seed in eval_seeds for e in episodes(miou, names, seed)]
-    suffix = f"{told['shot']}shot" if train_shot else ""
+    suffix = "-".join([f"{told['shot']}shot"] * bool(train_shot) + ["adapt"] * bool((changes or {}).get("adapt")))
     folder = results_folder(
         _folder(outputs, {**told, "shot": train_shot or told["shot"]}), checkpoint, protocol, suffix
     )
