@@ -3,9 +3,10 @@
     python -m bench.evaluation                     # PFENet on ResNet-50, 1 and 5 shots: for a GPU
     python -m bench.evaluation --episodes 100 --images 40 --plain 5    # for a CPU, with the same reuse
 
-Like the published programs, the plain loop runs the backbone on every picture of every episode; its SVF layers compose
-their weights, though, and are not applied as factors, so it is not the published program itself. It takes the same time for every episode, so it suffices to time some of them. Both use the same number of
-loader processes. The fold is synthetic: pictures of 500 x 375 with one object of five classes; weights are random.
+Like the published programs, the plain loop runs the backbone on every picture of every episode. Its SVF layers
+compose their weights, though, and are not applied as factors: it is not the published program itself. It takes the
+same time for every episode, so it suffices to time some of them. Both use the same number of loader processes. The
+fold is synthetic: pictures of 500 x 375 with one object of five classes; weights are random.
 """
 
 from __future__ import annotations
