@@ -24,7 +24,7 @@ from fss.models.heads import Head
 from fss.models.losses import mean_cross_entropy
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
-from fss.models.views import Shown, view_of
+from fss.models.views import Support, view_of
 
 VIEWS = 4  # of a single support that are held out
 
@@ -143,7 +143,9 @@ class SupportTuning:
         self.settings.check_shot(self.segmenter.head, len(images))
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
             # what was made in inference mode cannot take part in gradients
-            shown = [Shown(*(part.to(device).clone() for part in one)) for one in zip(images, masks, strict=True)]
+            shown = [
+                Support(*(part.to(device).clone() for part in one)) for one in zip(images, masks, strict=True)
+            ]
             class_ = None if own_class is None else own_class.to(device).clone()
             chance = torch.Generator().manual_seed(seed)
             curves = torch.tensor([self._curve(*case, class_, chance) for case in self._held_out(shown, chance)])
@@ -156,8 +158,8 @@ class SupportTuning:
         return Adapted(best * self.settings.every, float(means[0]), float(means[best]))
 
     def _held_out(
-        self, shown: Sequence[Shown], chance: torch.Generator
-    ) -> Iterator[tuple[list[Shown], list[Shown]]]:
+        self, shown: Sequence[Support], chance: torch.Generator
+    ) -> Iterator[tuple[list[Support], list[Support]]]:
         """What S is tuned on, and the queries that are held out from it."""
         if len(shown) == 1:
             yield [*shown], [view_of(shown[0], chance) for _ in range(VIEWS)]
@@ -166,7 +168,7 @@ class SupportTuning:
             yield [*shown[:number], *shown[number + 1 :]], [query]
 
     def _curve(
-        self, shown: list[Shown], queries: list[Shown], own_class: Tensor | None, chance: torch.Generator
+        self, shown: list[Support], queries: list[Support], own_class: Tensor | None, chance: torch.Generator
     ) -> list[float]:
         """Mean IoU of queries, for all supports, before tuning and after every few steps of it."""
         self.reset()
@@ -178,7 +180,7 @@ class SupportTuning:
                 curve.append(self._iou(queries, shown, own_class))
         return curve
 
-    def _steps(self, shown: list[Shown], own_class: Tensor | None, chance: torch.Generator) -> Iterator[None]:
+    def _steps(self, shown: list[Support], own_class: Tensor | None, chance: torch.Generator) -> Iterator[None]:
         """Tunes S without end, a step at a time; each support in turn is the query of others."""
         # singular values differ by orders of magnitude, so each is tuned by a factor
         factors = [torch.zeros_like(start, requires_grad=True) for _, start in self._start]
@@ -202,7 +204,7 @@ class SupportTuning:
             yield
 
     @torch.no_grad()
-    def _iou(self, queries: Sequence[Shown], supports: Sequence[Shown], own_class: Tensor | None) -> float:
+    def _iou(self, queries: Sequence[Support], supports: Sequence[Support], own_class: Tensor | None) -> float:
         """Mean IoU of the queries' objects, in 0..1."""
         found = []
         for query in queries:
@@ -212,7 +214,7 @@ class SupportTuning:
             found.append(float((answered & there).sum() / union.clamp(min=1)))
         return sum(found) / len(found)
 
-    def _logits(self, query: Shown, supports: Sequence[Shown], own_class: Tensor | None) -> Tensor:
+    def _logits(self, query: Support, supports: Sequence[Support], own_class: Tensor | None) -> Tensor:
         normalize = self.segmenter.backbone.normalize
         images = normalize(torch.stack([one.image for one in supports]))[None]
         masks = torch.stack([one.mask for one in supports])[None]

@@ -18,8 +18,8 @@ ANGLE = 10.0  # degrees, to both sides
 SCALE = (0.8, 1.25)
 
 
-class Shown(NamedTuple):
-    """A picture in which an object is marked.
+class Support(NamedTuple):
+    """One support as the network sees it; or a negative, which shows nothing of the class.
 
     Attributes:
         image: (3, S, S) float32 RGB in 0..255.
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
     mask: Tensor
 
 
-def view_of(shown: Shown, chance: torch.Generator) -> Shown:
+def view_of(shown: Support, chance: torch.Generator) -> Support:
     """A random view; what it shows beyond the square is black and ignored. One that loses the object is not used.
 
     Args:
@@ -45,4 +45,4 @@ def view_of(shown: Shown, chance: torch.Generator) -> Shown:
     way = {"angle": ANGLE * (2 * turn - 1), "translate": [0, 0], "scale": SCALE[0] + (SCALE[1] - SCALE[0]) * zoom}
     image = affine(image, **way, shear=[0.0, 0.0], interpolation=InterpolationMode.BILINEAR, fill=0.0)
     mask = affine(mask, **way, shear=[0.0, 0.0], interpolation=InterpolationMode.NEAREST, fill=IGNORE)
-    return Shown(image, mask[0]) if bool((mask == 1).any()) else shown
+    return Support(image, mask[0]) if bool((mask == 1).any()) else shown

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,20 +17,9 @@ from torch import Tensor
 from fss.files.text import is_name
 from fss.files.whole import whole
 from fss.geometry import Geometry
+from fss.models.views import Support
 
 _FORMAT = "fss supports 1"
-
-
-class Support(NamedTuple):
-    """One support, or a negative, which shows nothing of the class.
-
-    Attributes:
-        image: (3, S, S) float32 RGB in 0..255.
-        mask: (S, S) uint8: 1 object, 0 background, 255 ignored or no picture.
-    """
-
-    image: Tensor
-    mask: Tensor
 
 
 Shots = Mapping[str, Sequence[Support]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fss.models.adaptation import VIEWS, Adaptation, SupportTuning
 from fss.models.segmenter import FewShotSegmenter
-from fss.models.views import Shown, view_of
+from fss.models.views import Support, view_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,7 +85,7 @@ def test_it_depends_on_supports_and_seed_alone() -> None:
 
 
 def test_each_support_is_held_out_once_and_of_one_its_views() -> None:
-    shown = [Shown(*one) for one in zip(*supports(3), strict=True)]
+    shown = [Support(*one) for one in zip(*supports(3), strict=True)]
     tuned, chance = tuning(), torch.Generator().manual_seed(0)
     for number, (used, [query]) in enumerate(tuned._held_out(shown, chance)):
         assert query is shown[number]
@@ -135,7 +135,7 @@ def test_heads_and_backbones_that_cannot_be_tuned() -> None:
 def test_views_move_picture_and_mask_alike() -> None:
     mask = torch.zeros(S, S, dtype=torch.uint8)
     mask[8:20, 3:12], mask[-2:] = 1, 255
-    shown = Shown((200.0 * (mask == 1)).expand(3, S, S).clone(), mask)
+    shown = Support((200.0 * (mask == 1)).expand(3, S, S).clone(), mask)
     chance = torch.Generator().manual_seed(0)
     views = [view_of(shown, chance) for _ in range(12)]
     assert len({int((view.mask == 1).sum()) for view in views}) > 6
@@ -148,5 +148,5 @@ def test_views_move_picture_and_mask_alike() -> None:
     torch.testing.assert_close(view_of(shown, torch.Generator().manual_seed(0)), views[0], rtol=0, atol=0)
     corner = torch.zeros(S, S, dtype=torch.uint8)
     corner[0, 0] = 1
-    lost = Shown(torch.zeros(3, S, S), corner)
+    lost = Support(torch.zeros(3, S, S), corner)
     assert any(view_of(lost, chance) is lost for _ in range(12))
