@@ -10,9 +10,13 @@ import pytest
 import timm
 import torch
 import yaml
+from omegaconf import OmegaConf
 from support.scripts import SMALL, export, integers, metrics, run_folder, start
 
+from fss.cli import model_files
+from fss.cli.model_files import write_model_files
 from fss.cli.recorded import RECORD
+from fss.evaluation.results import SETTINGS
 from fss.models.backbones import TimmBackbone
 from fss.models.heads import PFENet
 from fss.models.model_file import read_card, read_model
@@ -40,6 +44,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
     states = ours.state_dict(), theirs.state_dict()
     return states[0].keys() == states[1].keys() and all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+
+
+def test_equal_weights_learn_of_absence_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    shutil.copy(copied / "checkpoints/last.ckpt", copied / "checkpoints/best.ckpt")
+    cfg = OmegaConf.load(copied / SETTINGS)
+    cfg.run_dir = str(copied)
+    learnt = []
+    monkeypatch.setattr(model_files, "_verifier", lambda *given: learnt.append(given))
+    write_model_files(cfg, read_card(run / "checkpoints/model.safetensors").classes)
+    assert len(learnt) == 1
+    assert {"model.safetensors", "best.safetensors"} <= {path.name for path in (copied / "checkpoints").iterdir()}
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_answers_are_those_of_a_predictor(classes: int, absent: bool, verified: 
     assert mine_absent == pytest.approx(presences, rel=1e-5)
 
 
-def test_verifiers_are_learnt_with_and_without_a_trainer() -> None:
+def test_verifiers_are_learnt_with_and_without_a_trainer_and_reuse() -> None:
     drawn, count = episodes(1, absent=True), 24
     module = SeveralEvaluation(segmenter("prior"), drawn, count, None, num_workers=0, limit_gb=1)
     trainer = lightning.Trainer(
@@ -101,7 +101,7 @@ def test_verifiers_are_learnt_with_and_without_a_trainer() -> None:
     assert len(module.cases) == len(module.objects) == count
     assert sum(case.present for case in module.cases) == count // 2
     one, threshold = choose(module)
-    other = learn_verifier(segmenter("prior"), drawn, count, torch.device("cpu"), num_workers=0, limit_gb=1)
+    other = learn_verifier(segmenter("prior"), drawn, count, torch.device("cpu"), num_workers=0, limit_gb=0)
     assert one is not None
     assert other is not None
     assert one.weights == other.weights

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from rich.console import Console
+from support import ROOT
 
 from fss.report.claims import FILE, load_claims
 from fss.report.later import load_later, print_later
@@ -25,6 +27,14 @@ def test_rows_have_sources_and_judge_nothing() -> None:
     told = console.export_text()
     assert "method=cross_attention reproduces none of them" in told
     assert all(line in told for line in later.ours.values())
+
+
+def test_commands_for_ours_compose() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for dataset, line in load_later().ours.items():
+            python, script, *words = line.split()
+            cfg = compose(Path(script).stem, [word.replace("0,1,2,3", "0") for word in words if word != "-m"])
+            assert (python, cfg.dataset.name) == ("python", dataset)
 
 
 def test_row_without_source_is_refused(tmp_path: Path) -> None:
