@@ -17,7 +17,7 @@ SETS = {"shenzhen": "CHNCXR", "montgomery": "MCUCXR"}  # and how the names of th
 def open_chestxray(root: str, sets: Sequence[str] = ("shenzhen",), max_pixels: int = MAX_PIXELS) -> Regions:
     """Opens X-rays `CXR_png/STEM.png` that have a mask of both lungs, `masks/STEM_mask.png` or `masks/STEM.png`.
 
-    PATNet's program (Lei et al., ECCV 2022) reads only the masks of Shenzhen, 566; there are 138 of Montgomery.
+    PATNet's program (Lei et al., ECCV 2022) reads only the masks of Shenzhen.
 
     Args:
         root: Folder that contains both, directly or in `LungSegmentation/` or `Lung Segmentation/`.
