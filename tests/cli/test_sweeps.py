@@ -219,9 +219,9 @@ def test_help_explains_groups_and_settings(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", main, "--help", "fold=2"]  # the script itself would import torch first
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for word in ("dataset: coco20i", "tuning: adapter, bias, frozen", "fold=2 ", "shot=1 ", f"python {name}.py "):
+    for word in ("dataset: chestxray, coco20i, deepglobe", "tuning: adapter, bias, frozen", "fold=2 ", "shot=1 ", f"python {name}.py "):
         assert word in done.stdout
     settings = done.stdout[done.stdout.index("Most used settings") :]
-    assert len(re.findall(r"^  [a-zA-Z._]+=", settings, re.MULTILINE)) == {"train": 11, "evaluate": 12}[name]
+    assert len(re.findall(r"^  [a-zA-Z._]+=", settings, re.MULTILINE)) == {"train": 11, "evaluate": 13}[name]
     groups = re.compile("[a-z_/]+: ")  # Hydra lists a group's members in one line, however many there are
     assert max(len(line) for line in done.stdout.splitlines() if not groups.match(line)) <= 110
