@@ -219,7 +219,8 @@ def test_help_explains_groups_and_settings(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", main, "--help", "fold=2"]  # the script itself would import torch first
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for word in ("dataset: chestxray, coco20i, deepglobe", "tuning: adapter, bias, frozen", "fold=2 ", "shot=1 ", f"python {name}.py "):
+    groups_told = ("dataset: chestxray, coco20i, deepglobe", "tuning: adapter, bias, frozen")
+    for word in (*groups_told, "fold=2 ", "shot=1 ", f"python {name}.py "):
         assert word in done.stdout
     settings = done.stdout[done.stdout.index("Most used settings") :]
     assert len(re.findall(r"^  [a-zA-Z._]+=", settings, re.MULTILINE)) == {"train": 11, "evaluate": 13}[name]
