@@ -50,8 +50,7 @@ def test_equal_weights_learn_of_absence_once(run: Path, tmp_path: Path, monkeypa
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     shutil.copy(copied / "checkpoints/last.ckpt", copied / "checkpoints/best.ckpt")
-    cfg = OmegaConf.load(copied / SETTINGS)
-    cfg.run_dir = str(copied)
+    cfg = OmegaConf.create({**yaml.safe_load((copied / SETTINGS).read_text()), "run_dir": str(copied)})
     learnt = []
     monkeypatch.setattr(model_files, "_verifier", lambda *given: learnt.append(given))
     write_model_files(cfg, read_card(run / "checkpoints/model.safetensors").classes)
