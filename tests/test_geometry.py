@@ -20,8 +20,9 @@ from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.transforms import TrainingTransform
-from fss.evaluation.engine import Reuse, answer_episodes
+from fss.evaluation.engine import answer_episodes
 from fss.evaluation.generalized import GeneralizedIoU
+from fss.evaluation.reuse import Reuse
 from fss.geometry import Geometry, at_original_size, fitted
 from fss.metrics import ClassIoU, episode_integers
 from fss.models.heads import PriorMask

@@ -18,10 +18,10 @@ from fss.cli.requests import Request, find_checkpoint, requests
 from fss.data.datamodule import FewShotDataModule
 from fss.display.console import PlainConsole
 from fss.evaluation import standard
-from fss.evaluation.engine import Reuse
 from fss.evaluation.generalized import evaluate_generalized
 from fss.evaluation.record import Record
 from fss.evaluation.results import SETTINGS, TRAINING, read_training
+from fss.evaluation.reuse import Reuse
 from fss.evaluation.several import evaluate_several
 from fss.evaluation.tables import folds_table
 from fss.files.plain import read_yaml
@@ -88,7 +88,8 @@ def evaluate_weights(
         return None
     if cfg.setting == "generalized":
         trainer = build.build_trainer(cfg, (), with_logger=False)
-        evaluate_generalized(trainer, segmenter, datamodule, record_of(cfg, request.changed), cfg.threshold)
+        record = record_of(cfg, request.changed)
+        evaluate_generalized(trainer, segmenter, datamodule, record, cfg.threshold, _reuse(cfg))
         return None
     return evaluate_standard(cfg, segmenter, datamodule, request.changed, adaptation_of(cfg))
 
@@ -140,9 +141,14 @@ def evaluate_standard(
 ) -> dict[str, Any]:
     """Evaluates a segmenter by the protocol of train.py or evaluate.py. Returns the content of metrics.json."""
     trainer = build.build_trainer(cfg, (), with_logger=False)
-    reuse = Reuse(cfg.reuse.limit_gb, cfg.reuse.batch)
     record = record_of(cfg, changed)
-    return standard.evaluate_standard(trainer, segmenter, datamodule, record, reuse, cfg.pictures, adaptation)
+    return standard.evaluate_standard(
+        trainer, segmenter, datamodule, record, _reuse(cfg), cfg.pictures, adaptation
+    )
+
+
+def _reuse(cfg: DictConfig) -> Reuse:
+    return Reuse(cfg.reuse.limit_gb, cfg.reuse.batch)
 
 
 def _evaluate_several(

@@ -1,4 +1,7 @@
-"""Lightning data module with training, validation and test episodes."""
+"""Lightning data module with the episodes of training and of evaluation.
+
+It makes loaders of training episodes alone: who evaluates reads each picture once, not episode by episode.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from fss.data.folds import FoldScheme, check_base, fold_classes
 from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
 from fss.data.index import Index, QueryClasses, build_index, build_pool, images_by_class
 from fss.data.lists import facts, in_order
-from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
+from fss.data.loading import training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.readers.reader import Reader
 from fss.data.several_episodes import SeveralEpisodes
@@ -42,7 +45,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         shot: Supports per episode (K).
         seed: Seed of the training episodes.
         batch_size: Training episodes per step, over all processes.
-        eval_batch_size: Evaluation episodes per step on each process.
+        eval_batch_size: Pictures that a validation during training encodes at once.
         train_episodes: Training episodes per epoch; None uses every training picture once as query.
         val_episodes: Evaluation episodes at each validation during training.
         test_episodes: Evaluation episodes after training, in the generalised setting.
@@ -296,13 +299,3 @@ class FewShotDataModule(lightning.LightningDataModule):
             )
         sampler, batch_size = training_batches(self.trainer, episodes, self.batch_size)
         return training_loader(self.training, sampler, batch_size, self.num_workers, collate)
-
-    def val_dataloader(self) -> DataLoader[Episode]:
-        return self._evaluation(self.val_episodes)
-
-    def test_dataloader(self) -> DataLoader[Episode]:
-        return self._evaluation(self.test_episodes)
-
-    def _evaluation(self, episodes: int) -> DataLoader[Episode]:
-        ids = evaluation_ids(self.trainer, episodes)
-        return build_loader(self.evaluation, ids, self.eval_batch_size, self.num_workers, collate)

@@ -137,7 +137,7 @@ class EpisodeDataset(Dataset[Episode]):
                 image, mask = self.transform(image, mask, seed)
             else:
                 mask = select(labels, class_id)
-                label = self._label(labels, class_id) if self.with_label else label
+                label = self.label(labels, class_id) if self.with_label else label
                 if self.with_base_mask:
                     image, mask, base_mask = self.transform(
                         image, mask, seed, base_labels(labels, self.base_classes)
@@ -162,7 +162,8 @@ class EpisodeDataset(Dataset[Episode]):
     def _stream(self, episode_id: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, episode_id])
 
-    def _label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
+    def label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
+        """What answers are compared with, of a query's class ids (h, w): 1 object, 0 background, 255 ignored."""
         return select(labels, class_id)
 
 

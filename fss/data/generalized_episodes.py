@@ -32,12 +32,10 @@ def generalized_pool(index: Index, pool: Pool, base_classes: Sequence[int], min_
 
 
 class GeneralizedEpisodes(EpisodeDataset):
-    """Episodes of a `generalized_pool`.
+    """Episodes of a `generalized_pool`."""
 
-    Labels hold base classes from 1 in their order, then the novel class; other novel classes are background.
-    """
-
-    def _label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
+    def label(self, labels: np.ndarray, class_id: int) -> np.ndarray:
+        """Base classes from 1 in their order, then the novel class; other novel classes are background."""
         label = base_labels(labels, self.base_classes)
         label[labels == class_id] = len(self.base_classes) + 1
         return label

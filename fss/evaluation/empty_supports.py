@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from torch import Tensor
 
-from fss.data.episodes import Episode
+from fss.data.readers.reader import Reader
 from fss.display.shown import shown
+from fss.evaluation.plan import Picture
 from fss.files.text import some
 
 logger = logging.getLogger(__name__)
@@ -38,16 +38,15 @@ class EmptySupports:
         if not bool((mask == 1).any()):
             self.empty[file, name] = None
 
-    def look_at(self, batch: Episode, names: Sequence[str]) -> None:
-        """Adds the supports of a batch.
+    def look_at(self, picture: Picture, reader: Reader) -> None:
+        """Adds a picture as a support of each class of which it is one.
 
         Args:
-            batch: Collated episodes.
-            names: Of all classes; class id c is at c - 1.
+            picture: As the network gets it.
+            reader: Names the file and the classes.
         """
-        for files, class_id, masks in zip(batch.names, batch.class_id, batch.support_mask, strict=True):
-            for file, mask in zip(files[1:], masks, strict=True):
-                self.look(file, names[int(class_id) - 1], mask)
+        for class_id, mask in picture.masks.items():
+            self.look(reader.name(picture.number), reader.classes[class_id - 1], mask)
 
     def tell(self) -> None:
         """Logs a warning if there are empty supports, and forgets them."""

@@ -22,23 +22,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from fss.data.episodes import EpisodeDataset, collate
-from fss.data.loading import build_loader
-from fss.data.sampler import EpisodeSampler
 from fss.evaluation.adapting import AdaptingEvaluator, Cost, segmenter_for, views_seed
 from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.episode_pictures import draw
 from fss.evaluation.journal import Entry, Journal
-from fss.evaluation.plan import (
-    Picture,
-    PictureSteps,
-    PlannedEpisode,
-    own_copy,
-    plan_episodes,
-    plan_steps,
-    with_seed,
-)
+from fss.evaluation.plan import Picture, PlannedEpisode, own_copy, plan_episodes, with_seed
 from fss.evaluation.results import EpisodeResult
-from fss.evaluation.reuse import ReusingEvaluator, check_reuse
+from fss.evaluation.reuse import Reuse, ReusingEvaluator, check_reuse
+from fss.evaluation.share import Share, own_classes
 from fss.files import lock
 from fss.metrics import episode_integers
 from fss.models.adaptation import Adaptation, SupportTuning
@@ -48,13 +39,6 @@ from fss.svf import merge
 from fss.visualize import EpisodePicture
 
 logger = logging.getLogger(__name__)
-
-
-class Reuse(NamedTuple):
-    """Settings for encoding pictures; see `ReusingEvaluator`."""
-
-    limit_gb: float
-    batch: int = 1
 
 
 class Evaluated(NamedTuple):
@@ -125,34 +109,29 @@ class Evaluation(lightning.LightningModule):
             if done:
                 logger.info("%d of %d episodes were already finished", len(done), len(self.planned))
         left = [episode for episode in self.planned if (episode.seed, episode.id) not in done]
-        steps = plan_steps(left, trainer.global_rank, trainer.world_size)
-        n = self.reuse.batch  # queries are encoded together too
-        self.blocks = [steps[i : i + n] for i in range(0, len(steps), n)]
-        self.pictures = PictureSteps(self.episodes, self.blocks)
+        self.share = Share(self.episodes, left, trainer.global_rank, trainer.world_size, self.reuse.batch)
         self.journal.open(trainer.global_rank)
 
     def test_dataloader(self) -> DataLoader[list[Picture]]:
-        return build_loader(self.pictures, EpisodeSampler(len(self.blocks)), 1, self.num_workers, _only)
+        return self.share.loader(self.num_workers)
 
     def transfer_batch_to_device(self, batch: list[Picture], device: torch.device, index: int) -> list[Picture]:
         """Keeps pictures on the host; they are moved to the device when they are encoded."""
         return [own_copy(picture) for picture in batch]
 
     def on_test_start(self) -> None:
-        own_class = {c: i for i, c in enumerate(self.episodes.base_classes)}
-        given = self.segmenter, self.pictures, self.blocks, own_class
+        share, base = self.share, self.episodes.base_classes
         if self.adaptation is None:
-            self._evaluator = ReusingEvaluator(*given, *self.reuse)
+            self._evaluator = share.evaluator(self.segmenter, base, self.reuse.limit_gb)
         else:
+            given = self.segmenter, share.pictures, share.blocks, own_classes(base)
             self._evaluator = AdaptingEvaluator(*given, self.adaptation)
         self._since = time.perf_counter()
 
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self._evaluator is not None
-        reader = self.episodes.reader
         for picture in batch:
-            for class_id, mask in picture.masks.items():
-                self._empty.look(reader.name(picture.number), reader.classes[class_id - 1], mask)
+            self._empty.look_at(picture, self.episodes.reader)
         for episode, prediction, label, steps in self._evaluator.answer(batch_idx, batch):
             integers = episode_integers(prediction.logits[0], label, self.episodes.geometry)
             now = time.perf_counter()
@@ -174,11 +153,6 @@ class Evaluation(lightning.LightningModule):
 
     def _note(self, entry: Entry) -> None:
         self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry.numbers)
-
-
-def _only(blocks: list[list[Picture]]) -> list[Picture]:
-    """Unpacks a batch of the loader, which contains a single block."""
-    return blocks[0]
 
 
 def answer_episodes(

@@ -7,6 +7,7 @@ Shapes: B batch, H W image height and width, S its square, N base classes, M nov
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -14,17 +15,21 @@ import lightning
 import torch
 from rich.table import Table
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from fss.data.datamodule import FewShotDataModule
-from fss.data.episodes import Episode
 from fss.display.console import PlainConsole
 from fss.evaluation.empty_supports import EmptySupports
+from fss.evaluation.plan import Picture, own_copy, plan_episodes
 from fss.evaluation.record import Record
+from fss.evaluation.reuse import Reuse, ReusingEvaluator, check_reuse
+from fss.evaluation.share import Share
 from fss.files.plain import write_json
 from fss.geometry import Geometry, at_original_size
 from fss.labels import IGNORE
 from fss.models.segmenter import FewShotSegmenter
+from fss.svf import merge
 
 Rule = Literal["final", "base"]
 RULES: tuple[Rule, ...] = ("final", "base")
@@ -124,46 +129,69 @@ class GeneralizedIoU(Metric):
 
 
 class GeneralizedEvaluation(lightning.LightningModule):
-    """Measures both fusion rules on the same episodes.
+    """Measures both fusion rules on the same episodes; each picture is encoded once (`ReusingEvaluator`).
 
     Args:
         segmenter: A segmenter whose head has a base learner.
         threshold: See `merge_maps`.
+        reuse: Settings for encoding pictures.
 
     Raises:
-        ValueError: If it has none, or if the threshold is outside 0..1.
+        ValueError: If it has none, if the threshold is outside 0..1, or if a setting of `reuse` is out of range.
     """
 
-    def __init__(self, segmenter: FewShotSegmenter, threshold: float) -> None:
+    def __init__(self, segmenter: FewShotSegmenter, threshold: float, reuse: Reuse) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold={threshold}: must be in 0..1")
         if not segmenter.head.has_base_learner:
             raise ValueError("setting=generalized needs a method with a base learner: use method=bam")
+        check_reuse(*reuse)
         self.segmenter = segmenter.eval()
-        self.threshold = threshold
+        self.threshold, self.reuse = threshold, reuse
         self.metrics: dict[str, GeneralizedIoU] = {}
+        self._share: Share | None = None
+        self._evaluator: ReusingEvaluator | None = None
         self._empty = EmptySupports()
 
+    def test_dataloader(self) -> DataLoader[list[Picture]]:
+        data, trainer = self._datamodule, self.trainer
+        planned = plan_episodes(data.evaluation, [data.eval_seed], data.test_episodes)
+        self._share = Share(data.evaluation, planned, trainer.global_rank, trainer.world_size, self.reuse.batch)
+        return self._share.loader(data.num_workers)
+
+    def transfer_batch_to_device(self, batch: list[Picture], device: torch.device, index: int) -> list[Picture]:
+        """Keeps pictures on the host; they are moved to the device when they are encoded."""
+        return [own_copy(picture) for picture in batch]
+
     def on_test_start(self) -> None:
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        base, novel = datamodule.base_classes, datamodule.evaluated_classes(datamodule.test_episodes)
+        data = self._datamodule
+        base, novel = data.base_classes, data.evaluated_classes(data.test_episodes)
         self.metrics = {
-            rule: GeneralizedIoU(
-                len(base), novel, rule, self.threshold, datamodule.absent == "zero", datamodule.geometry
-            ).to(self.device)
+            rule: GeneralizedIoU(len(base), novel, rule, self.threshold, data.absent == "zero", data.geometry).to(
+                self.device
+            )
             for rule in RULES
         }
+        assert self._share is not None
+        # no base class is the episode's own
+        self._evaluator = self._share.evaluator(self.segmenter, (), self.reuse.limit_gb)
 
-    def test_step(self, batch: Episode, batch_idx: int) -> None:
-        normalize = self.segmenter.backbone.normalize
-        prediction = self.segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask)
-        assert prediction.base is not None
-        self._empty.look_at(batch, self.trainer.datamodule.class_names)  # type: ignore[attr-defined]
-        episodes = zip(prediction.logits, prediction.base, batch.label, batch.class_id, strict=True)
-        for final, base, label, class_id in episodes:
+    def test_step(self, batch: list[Picture], batch_idx: int) -> None:
+        assert self._evaluator is not None
+        for picture in batch:
+            self._empty.look_at(picture, self._datamodule.evaluation.reader)
+        for episode, prediction, label, _ in self._evaluator.answer(batch_idx, batch):
+            assert prediction.base is not None
             for metric in self.metrics.values():
-                metric.update(final, base, label, int(class_id))
+                metric.update(prediction.logits[0], prediction.base[0], label, episode.class_id)
+
+    def on_test_end(self) -> None:
+        self._evaluator = None  # frees its memory
+
+    @property
+    def _datamodule(self) -> FewShotDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # set by test
 
     def on_test_epoch_end(self) -> None:
         self._empty.tell()
@@ -203,22 +231,24 @@ def evaluate_generalized(
     datamodule: FewShotDataModule,
     record: Record,
     threshold: float,
+    reuse: Reuse,
 ) -> None:
     """Evaluates in the generalised setting, writes `metrics-generalized.json` and prints a table.
 
     Args:
         trainer: Provides device, precision and processes.
-        segmenter: A segmenter whose head has a base learner.
+        segmenter: A segmenter whose head has a base learner; its SVF layers are merged in a copy.
         datamodule: The data module, set up for the generalised setting.
         record: Description of the evaluation, with a single seed of episodes.
         threshold: See `merge_maps`.
+        reuse: Settings for encoding pictures.
 
     Raises:
-        ValueError: If there are several seeds, the threshold is outside 0..1, or the head has no base learner.
+        ValueError: If there are several seeds, a setting is out of range, or the head has no base learner.
     """
     if len(record.eval_seeds) > 1:
         raise ValueError(f"setting=generalized takes one seed of episodes, not seeds={list(record.eval_seeds)}")
-    learner = GeneralizedEvaluation(segmenter, threshold)
+    learner = GeneralizedEvaluation(merge(copy.deepcopy(segmenter)), threshold, reuse)
     trainer.test(learner, datamodule=datamodule, verbose=False)
     if not trainer.is_global_zero:
         return

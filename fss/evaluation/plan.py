@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fss.data.episodes import EpisodeDataset, read
-from fss.data.support_masks import select, support_mask
+from fss.data.support_masks import support_mask
 
 
 class PlannedEpisode(NamedTuple):
@@ -42,7 +42,7 @@ class Picture(NamedTuple):
         number: Number of the picture in its reader.
         image: (3, S, S) float32 RGB in 0..255, channels last in memory.
         masks: (S, S) uint8 for each class for which it is a support: 1 object, 0 background, 255 ignored.
-        labels: (h, w) uint8 for each class for which it is a query, with the same values.
+        labels: (h, w) uint8 for each class for which it is a query; see `EpisodeDataset.label`.
     """
 
     number: int
@@ -128,7 +128,7 @@ class PictureSteps(Dataset[list[Picture]]):
             mask = support_mask(labels, class_id, self.episodes.support_annotation)
             image, mask = self.episodes.transform(pixels, mask, 0)
             masks[class_id] = torch.from_numpy(mask)
-        queries = {c: select(labels, c) for c in sorted(self._queries.get(number, ()))}
+        queries = {c: self.episodes.label(labels, c) for c in sorted(self._queries.get(number, ()))}
         if image is None:
             image, _ = self.episodes.transform(pixels, next(iter(queries.values())), 0)
         return Picture(

@@ -25,6 +25,13 @@ from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
 
 
+class Reuse(NamedTuple):
+    """Settings for encoding pictures; see `ReusingEvaluator`."""
+
+    limit_gb: float
+    batch: int = 1
+
+
 class Outcome(NamedTuple):
     """An episode, its prediction (B = 1), and its ground truth (h, w) at original size.
 

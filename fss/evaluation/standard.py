@@ -11,9 +11,10 @@ import lightning
 
 from fss.data.datamodule import FewShotDataModule
 from fss.display.console import PlainConsole
-from fss.evaluation.engine import Evaluated, Reuse, answer_episodes, finish, pictures_of
+from fss.evaluation.engine import Evaluated, answer_episodes, finish, pictures_of
 from fss.evaluation.record import Record
 from fss.evaluation.results import METRICS, PICTURES, episode_digests, remarkable, summarize, write_results
+from fss.evaluation.reuse import Reuse
 from fss.evaluation.tables import evaluation_table
 from fss.models.adaptation import Adaptation
 from fss.models.segmenter import FewShotSegmenter

@@ -11,9 +11,13 @@ import lightning
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from fss.data.episodes import Episode
 from fss.evaluation.empty_supports import EmptySupports
+from fss.evaluation.plan import Picture, own_copy, plan_episodes
+from fss.evaluation.reuse import ReusingEvaluator, check_reuse
+from fss.evaluation.share import Share
 from fss.metrics import ClassIoU
 from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
@@ -27,7 +31,8 @@ class MetaLearner(lightning.LightningModule):
     """Trains a segmenter on episodes of base classes and validates it on episodes of novel classes.
 
     The optimiser has two parameter groups, head and backbone, with all parameters that require gradients; the
-    tuning determines which these are. For validation, SVF layers are merged in a copy.
+    tuning determines which these are. For validation, SVF layers are merged in a copy, which encodes each picture
+    once and is forgotten afterwards with all that it encoded.
 
     Args:
         segmenter: The model, with its tuning applied.
@@ -37,9 +42,11 @@ class MetaLearner(lightning.LightningModule):
         schedule: See `build_schedule`.
         warmup_steps: See `build_schedule`.
         foreground_weight: Weight of the foreground in the cross-entropy, relative to the background.
+        limit_gb: How much of encoded pictures a validation keeps; see `ReusingEvaluator`.
 
     Attributes:
         class_iou: IoU of each class in the last validation, by class id; for callbacks.
+        evaluated: The copy that is validated, for callbacks; None between validations.
     """
 
     def __init__(
@@ -51,12 +58,14 @@ class MetaLearner(lightning.LightningModule):
         schedule: ScheduleName = "constant",
         warmup_steps: int = 0,
         foreground_weight: float = 1.0,
+        limit_gb: float = 4.0,
     ) -> None:
         super().__init__()
         if not 0 < foreground_weight < math.inf:
             raise ValueError(
                 f"method.foreground_weight={foreground_weight}: must be above 0; the background has the weight 1"
             )
+        check_reuse(limit_gb, 1)
         self.class_weights: Tensor
         self.segmenter = segmenter
         self.make_optimizer = optimizer
@@ -65,7 +74,9 @@ class MetaLearner(lightning.LightningModule):
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]), persistent=False)
         self.metric: ClassIoU | None = None
         self.class_iou: dict[int, float] = {}
-        self._evaluated: FewShotSegmenter | None = None
+        self.limit_gb = limit_gb
+        self._share: Share | None = None
+        self._evaluator: ReusingEvaluator | None = None
         self._empty: EmptySupports | None = EmptySupports()
 
     def configure_model(self) -> None:
@@ -75,7 +86,7 @@ class MetaLearner(lightning.LightningModule):
 
     def forward(self, batch: Episode) -> Prediction:
         """Predicts a batch of episodes whose images are not yet normalised."""
-        segmenter = self._evaluated or self.segmenter
+        segmenter = self.segmenter
         normalize = segmenter.backbone.normalize
         return segmenter(normalize(batch.query), normalize(batch.support), batch.support_mask, batch.own_class)
 
@@ -90,20 +101,38 @@ class MetaLearner(lightning.LightningModule):
         )
         return values.sum()
 
+    def val_dataloader(self) -> DataLoader[list[Picture]]:
+        data, trainer = self._datamodule, self.trainer
+        planned = plan_episodes(data.evaluation, [data.eval_seed], data.val_episodes)
+        processes = trainer.global_rank, trainer.world_size
+        self._share = Share(data.evaluation, planned, *processes, data.eval_batch_size)
+        return self._share.loader(data.num_workers)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Keeps the pictures of a validation on the host; they are moved when they are encoded."""
+        if isinstance(batch, Episode):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return [own_copy(picture) for picture in batch]
+
+    @property
+    def evaluated(self) -> FewShotSegmenter | None:
+        return None if self._evaluator is None else self._evaluator.segmenter
+
     def on_validation_start(self) -> None:
-        self._evaluated = merge(copy.deepcopy(self.segmenter)).eval()
         data = self._datamodule
+        merged = merge(copy.deepcopy(self.segmenter)).eval()
+        assert self._share is not None
+        self._evaluator = self._share.evaluator(merged, data.base_classes, self.limit_gb)
         self.metric = ClassIoU(data.evaluated_classes(data.val_episodes), data.geometry).to(self.device)
 
-    def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Any]:
-        """Updates the metric and returns the predictions, for callbacks that draw them."""
+    def validation_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self.metric is not None
-        prediction = self(batch)
-        for logits, label, class_id in zip(prediction.logits, batch.label, batch.class_id, strict=True):
-            self.metric.update(logits, label, int(class_id))
+        assert self._evaluator is not None
+        for episode, prediction, label, _ in self._evaluator.answer(batch_idx, batch):
+            self.metric.update(prediction.logits[0], label, episode.class_id)
         if self._empty is not None:
-            self._empty.look_at(batch, self._datamodule.class_names)
-        return {"prediction": prediction}
+            for picture in batch:
+                self._empty.look_at(picture, self._datamodule.evaluation.reader)
 
     def on_validation_epoch_end(self) -> None:
         assert self.metric is not None
@@ -113,7 +142,9 @@ class MetaLearner(lightning.LightningModule):
         scores = self.metric.compute()
         self.class_iou = dict(zip(self.metric.classes, scores["class_iou"].reshape(-1).tolist(), strict=True))
         self.log_dict({f"val/{name}": scores[name].float() for name in ("miou", "fb_iou")}, prog_bar=True)
-        self._evaluated = None  # dropped before checkpoints are written, which would otherwise include the copy
+
+    def on_validation_end(self) -> None:
+        self._evaluator = None  # the weights are about to change
 
     def configure_optimizers(self) -> Any:
         parts = (

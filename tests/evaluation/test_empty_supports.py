@@ -12,7 +12,8 @@ from support.tiny import CHANNELS, TinyBackbone
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
 from fss.data.preprocessing import EvaluationTransform
-from fss.evaluation.engine import Reuse, answer_episodes
+from fss.evaluation.engine import answer_episodes
+from fss.evaluation.reuse import Reuse
 from fss.models.heads import PriorMask
 from fss.models.segmenter import FewShotSegmenter
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.tiny import TinyBackbone
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from fss.data.draws import MakeDraws, Replayed, Shuffled
 from fss.data.generalized_episodes import GeneralizedEpisodes, generalized_pool
 from fss.data.index import build_index, build_pool
 from fss.data.preprocessing import EvaluationTransform
-from fss.evaluation.generalized import GeneralizedEvaluation, GeneralizedIoU, Rule, merge_maps
+from fss.evaluation.generalized import RULES, GeneralizedEvaluation, GeneralizedIoU, Rule, merge_maps
+from fss.evaluation.reuse import Reuse
 from fss.models.backbones import TimmBackbone
-from fss.models.heads import PFENet
+from fss.models.heads import BAM, PFENet, Prediction
 from fss.models.segmenter import FewShotSegmenter
+from fss.models.tuning import svf
 
 NOVEL, BASE = (1, 3), (2, 4)
+COUNT = 90  # episodes, more than there are queries
 
 
 class Pictures:
@@ -50,8 +57,17 @@ class Pictures:
         return mask
 
 
-def episodes(seed: int = 0, shot: int = 2, draws: MakeDraws = Shuffled) -> GeneralizedEpisodes:
-    reader = Pictures()
+class Noise(Pictures):
+    """The same objects on pictures that a network answers differently everywhere."""
+
+    def image(self, index: int) -> np.ndarray:
+        return np.random.default_rng(index).integers(0, 256, (16, 12 + index % 5, 3), dtype=np.uint8)
+
+
+def episodes(
+    seed: int = 0, shot: int = 2, draws: MakeDraws = Shuffled, pictures: type[Pictures] = Pictures
+) -> GeneralizedEpisodes:
+    reader = pictures()
     index = build_index(reader)
     pool = generalized_pool(index, build_pool(index, NOVEL, shot, 1), BASE, 1)
     transform = EvaluationTransform(16)
@@ -170,10 +186,97 @@ def test_classes_never_met_count_as_0_where_all_count() -> None:
     assert [float(scores[part]) for part in ("base", "novel", "all")] == pytest.approx(expected, abs=1e-12)
 
 
+def answering(dataset: GeneralizedEpisodes) -> tuple[FewShotSegmenter, float]:
+    """A BAM in float64 whose base learner answers every class, and the threshold of half of the pixels."""
+    torch.manual_seed(0)
+    backbone = TinyBackbone()
+    segmenter = FewShotSegmenter(backbone, BAM(backbone.channels, len(BASE), 2, width=8, base_width=8))
+    segmenter.tune(svf)
+    segmenter.double().eval()
+    classifier = segmenter.head.get_submodule("learner_base.1.4")
+    with torch.no_grad():
+        for name, parameter in segmenter.backbone.named_parameters():
+            if name.endswith(".S"):
+                parameter.mul_(1 + torch.rand_like(parameter))
+        maps = [prediction.base for _, prediction in plain_loop(segmenter, dataset) if prediction.base is not None]
+        classifier.get_parameter("bias").sub_(torch.cat(maps).mean((0, 2, 3)))
+    novel = [prediction.logits.softmax(1)[:, 1] for _, prediction in plain_loop(segmenter, dataset)]
+    return segmenter, float(torch.cat(novel).median())
+
+
+@torch.inference_mode()
+def plain_loop(segmenter: FewShotSegmenter, dataset: GeneralizedEpisodes) -> Iterator[tuple[Any, Prediction]]:
+    """Every picture of every episode encoded anew."""
+    normalize = segmenter.backbone.normalize
+    for i in range(COUNT):
+        episode = dataset[i]
+        images = (normalize(part)[None] for part in (episode.query, episode.support))
+        yield episode, segmenter(*images, episode.support_mask[None])
+
+
+def plain_sums(segmenter: FewShotSegmenter, dataset: GeneralizedEpisodes, threshold: float) -> list[list[int]]:
+    """Intersections and unions by both rules."""
+    metrics = [GeneralizedIoU(len(BASE), NOVEL, rule, threshold) for rule in RULES]
+    for episode, prediction in plain_loop(segmenter, dataset):
+        for metric in metrics:
+            metric.update(prediction.logits[0], prediction.base[0], episode.label, int(episode.class_id))
+    return [part.tolist() for metric in metrics for part in (metric.intersection, metric.union)]
+
+
+@pytest.mark.parametrize(
+    ("limit_gb", "batch", "world"), [(1.0, 1, 1), (0.0, 1, 1), (1e-4, 1, 1), (1.0, 3, 2), (1.0, 1, 50)]
+)
+def test_each_picture_is_encoded_once_with_the_counts_of_a_plain_loop(
+    limit_gb: float, batch: int, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = episodes(pictures=Noise)
+    segmenter, threshold = answering(dataset)
+    expected = plain_sums(segmenter, dataset, threshold)
+    assert all(sum(part) > 0 for part in expected)
+    assert expected[:2] != expected[2:], "both rules answer alike: this would test only one"
+    data = SimpleNamespace(
+        evaluation=dataset,
+        eval_seed=dataset.seed,
+        test_episodes=COUNT,
+        num_workers=0,
+        base_classes=list(BASE),
+        evaluated_classes=lambda count: dict.fromkeys(NOVEL, ""),
+        absent="leave_out",
+        geometry="published",
+    )
+    sums = np.zeros((4, len(BASE) + len(NOVEL)), int)
+    encoded: Counter[str] = Counter()
+    for rank in range(world):
+        trainer = SimpleNamespace(datamodule=data, global_rank=rank, world_size=world)
+        monkeypatch.setattr(GeneralizedEvaluation, "trainer", trainer)
+        evaluation = GeneralizedEvaluation(segmenter, threshold, Reuse(limit_gb, batch))
+        batches = list(evaluation.test_dataloader())
+        assert batches, "Lightning would pass over this process, and the others would wait for it"
+        evaluation.on_test_start()
+        for number, pictures in enumerate(batches):
+            with torch.inference_mode():
+                evaluation.test_step(pictures, number)
+        for row, metric in enumerate(evaluation.metrics.values()):
+            sums[2 * row] += metric.intersection.numpy()
+            sums[2 * row + 1] += metric.union.numpy()
+        assert evaluation._evaluator is not None
+        encoded.update(evaluation._evaluator.encoded)
+    assert sums.tolist() == expected
+    drawn = [dataset.draw(i) for i in range(COUNT)]
+    supports = {(draw.class_id, support) for draw in drawn for support in draw.supports}
+    if limit_gb == 1 and world == 1:
+        assert encoded["support"] == len(supports) < 2 * COUNT
+        assert encoded["query"] == len({draw.query for draw in drawn}) < COUNT
+    elif limit_gb == 0:
+        assert encoded["support"] == 2 * COUNT
+
+
 def test_settings_that_cannot_be() -> None:
     backbone = TimmBackbone("resnet18", low=1, mid=2)
     segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels, width=8, pyramid=(1.0,)))
     with pytest.raises(ValueError, match="setting=generalized needs a method with a base learner"):
-        GeneralizedEvaluation(segmenter, 0.9)
+        GeneralizedEvaluation(segmenter, 0.9, Reuse(1.0))
     with pytest.raises(ValueError, match=r"threshold=1\.5"):
-        GeneralizedEvaluation(segmenter, 1.5)
+        GeneralizedEvaluation(segmenter, 1.5, Reuse(1.0))
+    with pytest.raises(ValueError, match=r"reuse\.limit_gb=-1"):
+        GeneralizedEvaluation(answering(episodes())[0], 0.9, Reuse(-1.0))

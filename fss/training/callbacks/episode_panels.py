@@ -6,10 +6,8 @@ from typing import Any
 
 import lightning
 
-from fss.data.episodes import Episode
-from fss.evaluation.episode_pictures import draw
+from fss.evaluation.engine import pictures_of
 from fss.training.logs import log_episodes, shows_pictures
-from fss.visualize import EpisodePicture
 
 
 class EpisodePanels(lightning.Callback):
@@ -26,27 +24,14 @@ class EpisodePanels(lightning.Callback):
                 f"panels.episodes={episodes} must be at least 0, panels.every_n_epochs={every_n_epochs} at least 1"
             )
         self.episodes, self.every_n_epochs = episodes, every_n_epochs
-        self._pictures: list[EpisodePicture] = []
-
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._pictures = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Episode,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
-        if due and trainer.is_global_zero and shows_pictures(trainer):
-            names = trainer.datamodule.class_names  # type: ignore[attr-defined]
-            self._pictures += draw(batch, outputs["prediction"], names, self.episodes - len(self._pictures))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._pictures:
-            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            log_episodes(trainer, self._pictures, [datamodule.class_names[c - 1] for c in datamodule.base_classes])
-            self._pictures = []
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
+        if not due or self.episodes == 0 or not trainer.is_global_zero or not shows_pictures(trainer):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        learner: Any = pl_module
+        first = range(min(self.episodes, data.val_episodes))
+        # a validation answers episodes in an order of its own, so the first ones are answered once more
+        pictures = pictures_of(trainer, learner.evaluated, data.evaluation, data.eval_seed, first)
+        log_episodes(trainer, pictures, [data.class_names[c - 1] for c in data.base_classes])
