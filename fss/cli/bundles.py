@@ -17,7 +17,7 @@ from fss.cli.recorded import RECORD
 from fss.configuration import conf_folder
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import EpisodeDataset, collate
-from fss.evaluation.plan import with_seed
+from fss.data.plan import with_seed
 from fss.evaluation.results import CHECKPOINTS, INTEGERS, EpisodeResult, read_episodes
 from fss.evaluation.tables import is_adapted
 from fss.files.digests import stem

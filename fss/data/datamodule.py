@@ -1,7 +1,4 @@
-"""Lightning data module with the episodes of training and of evaluation.
-
-It makes loaders of training episodes alone: who evaluates reads each picture once, not episode by episode.
-"""
+"""Lightning data module with the episodes of training and of evaluation."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import lightning
+import torch
 from torch.utils.data import DataLoader
 
 from fss.data.cross_domain import unseen_classes
@@ -22,8 +20,10 @@ from fss.data.index import Index, QueryClasses, build_index, build_pool, images_
 from fss.data.lists import facts, in_order
 from fss.data.loading import training_batches, training_loader
 from fss.data.picture_cache import keeper
+from fss.data.plan import Picture, own_copy, plan_episodes
 from fss.data.readers.reader import Reader
 from fss.data.several_episodes import SeveralEpisodes
+from fss.data.share import Share
 from fss.data.support_masks import OTHER_CLASS, SupportAnnotation
 from fss.geometry import Geometry
 
@@ -155,6 +155,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         self._told: set[int] = set()  # episode counts for which missing classes were reported
         self._train: EpisodeDataset | None = None
         self._eval: EpisodeDataset | None = None
+        self._validation: Share | None = None
         self._index: Index | None = None  # of the evaluation pictures
 
     def setup(self, stage: str) -> None:
@@ -299,3 +300,21 @@ class FewShotDataModule(lightning.LightningDataModule):
             )
         sampler, batch_size = training_batches(self.trainer, episodes, self.batch_size)
         return training_loader(self.training, sampler, batch_size, self.num_workers, collate)
+
+    def val_dataloader(self) -> DataLoader[list[Picture]]:
+        planned = plan_episodes(self.evaluation, [self.eval_seed], self.val_episodes)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        self._validation = Share(self.evaluation, planned, rank, world, self.eval_batch_size)
+        return self._validation.loader(self.num_workers)
+
+    @property
+    def validation(self) -> Share:
+        """What this process does of each validation."""
+        assert self._validation is not None, "call val_dataloader first"
+        return self._validation
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Keeps the pictures of a validation on the host; they are moved to the device when they are encoded."""
+        if isinstance(batch, Episode):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return [own_copy(picture) for picture in batch]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fss.data.episodes import stack_pictures
-from fss.evaluation.plan import Picture, PictureSteps, Step
+from fss.data.plan import Picture, PictureSteps, Step
 from fss.evaluation.reuse import Outcome
 from fss.models.adaptation import Adaptation, SupportTuning
 from fss.models.encodings import join

@@ -6,9 +6,9 @@ import logging
 
 from torch import Tensor
 
+from fss.data.plan import Picture
 from fss.data.readers.reader import Reader
 from fss.display.shown import shown
-from fss.evaluation.plan import Picture
 from fss.files.text import some
 
 logger = logging.getLogger(__name__)

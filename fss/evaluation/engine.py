@@ -22,14 +22,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from fss.data.episodes import EpisodeDataset, collate
+from fss.data.plan import Picture, PlannedEpisode, own_copy, plan_episodes, with_seed
+from fss.data.share import Share
 from fss.evaluation.adapting import AdaptingEvaluator, Cost, segmenter_for, views_seed
 from fss.evaluation.empty_supports import EmptySupports
 from fss.evaluation.episode_pictures import draw
 from fss.evaluation.journal import Entry, Journal
-from fss.evaluation.plan import Picture, PlannedEpisode, own_copy, plan_episodes, with_seed
 from fss.evaluation.results import EpisodeResult
-from fss.evaluation.reuse import Reuse, ReusingEvaluator, check_reuse
-from fss.evaluation.share import Share, own_classes
+from fss.evaluation.reuse import Reuse, ReusingEvaluator, check_reuse, own_classes
 from fss.files import lock
 from fss.metrics import episode_integers
 from fss.models.adaptation import Adaptation, SupportTuning
@@ -120,11 +120,11 @@ class Evaluation(lightning.LightningModule):
         return [own_copy(picture) for picture in batch]
 
     def on_test_start(self) -> None:
-        share, base = self.share, self.episodes.base_classes
+        share = self.share
+        given = self.segmenter, share.pictures, share.blocks, own_classes(self.episodes.base_classes)
         if self.adaptation is None:
-            self._evaluator = share.evaluator(self.segmenter, base, self.reuse.limit_gb)
+            self._evaluator = ReusingEvaluator(*given, *self.reuse)
         else:
-            given = self.segmenter, share.pictures, share.blocks, own_classes(base)
             self._evaluator = AdaptingEvaluator(*given, self.adaptation)
         self._since = time.perf_counter()
 

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from fss.data.datamodule import FewShotDataModule
+from fss.data.plan import Picture, own_copy, plan_episodes
+from fss.data.share import Share
 from fss.display.console import PlainConsole
 from fss.evaluation.empty_supports import EmptySupports
-from fss.evaluation.plan import Picture, own_copy, plan_episodes
 from fss.evaluation.record import Record
 from fss.evaluation.reuse import Reuse, ReusingEvaluator, check_reuse
-from fss.evaluation.share import Share
 from fss.files.plain import write_json
 from fss.geometry import Geometry, at_original_size
 from fss.labels import IGNORE
@@ -133,14 +133,17 @@ class GeneralizedEvaluation(lightning.LightningModule):
 
     Args:
         segmenter: A segmenter whose head has a base learner.
+        datamodule: Its episodes, set up for the generalised setting.
         threshold: See `merge_maps`.
         reuse: Settings for encoding pictures.
 
     Raises:
-        ValueError: If it has none, if the threshold is outside 0..1, or if a setting of `reuse` is out of range.
+        ValueError: If the head has none, or if the threshold or a setting of `reuse` is out of range.
     """
 
-    def __init__(self, segmenter: FewShotSegmenter, threshold: float, reuse: Reuse) -> None:
+    def __init__(
+        self, segmenter: FewShotSegmenter, datamodule: FewShotDataModule, threshold: float, reuse: Reuse
+    ) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold={threshold}: must be in 0..1")
@@ -148,14 +151,14 @@ class GeneralizedEvaluation(lightning.LightningModule):
             raise ValueError("setting=generalized needs a method with a base learner: use method=bam")
         check_reuse(*reuse)
         self.segmenter = segmenter.eval()
-        self.threshold, self.reuse = threshold, reuse
+        self.data, self.threshold, self.reuse = datamodule, threshold, reuse
         self.metrics: dict[str, GeneralizedIoU] = {}
         self._share: Share | None = None
         self._evaluator: ReusingEvaluator | None = None
         self._empty = EmptySupports()
 
     def test_dataloader(self) -> DataLoader[list[Picture]]:
-        data, trainer = self._datamodule, self.trainer
+        data, trainer = self.data, self.trainer
         planned = plan_episodes(data.evaluation, [data.eval_seed], data.test_episodes)
         self._share = Share(data.evaluation, planned, trainer.global_rank, trainer.world_size, self.reuse.batch)
         return self._share.loader(data.num_workers)
@@ -165,7 +168,7 @@ class GeneralizedEvaluation(lightning.LightningModule):
         return [own_copy(picture) for picture in batch]
 
     def on_test_start(self) -> None:
-        data = self._datamodule
+        data = self.data
         base, novel = data.base_classes, data.evaluated_classes(data.test_episodes)
         self.metrics = {
             rule: GeneralizedIoU(len(base), novel, rule, self.threshold, data.absent == "zero", data.geometry).to(
@@ -174,13 +177,14 @@ class GeneralizedEvaluation(lightning.LightningModule):
             for rule in RULES
         }
         assert self._share is not None
-        # no base class is the episode's own
-        self._evaluator = self._share.evaluator(self.segmenter, (), self.reuse.limit_gb)
+        own_class: dict[int, int] = {}  # the class of an episode is a novel one
+        given = self.segmenter, self._share.pictures, self._share.blocks, own_class
+        self._evaluator = ReusingEvaluator(*given, *self.reuse)
 
     def test_step(self, batch: list[Picture], batch_idx: int) -> None:
         assert self._evaluator is not None
         for picture in batch:
-            self._empty.look_at(picture, self._datamodule.evaluation.reader)
+            self._empty.look_at(picture, self.data.evaluation.reader)
         for episode, prediction, label, _ in self._evaluator.answer(batch_idx, batch):
             assert prediction.base is not None
             for metric in self.metrics.values():
@@ -188,10 +192,6 @@ class GeneralizedEvaluation(lightning.LightningModule):
 
     def on_test_end(self) -> None:
         self._evaluator = None  # frees its memory
-
-    @property
-    def _datamodule(self) -> FewShotDataModule:
-        return self.trainer.datamodule  # type: ignore[attr-defined]  # set by test
 
     def on_test_epoch_end(self) -> None:
         self._empty.tell()
@@ -248,8 +248,8 @@ def evaluate_generalized(
     """
     if len(record.eval_seeds) > 1:
         raise ValueError(f"setting=generalized takes one seed of episodes, not seeds={list(record.eval_seeds)}")
-    learner = GeneralizedEvaluation(merge(copy.deepcopy(segmenter)), threshold, reuse)
-    trainer.test(learner, datamodule=datamodule, verbose=False)
+    learner = GeneralizedEvaluation(merge(copy.deepcopy(segmenter)), datamodule, threshold, reuse)
+    trainer.test(learner, verbose=False)
     if not trainer.is_global_zero:
         return
     rules = learner.results(datamodule.class_names, datamodule.base_classes)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from fss.data.episodes import stack_pictures
+from fss.data.plan import Picture, PictureSteps, PlannedEpisode, Step
 from fss.evaluation.memory import Memory, Part
-from fss.evaluation.plan import Picture, PictureSteps, PlannedEpisode, Step
 from fss.models.encodings import join, split
 from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
@@ -142,6 +142,11 @@ class ReusingEvaluator:
             number
         )  # dropped: reading it again is slow, but right
         return picture
+
+
+def own_classes(base_classes: Sequence[int]) -> dict[int, int]:
+    """Position of each base class among the base classes, from 0."""
+    return {class_id: position for position, class_id in enumerate(base_classes)}
 
 
 def check_reuse(limit_gb: float, batch: int) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fss.data.loading import build_loader, evaluation_ids
+from fss.data.plan import PlannedEpisode
 from fss.data.sampler import EpisodeSampler
 from fss.data.several_episodes import SeveralEpisode, SeveralEpisodes
 from fss.evaluation.memory import Memory, Part
-from fss.evaluation.plan import PlannedEpisode
 from fss.evaluation.reuse import uses_of
 from fss.evaluation.several_scores import Answer, SeveralIoU
 from fss.geometry import Geometry, at_original_size, fitted

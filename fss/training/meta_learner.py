@@ -11,13 +11,11 @@ import lightning
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from fss.data.episodes import Episode
+from fss.data.plan import Picture
 from fss.evaluation.empty_supports import EmptySupports
-from fss.evaluation.plan import Picture, own_copy, plan_episodes
-from fss.evaluation.reuse import ReusingEvaluator, check_reuse
-from fss.evaluation.share import Share
+from fss.evaluation.reuse import ReusingEvaluator, check_reuse, own_classes
 from fss.metrics import ClassIoU
 from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
@@ -75,7 +73,6 @@ class MetaLearner(lightning.LightningModule):
         self.metric: ClassIoU | None = None
         self.class_iou: dict[int, float] = {}
         self.limit_gb = limit_gb
-        self._share: Share | None = None
         self._evaluator: ReusingEvaluator | None = None
         self._empty: EmptySupports | None = EmptySupports()
 
@@ -101,19 +98,6 @@ class MetaLearner(lightning.LightningModule):
         )
         return values.sum()
 
-    def val_dataloader(self) -> DataLoader[list[Picture]]:
-        data, trainer = self._datamodule, self.trainer
-        planned = plan_episodes(data.evaluation, [data.eval_seed], data.val_episodes)
-        processes = trainer.global_rank, trainer.world_size
-        self._share = Share(data.evaluation, planned, *processes, data.eval_batch_size)
-        return self._share.loader(data.num_workers)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Keeps the pictures of a validation on the host; they are moved when they are encoded."""
-        if isinstance(batch, Episode):
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return [own_copy(picture) for picture in batch]
-
     @property
     def evaluated(self) -> FewShotSegmenter | None:
         return None if self._evaluator is None else self._evaluator.segmenter
@@ -121,8 +105,9 @@ class MetaLearner(lightning.LightningModule):
     def on_validation_start(self) -> None:
         data = self._datamodule
         merged = merge(copy.deepcopy(self.segmenter)).eval()
-        assert self._share is not None
-        self._evaluator = self._share.evaluator(merged, data.base_classes, self.limit_gb)
+        share = data.validation
+        given = merged, share.pictures, share.blocks, own_classes(data.base_classes)
+        self._evaluator = ReusingEvaluator(*given, self.limit_gb, data.eval_batch_size)
         self.metric = ClassIoU(data.evaluated_classes(data.val_episodes), data.geometry).to(self.device)
 
     def validation_step(self, batch: list[Picture], batch_idx: int) -> None:

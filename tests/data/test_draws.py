@@ -21,8 +21,8 @@ from fss.data.draws import ClassFirst, Draw, Replayed, Shuffled, draws_of
 from fss.data.episodes import EpisodeDataset
 from fss.data.folds import fold_classes
 from fss.data.index import Index, Pool, build_index, build_pool
+from fss.data.plan import plan_episodes
 from fss.data.readers.pascal import Pascal
-from fss.evaluation.plan import plan_episodes
 from fss.files.digests import digest, stem
 
 GOLDEN = json.loads((ROOT / "tests/golden/voc_episodes.json").read_text())

@@ -14,11 +14,11 @@ from support.tiny import CHANNELS, TinyBackbone
 
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import EpisodeDataset
+from fss.data.plan import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
 from fss.data.preprocessing import EvaluationTransform
 from fss.evaluation import adapting
 from fss.evaluation.adapting import AdaptingEvaluator, views_seed
 from fss.evaluation.engine import Evaluated, answer_episodes, pictures_of
-from fss.evaluation.plan import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
 from fss.evaluation.reuse import Reuse
 from fss.metrics import episode_integers
 from fss.models.adaptation import Adaptation, SupportTuning

@@ -26,13 +26,13 @@ from torchmetrics import JaccardIndex
 from fss.data.draws import OtherClass, Shuffled
 from fss.data.episodes import EpisodeDataset
 from fss.data.index import build_index, build_pool
+from fss.data.plan import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
 from fss.data.preprocessing import EvaluationTransform
 from fss.evaluation import memory as memory_module
 from fss.evaluation import reuse
 from fss.evaluation.engine import answer_episodes, finish, pictures_of
 from fss.evaluation.journal import Entry, Journal
 from fss.evaluation.memory import Memory, Part
-from fss.evaluation.plan import PictureSteps, PlannedEpisode, plan_episodes, plan_steps, with_seed
 from fss.evaluation.results import summarize
 from fss.evaluation.reuse import Reuse, ReusingEvaluator
 from fss.metrics import episode_integers, predict_at_original_size

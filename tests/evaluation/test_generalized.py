@@ -234,7 +234,7 @@ def test_each_picture_is_encoded_once_with_the_counts_of_a_plain_loop(
     expected = plain_sums(segmenter, dataset, threshold)
     assert all(sum(part) > 0 for part in expected)
     assert expected[:2] != expected[2:], "both rules answer alike: this would test only one"
-    data = SimpleNamespace(
+    data: Any = SimpleNamespace(
         evaluation=dataset,
         eval_seed=dataset.seed,
         test_episodes=COUNT,
@@ -247,9 +247,9 @@ def test_each_picture_is_encoded_once_with_the_counts_of_a_plain_loop(
     sums = np.zeros((4, len(BASE) + len(NOVEL)), int)
     encoded: Counter[str] = Counter()
     for rank in range(world):
-        trainer = SimpleNamespace(datamodule=data, global_rank=rank, world_size=world)
+        trainer = SimpleNamespace(global_rank=rank, world_size=world)
         monkeypatch.setattr(GeneralizedEvaluation, "trainer", trainer)
-        evaluation = GeneralizedEvaluation(segmenter, threshold, Reuse(limit_gb, batch))
+        evaluation = GeneralizedEvaluation(segmenter, data, threshold, Reuse(limit_gb, batch))
         batches = list(evaluation.test_dataloader())
         assert batches, "Lightning would pass over this process, and the others would wait for it"
         evaluation.on_test_start()
@@ -274,9 +274,10 @@ def test_each_picture_is_encoded_once_with_the_counts_of_a_plain_loop(
 def test_settings_that_cannot_be() -> None:
     backbone = TimmBackbone("resnet18", low=1, mid=2)
     segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels, width=8, pyramid=(1.0,)))
+    data: Any = None
     with pytest.raises(ValueError, match="setting=generalized needs a method with a base learner"):
-        GeneralizedEvaluation(segmenter, 0.9, Reuse(1.0))
+        GeneralizedEvaluation(segmenter, data, 0.9, Reuse(1.0))
     with pytest.raises(ValueError, match=r"threshold=1\.5"):
-        GeneralizedEvaluation(segmenter, 1.5, Reuse(1.0))
+        GeneralizedEvaluation(segmenter, data, 1.5, Reuse(1.0))
     with pytest.raises(ValueError, match=r"reuse\.limit_gb=-1"):
-        GeneralizedEvaluation(answering(episodes())[0], 0.9, Reuse(-1.0))
+        GeneralizedEvaluation(answering(episodes())[0], data, 0.9, Reuse(-1.0))

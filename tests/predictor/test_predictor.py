@@ -17,9 +17,9 @@ from support.tiny import cheap_svd
 
 from fss.data.episodes import EpisodeDataset, select
 from fss.data.index import build_index, build_pool
+from fss.data.plan import PictureSteps, plan_episodes, plan_steps
 from fss.data.preprocessing import EvaluationTransform
 from fss.data.readers.shapes import Shapes
-from fss.evaluation.plan import PictureSteps, plan_episodes, plan_steps
 from fss.evaluation.reuse import ReusingEvaluator
 from fss.geometry import Geometry, at_original_size
 from fss.models.tuning import svf
