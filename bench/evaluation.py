@@ -1,21 +1,29 @@
-"""Measures evaluation speed (episodes per second) of a plain loop and of this program, on the same episodes.
+"""Measures how long the same episodes take in this program and in the published way.
 
-    python -m bench.evaluation                     # PFENet on ResNet-50, 1 and 5 shots: for a GPU
-    python -m bench.evaluation --episodes 100 --images 40 --plain 5    # for a CPU, with the same reuse
+    python -m bench.evaluation                             # PFENet on ResNet-50 at 473 pixels, 1 and 5 shots
+    python -m bench.evaluation --size 105 --shots 5        # for a CPU that is shared with others
+    python -m bench.evaluation --shots 5 --folder DIR      # stopped, it goes on when the same command is run again
 
-Like the published programs, the plain loop runs the backbone on every picture of every episode. Its SVF layers
-compose their weights, though, and are not applied as factors: it is not the published program itself. It takes the
-same time for every episode, so it suffices to time some of them. Both use the same number of loader processes. The
-fold is synthetic: pictures of 500 x 375 with one object of five classes; weights are random.
+The published way (`bench/reference.py`) passes every picture of every episode through a factored backbone, the
+supports one after another. It takes the same time for every episode, so only `--part` of them are timed, half
+before and half after ours, and the median of these is compared with the mean of all of ours. Both read pictures in
+the main process and find masks at original size; both should find the same mIoU on the episodes that both answer.
+The fold is synthetic: pictures of 500 x 375 with one object of five classes; weights are random.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
 
 import cv2
 import lightning
@@ -24,14 +32,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchvision.models.resnet import Bottleneck
 
+from bench.paired import machine
+from bench.reference import Published
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.index import build_index, build_pool
-from fss.data.loading import build_loader
 from fss.data.preprocessing import EvaluationTransform
-from fss.data.sampler import EpisodeSampler
-from fss.evaluation.engine import Reuse, answer_episodes
+from fss.evaluation.engine import answer_episodes
 from fss.evaluation.results import EpisodeResult, summarize
+from fss.evaluation.reuse import Reuse
 from fss.metrics import episode_integers
 from fss.models.backbones import ResNetBackbone
 from fss.models.heads import PFENet
@@ -76,65 +86,122 @@ def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return U.to(matrix), torch.ones(rank).to(matrix), V.to(matrix).reshape(-1, *weight.shape[1:])
 
 
+class Timed(NamedTuple):
+    """An episode's result, and the seconds it took by the clock and of the processor."""
+
+    result: EpisodeResult
+    seconds: float
+    processor: float
+
+
 @torch.inference_mode()
-def plain(
-    segmenter: FewShotSegmenter, episodes: EpisodeDataset, count: int, workers: int
-) -> tuple[float, list[EpisodeResult]]:
-    """Runs the plain loop; returns episodes per second and the results."""
+def published_episodes(
+    network: Published, segmenter: FewShotSegmenter, episodes: EpisodeDataset, ids: Iterable[int]
+) -> list[Timed]:
+    """Answers some episodes in the published way; the first is answered twice, to warm up."""
     device, normalize = segmenter.backbone.mean.device, segmenter.backbone.normalize
-    results: list[EpisodeResult] = []
-    began = time.perf_counter()
-    for batch in build_loader(episodes, EpisodeSampler(count), 1, workers, collate):
+    timed: list[Timed] = []
+    for i in (*islice(ids, 1), *ids):
+        began, worked = time.perf_counter(), time.process_time()
+        batch = collate([episodes[i]])
         query, support, masks = (part.to(device) for part in (batch.query, batch.support, batch.support_mask))
-        prediction = segmenter(normalize(query), normalize(support), masks)
-        integers = episode_integers(prediction.logits[0], batch.label[0])
+        prediction = network(normalize(query), normalize(support), masks)
+        integers = episode_integers(prediction.logits[0], batch.label[0])  # waits for a GPU
+        taken = time.perf_counter() - began, time.process_time() - worked
         class_id = int(batch.class_id)
-        results.append(EpisodeResult(SEED, int(batch.id), class_id, str(class_id), "", (), *integers))
-    return count / (time.perf_counter() - began), results
+        timed.append(Timed(EpisodeResult(SEED, i, class_id, str(class_id), "", (), *integers), *taken))
+    return timed[1:]
+
+
+class Told(lightning.Callback):
+    """Prints once a minute how far our evaluation is."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def on_test_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
+        if time.monotonic() - self._last > 60:
+            self._last = time.monotonic()
+            print(f"  {getattr(pl_module, 'progress', '')}", flush=True)
+
+
+def network_of(depth: int) -> FewShotSegmenter:
+    """An untuned PFENet whose features have the same scale at all depths."""
+    torch.manual_seed(0)
+    backbone = ResNetBackbone(depth=depth)
+    for block in backbone.modules():
+        if isinstance(block, Bottleneck):
+            torch.nn.init.constant_(block.bn3.weight, 0.2)
+    return FewShotSegmenter(backbone, PFENet(backbone.channels)).eval()
+
+
+def measure(given: argparse.Namespace, shots: int, reader: Blobs, device: str) -> list[str]:
+    """A row of the table."""
+    pool = build_pool(build_index(reader), range(1, 6), shots, min_pixels=2048)
+    transform = EvaluationTransform(given.size)
+    episodes = EpisodeDataset(reader, pool, shots, SEED, transform, with_label=True)
+    segmenter = network_of(given.depth).to(device)
+    published = Published(segmenter, factors).to(device)
+    segmenter.tune(partial(svf, svd=factors))
+    part = range(min(given.part, given.episodes))
+    half = len(part) // 2
+    timed = published_episodes(published, segmenter, episodes, part[:half]) if half else []
+    trainer = lightning.Trainer(
+        devices=1, logger=False, enable_model_summary=False, enable_progress_bar=False, callbacks=[Told()]
+    )
+    reuse = Reuse(given.limit_gb, given.batch)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if given.folder is not None:
+            folder = given.folder / f"{shots}-{given.size}"
+        began = time.process_time()
+        done = answer_episodes(trainer, segmenter, episodes, [SEED], given.episodes, folder, reuse)
+        worked = time.process_time() - began
+    segmenter = segmenter.to(device)
+    timed += published_episodes(published, segmenter, episodes, part[half:])
+    theirs, ours = median(one.seconds for one in timed), done.seconds / given.episodes
+    processor = median(one.processor for one in timed) / (worked / given.episodes)
+    same = [episode for episode in done.episodes if episode.id in part]
+    mious = (summarize(some)["miou"] for some in ([one.result for one in timed], same))
+    spread = f"{min(one.seconds for one in timed):.2f} to {max(one.seconds for one in timed):.2f}"
+    return [
+        str(shots),
+        f"{theirs:.2f} ({spread}, {len(timed)} episodes)",
+        f"{ours:.3f} ({given.episodes} episodes)",
+        f"{theirs / ours:.1f}",
+        f"{processor:.1f}" if given.folder is None else "",
+        *(f"{miou:.5f}" for miou in mious),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=1000)
-    parser.add_argument("--plain", type=int, default=100, help="episodes of the plain loop; default: %(default)s")
+    parser.add_argument("--part", type=int, default=10, help="episodes in the published way; default: %(default)s")
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--size", type=int, default=473)
     parser.add_argument("--depth", type=int, default=50, help="depth of the ResNet; default: %(default)s")
     parser.add_argument("--limit-gb", type=float, default=4.0)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="keeps our finished episodes; then by the clock alone")
     given = parser.parse_args()
+    if given.part < 1:
+        parser.error("--part must be at least 1")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    title = f"Episodes per second, ResNet-{given.depth}, {given.size} pixels, {given.images} pictures, {device}"
-    table = Table("shots", "plain", "ours", "times", "mIoU plain", "mIoU ours", title=title)
+    case = f"Seconds per episode, PFENet on ResNet-{given.depth}, {given.size} pixels, {given.images} pictures, {device}"
+    columns = ("shots", "published way", "ours", "times", "times, processor", "mIoU published", "mIoU ours")
+    table = Table(
+        *columns,
+        title=f"Seconds per episode, {case}",
+        caption=machine(),
+        title_justify="left",
+        caption_justify="left",
+    )
     reader = Blobs(given.images)
-    index = build_index(reader)
-    torch.manual_seed(0)
-    backbone = ResNetBackbone(depth=given.depth, stem="torchvision")
-    segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels))
-    segmenter.tune(partial(svf, svd=factors))
-    segmenter = segmenter.eval().to(device)
     for shots in given.shots:
-        pool = build_pool(index, range(1, 6), shots, min_pixels=2048)
-        transform = EvaluationTransform(given.size)
-        episodes = EpisodeDataset(reader, pool, shots, SEED, transform, with_label=True)
-        for count in (1, min(given.plain, given.episodes)):  # the first is for warming up
-            speed, results = plain(segmenter, episodes, count, given.workers)
-        trainer = lightning.Trainer(devices=1, logger=False, enable_model_summary=False)
-        reuse = Reuse(given.limit_gb, given.batch)
-        with tempfile.TemporaryDirectory() as folder:
-            done = answer_episodes(
-                trainer, segmenter, episodes, [SEED], given.episodes, Path(folder), reuse, given.workers
-            )
-        segmenter = segmenter.to(device)
-        ours = given.episodes / done.seconds
-        same = [episode for episode in done.episodes if episode.id < len(results)]
-        mious = (summarize(some)["miou"] for some in (results, same))
-        table.add_row(
-            str(shots), f"{speed:.2f}", f"{ours:.2f}", f"{ours / speed:.1f}", *(f"{miou:.5f}" for miou in mious)
-        )
-    Console().print(table)
+        table.add_row(*measure(given, shots, reader, device))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 if __name__ == "__main__":
