@@ -189,7 +189,8 @@ def main() -> None:
     if given.part < 1:
         parser.error("--part must be at least 1")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    case = f"Seconds per episode, PFENet on ResNet-{given.depth}, {given.size} pixels, {given.images} pictures, {device}"
+    network = f"PFENet on ResNet-{given.depth}, {device}"
+    case = f"Seconds per episode, {network}, {given.size} pixels, {given.images} pictures"
     columns = ("shots", "published way", "ours", "times", "times, processor", "mIoU published", "mIoU ours")
     table = Table(
         *columns,

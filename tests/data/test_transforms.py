@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fss.data.preprocessing import EvaluationTransform
-from fss.data.transforms import ObjectCrop, TrainingTransform
+from fss.data.transforms import ObjectCrop, Rotate, TrainingTransform
 
 MEAN_COLOR = [round(255 * mean) for mean in (0.485, 0.456, 0.406)]  # of ImageNet, RGB
 
@@ -131,6 +131,22 @@ def test_what_rotation_uncovers_has_the_mean_colour_and_is_ignored() -> None:
         assert np.abs(out[picture].astype(int) - (250, 0, 0)).max() <= 1
         uncovered += int(padding.any())
     assert uncovered > 5
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_rotation_by_way_of_four_channels_changes_no_pixel(height: int, width: int) -> None:
+    fill = {"border_mode": cv2.BORDER_CONSTANT, "fill": tuple(MEAN_COLOR), "fill_mask": 255}
+    ways = [A.Compose([made((-10, 10), p=1.0, **fill)]) for made in (A.Rotate, Rotate)]
+    moved = 0
+    for seed in range(25):
+        image, mask = noise(height, width, seed), box(height, width, 0, 0, height // 2, width // 2)
+        for way in ways:
+            way.set_random_seed(seed)
+        expected, own = (way(image=image, mask=mask) for way in ways)
+        np.testing.assert_array_equal(own["image"], expected["image"])
+        np.testing.assert_array_equal(own["mask"], expected["mask"])
+        moved += not np.array_equal(own["image"], image)
+    assert moved > 20
 
 
 def test_ignored_pixels_stay_ignored() -> None:
