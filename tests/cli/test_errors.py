@@ -31,6 +31,7 @@ def run(script: str, *typed: str, cwd: Path, **environment: str) -> subprocess.C
         (["method=bam", "start=imagenet"], "error: start=imagenet: method=bam needs a base learner"),
         (["trained_on=coco20i"], "error: trained_on=coco20i: a setting of evaluate.py"),
         (["method=prior"], "error: method=prior trains nothing"),
+        (["method.head._target_=mine.Head"], "error: no module mine, which a setting names or its module imports"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )
