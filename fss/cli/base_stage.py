@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fss.cli import overrides
+from fss.cli import overrides, start
 from fss.cli.errors import environment
 from fss.evaluation.results import TRAINING
 from fss.processes.jobs import run_alone
@@ -63,7 +63,7 @@ def base_learner(cfg: DictConfig, typed: Sequence[str], first: bool = True) -> P
         if first:
             print(f"Starts from the base learner {path}, trained before")
         return path
-    command = stage_overrides(cfg, typed)
+    command = [*start.config_dir(), *stage_overrides(cfg, typed)]
     if named or not cfg.method.train_base:
         raise FileNotFoundError(
             f"no base learner {path}: train it first ({shlex.join(['python', 'train.py', *command])}) or name a "

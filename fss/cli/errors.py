@@ -77,6 +77,11 @@ def mendable(error: BaseException) -> str | None:
     """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return mendable(error.__cause__)
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ModuleNotFoundError):  # of a `_target_`
+        return (
+            f"no module {error.__cause__.name}, which a setting names or its module imports: install it, or put "
+            "its folder into PYTHONPATH (PYTHONPATH=DIR python train.py ...)"
+        )
     if isinstance(error, OverrideParseException):
         name, reason = error.override.partition("=")[0], " ".join(str(error).partition("\n")[0].split())
         return (

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 from rich.table import Table
 
-from fss.cli import overrides
+from fss.cli import overrides, start
 from fss.cli.model_files import FILES
 from fss.display.console import PlainConsole
 from fss.evaluation.results import CHECKPOINTS, SETTINGS
@@ -73,14 +73,16 @@ def print_end(cfg: DictConfig, trainer: Trainer, typed: list[str]) -> None:
         again = overrides.without(typed, "method", "batch_size", "run_dir", "run_group", "run_path", "resume")
         rows = {
             "Base learner": f"{best}, mIoU of the base classes: {score:.3f}",
-            "BAM with it": shlex.join(["python", "train.py", "method=bam", *again]),
+            "BAM with it": shlex.join(["python", "train.py", *start.config_dir(), "method=bam", *again]),
         }
     else:
         model = Path(cfg.run_dir) / CHECKPOINTS / FILES["last"]
         rows = {
             "Checkpoint": os.path.relpath(Path(cfg.run_dir) / CHECKPOINTS / LAST),
             **({"Model file": os.path.relpath(model)} if model.is_file() else {}),
-            "Evaluate again": shlex.join(["python", "evaluate.py", overrides.typed("run_dir", cfg.run_dir)]),
+            "Evaluate again": shlex.join(
+                ["python", "evaluate.py", *start.config_dir(), overrides.typed("run_dir", cfg.run_dir)]
+            ),
             "Compare runs": shlex.join(["python", "-m", "fss.report", cfg.outputs]),
         }
     for label, text in rows.items():

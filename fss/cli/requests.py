@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from fss.cli import overrides
+from fss.cli import overrides, start
 from fss.cli.model_files import card_of_file, evaluated_with
 from fss.cli.recorded import RECORD, recorded_overrides
 from fss.data.cross_domain import base_class_names
@@ -200,7 +200,10 @@ def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:
             "adapt",
             "adaptation",
         )
-        command = " ".join(["python train.py", *overrides.without(typed, *own)])
+        kept = overrides.without(typed, *own)
+        if overrides.only(typed, "train_shot"):
+            kept = [*overrides.without(kept, "shot"), f"shot={cfg.train_shot}"]
+        command = " ".join(["python train.py", *start.config_dir(), *kept])
         raise FileNotFoundError(
             f"no checkpoint {path}: train it first ({command}), name a file with ckpt=FILE or, for a run of "
             "another shot, give that shot with train_shot=K"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def prepare(cfg: DictConfig, needs_weights: bool) -> None:
 def typed() -> list[str]:
     """The overrides of this program's command line, Hydra's own left out."""
     return list(HydraConfig.get().overrides.task)
+
+
+def config_dir() -> list[str]:
+    """`--config-dir DIR` where this program was started with it: what it starts or names needs it, too."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    return [word for s in sources if s.provider == "command-line" for word in ("--config-dir", relpath(s.path))]
 
 
 def is_first() -> bool:

@@ -134,9 +134,8 @@ class FewShotSegmenter(nn.Module):
             stem = self.backbone.stem(images)
             lower = self.backbone.after_stem(stem)
         high = self.backbone.upper(lower)
-        return self.head.encode_query(
-            Features(lower.low, lower.mid, high, self._base_features(images, stem, high))
-        )
+        base = self._base_features(images, stem, high)
+        return self.head.encode_query(Features(lower.low, lower.mid, high, base, self._picture(images)))
 
     def decode(
         self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
@@ -173,7 +172,8 @@ class FewShotSegmenter(nn.Module):
         lower = self.backbone.after_stem(stem, None if self.head.looks_around else masks)
         high = self.backbone.upper(lower, masks)
         base = self._base_features(query, stem[:b], high[:b])
-        encoded_query = self.head.encode_query(Features(lower.low[:b], lower.mid[:b], high[:b], base))
+        features = Features(lower.low[:b], lower.mid[:b], high[:b], base, self._picture(query))
+        encoded_query = self.head.encode_query(features)
         encoded_support = self._encode_support((lower.low[b:], lower.mid[b:], high[b:]), foreground)
         return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
 
@@ -188,6 +188,9 @@ class FewShotSegmenter(nn.Module):
         shared = all(mine is theirs for mine, theirs in pairs)
         lower = base.after_stem(stem) if shared and stem is not None else base.lower(images)
         return base.upper(lower)
+
+    def _picture(self, images: Tensor) -> Tensor | None:
+        return images if self.head.sees_pictures else None
 
     def _maps(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Low, mid and high features of supports (B, 3, S, S) with their foreground (B, S, S)."""

@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from support.scripts import ROOT
 
+from fss.cli import start
 from fss.cli.errors import mendable
+from fss.cli.requests import find_checkpoint
 from fss.data.folds import fold_classes
 
 
@@ -54,6 +59,23 @@ def test_evaluation_without_a_run(tmp_path: Path) -> None:
     done = run("evaluate.py", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: no checkpoint outputs/shapes/")
+
+
+def test_the_command_to_train_first_is_that_of_the_missing_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the folder of own settings, and the shot of training."""
+    typed = ["method=pfenet_small", "shot=5", "train_shot=1", "episodes=6"]
+    monkeypatch.setattr(start, "config_dir", lambda: ["--config-dir", "mine/conf"])
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", typed)
+    own = r"\(python train\.py --config-dir mine/conf method=pfenet_small shot=1\)"
+    with pytest.raises(FileNotFoundError, match=f"train it first {own}"):
+        find_checkpoint(cfg, typed)
+
+
+def test_a_module_that_is_not_found_is_told_with_the_mend() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"_target_": "mine_own.Head"})
+    assert str(mendable(raised.value)).startswith("no module mine_own, which a setting names")
 
 
 def test_a_fault_of_the_program_is_none_to_mend() -> None:

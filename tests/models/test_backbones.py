@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import URLError
 
 import cv2
 import pytest
@@ -701,3 +702,12 @@ def test_long_lists_are_cut_and_nothing_is_loaded_halfway() -> None:
         load_strictly(module, state, "a test")
     assert "the weights of a test do not fit Sequential" in str(error.value)
     assert torch.equal(module.get_parameter("0.weight"), before)
+
+
+def test_weights_that_cannot_be_downloaded_are_told_with_their_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(ValueError, match=r"V1: https://.*resnet50.*cannot be downloaded.*backbone\.weights=FILE"):
+        ResNetBackbone(50, "torchvision", weights="IMAGENET1K_V1")

@@ -20,7 +20,7 @@ from rich.text import Text
 from fss.cli.errors import run_script
 from fss.configuration import conf_folder
 from fss.data.check.census import FoldCensus, count_classes, count_folds
-from fss.data.check.published import Comparison, Fact, compare
+from fss.data.check.published import Comparison, Fact, compare, compare_official
 from fss.data.index import Index, build_index
 from fss.data.lists import in_order
 from fss.data.readers.reader import Reader
@@ -51,8 +51,11 @@ def main(cfg: DictConfig) -> None:
     compared = compare(
         data.name, scheme, data.min_pixels, readers, [train, evaluation], data.get("year"), data.get("crowd")
     )
+    compared += compare_official(readers[1])
     if compared:
         console.print(_published(compared))
+    if official := getattr(readers[1], "official", None):
+        console.print(f"Number of pictures: {official.source}", soft_wrap=True, highlight=False)
     if cfg.pictures:
         _write_sheet(cfg)
         console.print(f"Episodes of fold {cfg.fold}: {cfg.sheet}", soft_wrap=True)

@@ -101,6 +101,12 @@ def compare(
     return compared
 
 
+def compare_official(reader: Reader) -> list[Comparison]:
+    """The number of pictures beside that of the official archives, where a reader knows it (`Official`)."""
+    official = getattr(reader, "official", None)
+    return [] if official is None else [Comparison("val", "pictures", Fact(official.pictures), Fact(len(reader)))]
+
+
 def _facts(reader: Reader, index: Index, classes: Iterable[int], exclude: Iterable[int]) -> dict[str, Fact]:
     """Of one fold's lists, which are made as `build_pool` makes them."""
     images_of = images_by_class(index, classes, MIN_PIXELS, exclude)

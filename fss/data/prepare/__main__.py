@@ -22,7 +22,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", choices=("pascal5i", "coco20i", "isic", "deepglobe"))
+    parser.add_argument("dataset", choices=("pascal5i", "coco20i", "isic", "deepglobe", "chestxray", "suim"))
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set; created if missing")
     parser.add_argument("--archives", type=Path, help="folder with the downloaded archives; default: --root")
     parser.add_argument("--download", action="store_true", help="download missing archives")
@@ -32,9 +32,11 @@ def main() -> int:
     coco.add_argument("--crowd", choices=("include", "ignore"), default="include", help="default: %(default)s")
     coco.add_argument("--sets", nargs="+", default=["train", "val"], help="default: train val")
     given = parser.parse_args()
-    from fss.data.prepare.coco import prepare_coco  # these bring SciPy, which --help need not wait for
+    from fss.data.prepare.chestxray import prepare_chestxray  # these bring SciPy, which --help need not wait for
+    from fss.data.prepare.coco import prepare_coco
     from fss.data.prepare.cross_domain import prepare_deepglobe, prepare_isic
     from fss.data.prepare.pascal import prepare_pascal, summary
+    from fss.data.prepare.suim import prepare_suim
 
     root = given.root.expanduser()
     archives = given.archives.expanduser() if given.archives else root
@@ -47,6 +49,10 @@ def main() -> int:
             print(*prepare_isic(root, archives, given.download), sep="\n")
         elif given.dataset == "deepglobe":
             print(*prepare_deepglobe(root, archives, given.workers, given.download), sep="\n")
+        elif given.dataset == "chestxray":
+            print(*prepare_chestxray(root, archives, given.workers, given.download), sep="\n")
+        elif given.dataset == "suim":
+            print(*prepare_suim(root, archives, given.download), sep="\n")
         else:
             for image_set in given.sets:
                 lines = prepare_coco(

@@ -70,9 +70,10 @@ def find_archive(archive: Archive, folders: Sequence[Path], download: bool = Fal
         if (folder / archive.name).is_file():
             return folder / archive.name
     if not download:
+        offer = ", or have it downloaded with --download" if archive.sha256 or archive.md5 else ""
         raise FileNotFoundError(
             f"no {archive.name} in {' or '.join(map(str, folders))}: download it from {archive.url} and give its "
-            "folder with --archives, or have it downloaded with --download"
+            f"folder with --archives{offer}"
         )
     target = folders[0] / archive.name
     try:

@@ -11,7 +11,7 @@ from fss.data.parallel import for_each
 from fss.data.prepare.archives import Archive, find_archive, unpack
 from fss.data.prepare.masks import write_mask
 from fss.data.readers.deepglobe import CLASSES
-from fss.data.readers.isic import MASKS, PICTURES
+from fss.data.readers.isic import MASKS, OFFICIAL, PICTURES
 from fss.data.readers.pictures import read_colours, read_image
 from fss.data.readers.regions import with_suffix
 from fss.files.whole import whole
@@ -22,7 +22,6 @@ ISIC = (
     Archive(f"{_ISIC}/{PICTURES}.zip", sha256="80f98572347a2d7a376227fa9eb2e4f7459d317cb619865b8b9910c81446675f"),
     Archive(f"{_ISIC}/{MASKS}.zip", sha256="99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c"),
 )
-ISIC_PICTURES = 2594
 # Kaggle's archive of the data set; its checksum is not known, so it is not downloaded here.
 DEEPGLOBE = Archive(
     "https://www.kaggle.com/datasets/balraj98/deepglobe-land-cover-classification-dataset/archive.zip"
@@ -44,8 +43,8 @@ def prepare_isic(root: Path, archives: Path, download: bool = False) -> list[str
         unpack(found, rf"(?:.*/)?{folder}/(ISIC_[^/]+\.{suffix})", root / folder)
     counts = [len(with_suffix(root / folder, ".jpg", ".png")) for folder in (PICTURES, MASKS)]
     lines = [f"isic: {counts[0]} pictures, {counts[1]} masks"]
-    if counts != [ISIC_PICTURES] * 2:
-        lines.append(f"The official archives have {ISIC_PICTURES} of each.")
+    if counts != [OFFICIAL.pictures] * 2:
+        lines.append(f"The official archives have {OFFICIAL.pictures} of each.")
     return lines
 
 

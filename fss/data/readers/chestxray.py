@@ -7,11 +7,17 @@ from pathlib import Path
 
 from fss.data import index_cache
 from fss.data.readers.pictures import MAX_PIXELS
-from fss.data.readers.regions import Item, Regions, below, with_suffix
+from fss.data.readers.regions import Item, Official, Regions, below, with_suffix
 from fss.files.text import printable
 
 PICTURES, MASKS = "CXR_png", "masks"
 SETS = {"shenzhen": "CHNCXR", "montgomery": "MCUCXR"}  # and how the names of their pictures begin
+
+MASKED = {"shenzhen": 566, "montgomery": 138}  # pictures that have a mask, of 662 and of 138
+_SOURCE = (
+    "as published notebooks list Kaggle's archive: 800 pictures and 704 masks, of which 566 are Shenzhen's "
+    "(*_mask.png) and 138 Montgomery's"
+)
 
 
 def open_chestxray(root: str, sets: Sequence[str] = ("shenzhen",), max_pixels: int = MAX_PIXELS) -> Regions:
@@ -43,7 +49,8 @@ def open_chestxray(root: str, sets: Sequence[str] = ("shenzhen",), max_pixels: i
                 f"and {MASKS}, or leave {name} out of dataset.sets"
             )
         items += found
-    return Regions(("lung",), items, base / index_cache.FOLDER / f"chestxray-{'-'.join(sets)}.npz", max_pixels)
+    cache = base / index_cache.FOLDER / f"chestxray-{'-'.join(sets)}.npz"
+    return Regions(("lung",), items, cache, max_pixels, Official(sum(MASKED[name] for name in set(sets)), _SOURCE))
 
 
 def _item(pictures: dict[str, Path], base: Path, mask: Path) -> Item:

@@ -8,12 +8,13 @@ from pathlib import Path
 from fss.data import index_cache
 from fss.data.readers.class_names import class_folders
 from fss.data.readers.pictures import MAX_PIXELS
-from fss.data.readers.regions import Item, Regions, below, beside, with_suffix
+from fss.data.readers.regions import Item, Official, Regions, below, beside, with_suffix
 from fss.files.text import is_name, printable, read_text, some
 
 PICTURES = "ISIC2018_Task1-2_Training_Input"
 MASKS = "ISIC2018_Task1_Training_GroundTruth"
 CLASS_LIST = "class_id.csv"
+OFFICIAL = Official(2594, "ISIC 2018, task 1, training (Codella et al., arXiv:1902.03368)")
 
 
 def open_isic(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
@@ -57,7 +58,7 @@ def open_isic(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
         )
         for name, path in named
     ]
-    return Regions(classes, sorted(items), base / index_cache.FOLDER / "isic.npz", max_pixels)
+    return Regions(classes, sorted(items), base / index_cache.FOLDER / "isic.npz", max_pixels, OFFICIAL)
 
 
 def _listed(path: Path, pictures: list[Path]) -> list[tuple[str, Path]]:

@@ -21,6 +21,13 @@ class Item(NamedTuple):
     mask: Path
 
 
+class Official(NamedTuple):
+    """How many pictures a data set's official archives give a reader, and who says so."""
+
+    pictures: int
+    source: str
+
+
 class Regions:
     """A reader of pictures with one class each; what is bright in a mask belongs to it.
 
@@ -31,12 +38,18 @@ class Regions:
         items: The pictures, in order.
         cache: File in which the index is cached.
         max_pixels: Pictures with more pixels are refused before they are decoded.
+        official: What `fss.data.check` compares the number of pictures with; None if no source is known for it.
     """
 
     def __init__(
-        self, classes: Sequence[str], items: Iterable[Item], cache: Path, max_pixels: int = MAX_PIXELS
+        self,
+        classes: Sequence[str],
+        items: Iterable[Item],
+        cache: Path,
+        max_pixels: int = MAX_PIXELS,
+        official: Official | None = None,
     ) -> None:
-        self.classes, self.cache = tuple(classes), cache
+        self.classes, self.cache, self.official = tuple(classes), cache, official
         self._items, self._max_pixels = list(items), max_pixels
 
     def __len__(self) -> int:

@@ -8,13 +8,14 @@ import numpy as np
 
 from fss.data import index_cache
 from fss.data.readers.pictures import MAX_PIXELS, image_size, read_colours, read_image
-from fss.data.readers.regions import Item, Regions, below, beside, fitted, resized, with_suffix
+from fss.data.readers.regions import Item, Official, Regions, below, beside, fitted, resized, with_suffix
 from fss.files.text import printable
 
 # Class id c has the colour whose red, green and blue are the bits of c: 1 is blue, 6 yellow.
 CLASSES = ("diver", "plant", "wreck", "robot", "reef", "fish", "sea floor")
 CODES = ("HD", "PF", "WR", "RO", "RI", "FV", "SR")
 PARTS = ("train_val", "TEST")
+OFFICIAL = Official(1525 + 110, "README of github.com/xahidbuffon/SUIM, its authors: 1525 and 110")
 
 
 def open_suim(root: str, max_pixels: int = MAX_PIXELS) -> Suim | Regions:
@@ -48,8 +49,11 @@ class Suim:
     """Pictures `PART/images/STEM.jpg` with masks `PART/masks/STEM.bmp` of both parts, train_val and TEST.
 
     Each channel of a mask counts as 0 or 255, whichever is nearer, as in the authors' program: some masks have
-    other colours at edges. Black, water, is background.
+    other colours at edges. Black, water, is background. Some are of another size than their picture: they are
+    resized to it (nearest), and told.
     """
+
+    official = OFFICIAL
 
     def __init__(self, base: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.classes, self._max_pixels = CLASSES, max_pixels

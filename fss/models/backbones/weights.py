@@ -123,11 +123,11 @@ def load_backbone_weights(
 
     Raises:
         FileNotFoundError: If `weights` is neither a file nor an accepted enum name.
-        ValueError: If entries do not fit.
+        ValueError: If entries do not fit, or the weights cannot be downloaded.
     """
     enum = torchvision.models.get_model_weights(torchvision_model).__members__ if torchvision_model else {}
     if weights in enum:
-        state = enum[weights].get_state_dict(check_hash=True)
+        state = _of_torchvision(enum[weights])
     elif Path(weights).is_file():
         state = backbone_part(read_state_dict(weights))
     else:
@@ -143,6 +143,16 @@ def load_backbone_weights(
         elif name.split(".")[0] not in classifier:
             ours[f"{rename.get(path, path)}.{leaf}"] = value
     load_strictly(backbone, ours, weights)
+
+
+def _of_torchvision(weights: torchvision.models.WeightsEnum) -> Mapping[str, Any]:
+    try:
+        return weights.get_state_dict(check_hash=True)
+    except OSError as error:  # urllib's are some
+        raise ValueError(
+            f"backbone.weights={weights.name}: {weights.url} cannot be downloaded ({error}): fetch it elsewhere, "
+            f"and put it into {Path(torch.hub.get_dir()) / 'checkpoints'}, or name it with backbone.weights=FILE"
+        ) from error
 
 
 def backbone_part(state: dict[str, Tensor], inside: str = "") -> dict[str, Tensor]:

@@ -20,12 +20,14 @@ class Features(NamedTuple):
         mid: Features of stage 3.
         high: Features for the prior mask.
         base: For queries of a head with a base learner: high features of the backbone before tuning.
+        picture: For queries of a head that `sees_pictures`: the pictures (B, 3, S, S), normalised.
     """
 
     low: Tensor
     mid: Tensor
     high: Tensor
     base: Tensor | None = None
+    picture: Tensor | None = None
 
 
 class Prediction(NamedTuple):
@@ -58,11 +60,13 @@ class Head(nn.Module):
         unused_parts: Submodules in published checkpoints of the method that are never used; skipped when loading.
         looks_around: Whether mid features of supports are used outside their objects too. If not, they may be
             zeros there.
+        sees_pictures: Whether queries come with `Features.picture`.
     """
 
     base_learner_parts: tuple[str, ...] = ()
     unused_parts: tuple[str, ...] = ()
     looks_around: bool = True
+    sees_pictures: bool = False
 
     @property
     def has_base_learner(self) -> bool:

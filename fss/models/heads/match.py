@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fss.models.heads.guided import guided_upsampling
 from fss.models.heads.head import Features, Head, Prediction
 from fss.models.heads.ops import COSINE_EPS
 from fss.resize import resize
@@ -33,6 +34,18 @@ class MatchSupport(NamedTuple):
     object: Tensor
 
 
+class MatchQuery(NamedTuple):
+    """What a query offers.
+
+    Attributes:
+        features: (B, C, h, w), each location of unit length.
+        picture: (B, 3, S, S), normalised; None without refinement.
+    """
+
+    features: Tensor
+    picture: Tensor | None
+
+
 class Match(Head):
     """Foreground where a location resembles the object more than its surroundings, in two ways.
 
@@ -45,6 +58,8 @@ class Match(Head):
         maps: The features that are compared: "low", "mid", or both one upon the other.
         correspondences: Weight of the correspondences in 0..1; the prototypes have the rest.
         threshold: Margin above which a location is foreground, in -2..2; choose it on base classes.
+        refine: Radius, in locations, of a guided filter's windows, by which margins are upsampled to the edges
+            of the picture; 0 upsamples them bilinearly.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -56,6 +71,7 @@ class Match(Head):
         maps: Sequence[Literal["low", "mid"]],
         correspondences: float,
         threshold: float,
+        refine: int = 0,
     ) -> None:
         super().__init__()
         if not maps or set(maps) - {"low", "mid"}:
@@ -64,26 +80,30 @@ class Match(Head):
             raise ValueError(f"method.head.correspondences is {correspondences}, must be in 0..1")
         if not -2 <= threshold <= 2:
             raise ValueError(f"method.head.threshold is {threshold}, must be a difference of cosines, in -2..2")
+        if refine < 0:
+            raise ValueError(f"method.head.refine is {refine}, must be a number of locations, or 0 for none")
         self.maps, self.correspondences, self.threshold = tuple(maps), correspondences, threshold
+        self.refine, self.sees_pictures = refine, refine > 0
 
     def encode_support(self, features: Features, masks: Tensor) -> MatchSupport:
         compared = self._compared(features, 2)
         covered = resize(masks.flatten(0, 1)[:, None].to(compared.dtype), compared.shape[-2:])
         return MatchSupport(compared, covered.unflatten(0, masks.shape[:2]))
 
-    def encode_query(self, features: Features) -> Tensor:
-        """Returns features (B, C, h, w), each location of unit length."""
-        return self._compared(features, 1)
+    def encode_query(self, features: Features) -> MatchQuery:
+        return MatchQuery(self._compared(features, 1), features.picture)
 
     def decode(
-        self, query: Tensor, support: MatchSupport, size: tuple[int, int], own_class: Tensor | None = None
+        self, query: MatchQuery, support: MatchSupport, size: tuple[int, int], own_class: Tensor | None = None
     ) -> Prediction:
         locations = support.features.transpose(1, 2).flatten(2)  # (B, C, K * n)
-        with torch.autocast(query.device.type, enabled=False):  # maxima are ill-conditioned
-            margin = self._margin(query.flatten(2), locations, support.object.flatten(1))  # (B, n)
-        low, high = margin.amin(1, keepdim=True), margin.amax(1, keepdim=True)
-        prior = (margin - low) / (high - low + COSINE_EPS)  # stretched over each query, as PFENet's
-        margin, prior = (values.unflatten(1, query.shape[2:])[:, None] for values in (margin, prior))
+        with torch.autocast(query.features.device.type, enabled=False):  # maxima are ill-conditioned
+            margin = self._margin(query.features.flatten(2), locations, support.object.flatten(1))  # (B, n)
+            low, high = margin.amin(1, keepdim=True), margin.amax(1, keepdim=True)
+            prior = (margin - low) / (high - low + COSINE_EPS)  # stretched over each query, as PFENet's
+            margin, prior = (v.unflatten(1, query.features.shape[2:])[:, None] for v in (margin, prior))
+            if query.picture is not None:
+                margin = guided_upsampling(margin, query.picture.float(), self.refine)
         foreground = SCALE * (resize(margin, size) - self.threshold)
         return Prediction(torch.cat([-foreground, foreground], 1), prior)
 

@@ -20,6 +20,7 @@ from fss.data.check import published
 from fss.data.check.census import count_classes, count_folds
 from fss.data.check.published import Fact, compare
 from fss.data.index import Index
+from fss.data.readers import chestxray
 from fss.files.digests import digest
 
 CONF = ROOT / "conf"
@@ -177,3 +178,23 @@ def test_own_pictures_and_their_sheet(tmp_path: Path, capsys: pytest.CaptureFixt
         width, height = picture.size
     row = 192 + 6 + 18
     assert (width, height) == ((shot + 2) * 198 + 6, 26 + 6 * row)  # supports, query, truth; three episodes each
+
+
+def test_number_of_pictures_of_the_official_archives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lungs = np.zeros((16, 20), np.uint8)
+    lungs[4:12, 5:15] = 255
+    for i in range(2):
+        for path in (tmp_path / f"CXR_png/CHNCXR_000{i}_0.png", tmp_path / f"masks/CHNCXR_000{i}_0_mask.png"):
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(lungs).save(path)
+    command = ("dataset=chestxray", f"dataset.root={tmp_path}", "pictures=0")
+    with pytest.raises(SystemExit):
+        run(*command)
+    told = capsys.readouterr().out
+    assert "2, not 566" in told
+    assert "704 masks, of which 566 are Shenzhen's" in told
+    monkeypatch.setitem(chestxray.MASKED, "shenzhen", 2)
+    run(*command)
+    assert "All 1 published lists agree" in capsys.readouterr().out

@@ -1,0 +1,88 @@
+"""Guided upsampling, against a regression in every window, and on edges that the scores' grid does not have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from support.tiny import CHANNELS, TinyBackbone
+from torch import Tensor
+
+from fss.models.heads import Match
+from fss.models.heads.guided import EPS, guided_upsampling
+from fss.models.segmenter import FewShotSegmenter
+from fss.resize import resize
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def regressed(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
+    """The same by ridge regressions of scores on red, green and blue, one for each window, in float64."""
+    (h, w), n = scores.shape[-2:], picture.shape[-1] // scores.shape[-1]
+    fine = picture[0].double().numpy()
+    coarse = fine.reshape(3, h, n, w, n).mean((2, 4))
+    planes = np.zeros((4, h, w))  # slopes and offset
+    for y in range(h):
+        for x in range(w):
+            window = np.s_[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+            colours = coarse[(slice(None), *window)].reshape(3, -1)
+            values = scores[0, 0].double().numpy()[window].ravel()
+            centred = colours - colours.mean(1, keepdims=True)
+            covariance = centred @ centred.T / values.size + EPS * np.eye(3)
+            slope = np.linalg.solve(covariance, centred @ (values - values.mean()) / values.size)
+            planes[:3, y, x], planes[3, y, x] = slope, values.mean() - slope @ colours.mean(1)
+    means = np.zeros_like(planes)
+    for y in range(h):
+        for x in range(w):
+            window = np.s_[:, max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+            means[:, y, x] = planes[window].mean((1, 2))
+    raised = resize(torch.from_numpy(means)[None], fine.shape[-2:])[0].numpy()
+    return torch.from_numpy((raised[:3] * fine).sum(0) + raised[3])
+
+
+@pytest.mark.parametrize("radius", [1, 2, 7])
+def test_by_regressions(radius: int) -> None:
+    scores, picture = torch.randn(1, 1, 6, 5), torch.randn(1, 3, 24, 20)
+    found = guided_upsampling(scores, picture, radius)
+    torch.testing.assert_close(found[0, 0].double(), regressed(scores, picture, radius), atol=2e-4, rtol=2e-4)
+
+
+def test_scores_follow_an_edge_between_their_locations() -> None:
+    """A bright half, whose edge lies within a location; bilinear upsampling misses it."""
+    picture = torch.zeros(1, 3, 32, 32)
+    picture[..., 13:] = 1
+    scores = torch.tensor([-1.0, -1.0, 1.0, 1.0]).expand(1, 1, 4, 4)  # location 1 is five eighths dark
+    truth = picture[0, 0] > 0
+    followed = guided_upsampling(scores, picture, 1)[0, 0] > 0
+    assert float((followed == truth).float().mean()) == 1
+    assert float(((resize(scores, (32, 32))[0, 0] > 0) == truth).float().mean()) < 1
+
+
+@pytest.mark.parametrize("picture", [torch.zeros(3, 1, 1), torch.rand(1, 40, 40)], ids=["black", "grey"])
+def test_pictures_without_colours(picture: Tensor) -> None:
+    """Red, green and blue are then one, and their covariances singular."""
+    scores = torch.randn(1, 1, 5, 5)
+    found = guided_upsampling(scores, picture.expand(1, 3, 40, 40).contiguous(), 2)
+    assert float(found.abs().max()) < 10 * float(scores.abs().max())
+    if not picture.any():  # no edge to follow: means of means
+        assert float(found.max()) <= float(scores.max())
+
+
+def test_matching_with_refinement() -> None:
+    """Together and in parts, and with the prior mask as without."""
+    query, support, masks = torch.randn(2, 3, 32, 24), torch.randn(2, 2, 3, 32, 24), torch.zeros(2, 2, 32, 24)
+    masks[..., 4:20, 3:15] = 1
+    heads = [Match(CHANNELS, ["mid"], 0.5, 0.02, refine) for refine in (0, 2)]
+    plain, refined = (FewShotSegmenter(TinyBackbone(), head).eval() for head in heads)
+    refined.backbone.load_state_dict(plain.backbone.state_dict())
+    with torch.no_grad():
+        first, second = plain(query, support, masks), refined(query, support, masks)
+        encoded = refined.encode_query(query)
+        again = refined.decode(encoded, refined.encode_support(support, masks), (32, 24))
+    torch.testing.assert_close(first.prior, second.prior)
+    torch.testing.assert_close(again.logits, second.logits)
+    assert not torch.allclose(first.logits, second.logits)
+    assert torch.equal(encoded.picture, query)
+    assert plain.encode_query(query).picture is None
+    with pytest.raises(ValueError, match=r"method\.head\.refine is -1"):
+        Match(CHANNELS, ["mid"], 0.5, 0.02, -1)
