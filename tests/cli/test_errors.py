@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.scripts import ROOT
+from support import warm
 
 from fss.cli.errors import mendable
 from fss.data.folds import fold_classes
@@ -16,8 +15,7 @@ from fss.data.folds import fold_classes
 
 def run(script: str, *typed: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     environment = {**{k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}, **environment}
-    command = [sys.executable, str(ROOT / script), *typed]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return warm.run(script, *typed, cwd=cwd, environment=environment)
 
 
 @pytest.mark.parametrize(
