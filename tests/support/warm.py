@@ -40,7 +40,8 @@ class Script:
     def __init__(self, *command: str, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
         self.args = command
         self.returncode: int | None = None
-        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115  # read when the script has ended
+        self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._answers, theirs = socket.socketpair()
         told = {"command": command, "cwd": str(cwd), "environment": dict(environment or os.environ)}
         with tempfile.TemporaryFile("w+") as request, theirs:
