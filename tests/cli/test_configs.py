@@ -1,6 +1,6 @@
 """The configuration groups compose where they meet, and build what they name.
 
-Any two meet in the ordinary suite; the whole product of data sets, trainers, optimisers and scripts is for the night.
+Any two meet in the ordinary suite; all data sets x trainers x optimisers x scripts are for the night.
 """
 
 from __future__ import annotations
