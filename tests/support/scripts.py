@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,15 @@ SMALL = [
 
 
 def run(script: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a script as a user would, in a folder of its own, where its outputs go."""
+    """Runs a script as a user would, in a folder of its own, where its outputs go; it starts warm."""
     return warm.run(script, *overrides, cwd=cwd, environment={**os.environ, "WANDB_MODE": "offline"})
+
+
+def fresh(script: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a Python that starts anew."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    command = [sys.executable, str(ROOT / script), *overrides]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def succeed(script: str, *overrides: str, cwd: Path) -> str:
