@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -32,7 +33,7 @@ class Script:
     """A started script, with what tests need of `subprocess.Popen`.
 
     Args:
-        command: A script of the project and its arguments, or "-m" with a module and its arguments.
+        command: A script of the project, "-m" and a module, or "-c" and code; and arguments.
         cwd: Its working directory.
         environment: All of its environment; by default that of this process.
     """
@@ -98,7 +99,11 @@ class Script:
 def run(
     *command: str, cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a script, or a module after "-m", to its end."""
+    """Runs a script to its end; see `Script`.
+
+    Raises:
+        subprocess.TimeoutExpired: After `timeout` seconds.
+    """
     script = Script(*command, cwd=cwd, environment=environment)
     out, err = script.communicate(timeout)
     return subprocess.CompletedProcess(command, script.wait(), out, err)
@@ -183,7 +188,11 @@ def _become() -> None:
     gc.enable()
     random.seed()
     np.random.seed()
-    if sys.argv[0] == "-m":
+    if sys.argv[0] == "-c":
+        sys.path.insert(0, "")
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(sys.argv.pop(1), vars(main))
+    elif sys.argv[0] == "-m":
         sys.path.insert(0, os.getcwd())
         del sys.argv[0]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
