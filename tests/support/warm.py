@@ -35,7 +35,7 @@ class Script:
     Args:
         command: A script of the project, "-m" and a module, or "-c" and code; and arguments.
         cwd: Its working directory.
-        environment: All of its environment; by default that of this process.
+        environment: All of its environment but OMP_NUM_THREADS; by default that of this process.
     """
 
     def __init__(self, *command: str, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -44,7 +44,8 @@ class Script:
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115  # read when the script has ended
         self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._answers, theirs = socket.socketpair()
-        told = {"command": command, "cwd": str(cwd), "environment": dict(environment or os.environ)}
+        variables = {**(environment or os.environ), "OMP_NUM_THREADS": "1"}
+        told = {"command": command, "cwd": str(cwd), "environment": variables}
         with tempfile.TemporaryFile("w+") as request, theirs:
             json.dump(told, request)
             request.flush()
