@@ -98,7 +98,7 @@ class Script:
 
 
 def run(
-    *command: str, cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = 300
+    *command: str, cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Runs a script to its end; see `Script`.
 
