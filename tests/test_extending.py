@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT
+from support import ROOT, warm
 from support.recipes import PAGE, Recipe, recipes
 
 SMALL = [  # appended to every command
@@ -40,7 +40,7 @@ from pathlib import Path
 from checks.forks import start, wait
 
 here = Path.cwd()
-for line in json.load(sys.stdin):
+for line in json.loads(sys.argv[1]):
     words = shlex.split(line)
     variables = [word.split("=", 1)[1] for word in words if word.startswith("PYTHONPATH=")]
     script, *settings = words[words.index("python") + 1 :]
@@ -92,15 +92,8 @@ def test_recipes(checkout: Path) -> None:
     """In forks of one process, which spares starting Python eight times."""
     for recipe in recipes():
         recipe.write(checkout)
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS],
-        input=json.dumps([line for recipe in recipes() for line in lines(recipe)]),
-        cwd=checkout,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    typed = [line for recipe in recipes() for line in lines(recipe)]
+    done = warm.run("-c", FORKS, json.dumps(typed), cwd=checkout, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     for recipe in recipes():
         check(recipe, checkout)

@@ -7,13 +7,14 @@ its dilation, pyramid and sums.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from fss.evaluation.results import EpisodeResult, summarize
 from fss.metrics import ClassIoU, episode_integers
 from fss.models.backbones import Backbone, ResNetBackbone, VGGBackbone
 from fss.models.checkpoints import load_published, published_state_dict
-from fss.models.heads import BAM, Baseline, Head, PFENet
+from fss.models.heads import BAM, Baseline, Head, PFENet, Prediction
 from fss.models.heads.ops import gram_matrix, masked_average_pool, prior_mask
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
@@ -41,6 +42,11 @@ RESNETS: dict[str, Callable[..., Backbone]] = {
     "resnet101": partial(ResNetBackbone, depth=101),
 }
 LOSSES = {"pfenet": ("main", "inner"), "bam": ("main", "meta", "base"), "baseline": ("main",)}
+# Gradients in double precision through five supports of a ResNet, for the night: the outputs and losses of these
+# cases are compared every day, gradients of the same networks on one support, and of five on a VGG.
+LONGEST = {
+    f"{case}_5shot" for case in ("bam_resnet50_pascal", "pfenet_resnet50_pascal", "pfenetsvf_resnet50_coco")
+}
 SIDES, FRACTIONS = (60, 30, 15, 8), (1.0, 0.5, 0.25, 0.125)
 
 
@@ -50,6 +56,10 @@ def one(name: str) -> pytest.MarkDecorator:
 
 
 def build(case: str) -> FewShotSegmenter:
+    return load(case)[0]
+
+
+def load(case: str) -> tuple[FewShotSegmenter, dict[str, Tensor]]:
     method, backbone_name, dataset, shot = case.split("_")
     of_svf = method.endswith("svf")
     layout = json.loads((GOLDEN / f"{case}.layout.json").read_text())
@@ -64,9 +74,30 @@ def build(case: str) -> FewShotSegmenter:
     else:
         head = Baseline(backbone.channels, shots="sum" if of_svf else "mean")
     segmenter = FewShotSegmenter(backbone, head)
+    theirs = state_dict(layout)
     # as the published files are: under DataParallel's prefix
-    load_published(segmenter, {f"module.{name}": value for name, value in state_dict(layout).items()})
-    return segmenter.eval()
+    load_published(segmenter, {f"module.{name}": value for name, value in theirs.items()})
+    return segmenter.eval(), theirs
+
+
+class Loaded(NamedTuple):
+    """What the tests of a case share, and leave as it is.
+
+    Attributes:
+        case: Its name.
+        segmenter: In eval mode, with the published program's weights.
+        theirs: These weights under their published names.
+    """
+
+    case: str
+    segmenter: FewShotSegmenter
+    theirs: dict[str, Tensor]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def loaded(request: pytest.FixtureRequest) -> Loaded:
+    """Made once for a case: drawing the numbers takes longer than several of the tests."""
+    return Loaded(request.param, *load(request.param))
 
 
 FACTORS: dict[tuple[torch.Size, int], tuple[Tensor, Tensor, Tensor]] = {}
@@ -104,32 +135,35 @@ def close(ours: Tensor, theirs: np.ndarray, relative: float) -> None:
     assert (ours - expected).abs().max() <= relative * expected.abs().max()
 
 
+def own_class(golden: dict[str, Any]) -> Tensor | None:
+    """What a base map leaves out while training; None where there is no such map."""
+    return torch.from_numpy(golden["train_cat"]) if "train_cat" in golden else None
+
+
 def losses(
-    case: str, segmenter: FewShotSegmenter, golden: dict[str, Any], batch: Sequence[Tensor]
+    case: str, head: Head, prediction: Prediction, golden: dict[str, Any], query_mask: Tensor
 ) -> list[Tensor]:
     """The training losses, in the order of the file."""
-    query, support, support_mask, query_mask = batch
-    base_mask, own_class = (
-        torch.from_numpy(golden[name]) if name in golden else None for name in ("base_mask", "train_cat")
-    )
-    prediction = segmenter(query, support, support_mask, own_class)
-    named = segmenter.head.losses(prediction, query_mask, None, base_mask)
+    base_mask = torch.from_numpy(golden["base_mask"]) if "base_mask" in golden else None
+    named = head.losses(prediction, query_mask, None, base_mask)
     return [named[name] for name in LOSSES[case.split("_")[0].removesuffix("svf")]]
 
 
-@pytest.mark.parametrize("case", MODELS)
-def test_outputs_and_losses(case: str) -> None:
-    segmenter = build(case)
+def test_outputs_and_losses(loaded: Loaded) -> None:
+    case, segmenter, _ = loaded
     golden, *batch = inputs(case, torch.float32)
-    query, support, support_mask, _ = batch
+    query, support, support_mask, query_mask = batch
+    own = own_class(golden)
     with torch.no_grad():
-        at_once = segmenter(query, support, support_mask)
+        trained = segmenter(query, support, support_mask, own)
+        at_once = trained if own is None else segmenter(query, support, support_mask)
         parts = segmenter.decode(
             segmenter.encode_query(query),
             segmenter.encode_support(support, support_mask),
             (query.shape[-2], query.shape[-1]),
         )
-        for loss, expected in zip(losses(case, segmenter, golden, batch), golden["train_losses"], strict=True):
+        found = losses(case, segmenter.head, trained, golden, query_mask)
+        for loss, expected in zip(found, golden["train_losses"], strict=True):
             assert loss.item() == pytest.approx(float(expected), rel=1e-4)
     for prediction in (at_once, parts):
         if "final" in golden:
@@ -142,20 +176,21 @@ def test_outputs_and_losses(case: str) -> None:
             close(prediction.logits, golden["logits"], 1e-4)
 
 
-@pytest.mark.parametrize("case", MODELS)
-def test_layout_goes_in_and_out_unchanged(case: str) -> None:
-    layout = json.loads((GOLDEN / f"{case}.layout.json").read_text())
-    theirs = state_dict(layout)
-    segmenter = build(case)
+def test_layout_goes_in_and_out_unchanged(loaded: Loaded) -> None:
+    _, segmenter, theirs = loaded
     back = published_state_dict(segmenter)
     unused = {name for name in theirs if name.split(".")[0] in segmenter.head.unused_parts}
     assert back.keys() == theirs.keys() - unused
     assert all(torch.equal(value, theirs[name]) for name, value in back.items())
 
 
-@pytest.mark.parametrize("case", MODELS)
-def test_singular_values_and_gradients(case: str) -> None:
-    segmenter = build(case).double()
+@pytest.mark.parametrize(
+    "loaded",
+    [pytest.param(case, marks=pytest.mark.nightly if case in LONGEST else ()) for case in MODELS],
+    indirect=True,
+)
+def test_singular_values_and_gradients(loaded: Loaded) -> None:
+    case, segmenter = loaded.case, copy.deepcopy(loaded.segmenter).double()
     golden, *batch = inputs(case, torch.float64)
     segmenter.tune(partial(svf, svd=remembered_svd))
     values = singular_values(segmenter.backbone)
@@ -163,7 +198,9 @@ def test_singular_values_and_gradients(case: str) -> None:
     assert [len(value.S) for value in values] == list(golden["svf_sizes"])
     close(torch.cat([value.S for value in values]), golden["svf_singular_values"], 1e-5)
 
-    found = losses(case, segmenter, golden, batch)
+    query, support, support_mask, query_mask = batch
+    prediction = segmenter(query, support, support_mask, own_class(golden))
+    found = losses(case, segmenter.head, prediction, golden, query_mask)
     for loss, expected in zip(found, golden["svf_train_losses"], strict=True):
         assert loss.item() == pytest.approx(float(expected), rel=1e-5)
     torch.stack(found).sum().backward()

@@ -212,8 +212,9 @@ assert min(sheet.size) >= 64
 
 def test_commands_find_their_files(training: Installed) -> None:
     training.run("-c", without("wandb tensorboard wandb_workspaces pytest"))
-    told = training.run("-m", "fss.data.check", "dataset.train_reader.images=40", "pictures=0").stdout
-    assert "shapes: 40 training and 800 evaluation pictures" in told
+    few = ("dataset.train_reader.images=40", "dataset.eval_reader.images=30")
+    told = training.run("-m", "fss.data.check", *few, "pictures=0").stdout
+    assert "shapes: 40 training and 30 evaluation pictures" in told
     assert "coco20i" in training.run("-m", "fss.data.prepare", "--help").stdout
     (training.folder / "outputs").mkdir()
     training.run("-m", "fss.report", "outputs")

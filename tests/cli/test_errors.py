@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from support import warm
 from support.scripts import ROOT
 
 from fss.cli import start
@@ -21,8 +21,7 @@ from fss.data.folds import fold_classes
 
 def run(script: str, *typed: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     environment = {**{k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}, **environment}
-    command = [sys.executable, str(ROOT / script), *typed]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return warm.run(script, *typed, cwd=cwd, environment=environment)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support import warm
 
 from fss.cli.recorded import RECORD, recorded_overrides
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "train.py").is_file())
 HARMFUL = [
     "dataset.eval_transform._target_=torch.load",
     "+dataset.eval_transform.weights_only=false",
@@ -145,13 +143,10 @@ def test_a_strangers_run_folder_runs_and_writes_nothing(tmp_path: Path) -> None:
     ):
         record(run, *entries)
         before = sorted(tmp_path.rglob("*"))
-        done = subprocess.run(
-            [sys.executable, ROOT / "evaluate.py", f"run_dir={run}", "backbone.weights=null"],
+        done = warm.run(
+            *("evaluate.py", f"run_dir={run}", "backbone.weights=null"),
             cwd=tmp_path,
-            env={"SECRET": "hush-hush", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
+            environment={"SECRET": "hush-hush", "PATH": "/usr/bin:/bin"},
         )
         assert done.returncode == 2
         assert "overrides.yaml" in done.stderr

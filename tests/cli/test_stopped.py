@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.scripts import ROOT
+from support import ROOT
+from support.warm import Script
 
 pytestmark = pytest.mark.slow
 SMALL = [
@@ -26,27 +27,17 @@ TRAINED = [*SMALL, "method.head.width=16", "dataset.train_episodes=24", "dataset
 PRIOR = [*SMALL, "method=prior", "tuning=frozen", "backbone.weights=null"]
 
 
-def start(script: str, *typed: str, cwd: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / script), *typed]
-    pipe = subprocess.PIPE
-    # a suite that a shell started in the background ignores SIGINT, and its children would too
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        return subprocess.Popen(
-            command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+def start(script: str, *typed: str, cwd: Path) -> Script:
+    return Script(script, *typed, cwd=cwd)
 
 
 def run(script: str, *typed: str, cwd: Path) -> tuple[int, str, str]:
     process = start(script, *typed, cwd=cwd)
     out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
-def interrupted(process: subprocess.Popen[str], begun: Callable[[], bool], times: int = 1) -> tuple[int, str, str]:
+def interrupted(process: Script, begun: Callable[[], bool], times: int = 1) -> tuple[int, str, str]:
     """Presses Ctrl-C once it has begun; the terminal sends it to all of its processes."""
     while not begun():
         assert process.poll() is None, process.communicate()
@@ -55,7 +46,7 @@ def interrupted(process: subprocess.Popen[str], begun: Callable[[], bool], times
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.3)
     out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
 def test_interrupted_training_says_where_it_stands_and_goes_on(tmp_path: Path) -> None:
@@ -132,29 +123,23 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
 
 def test_disk_that_is_full_when_results_are_written(tmp_path: Path) -> None:
     """No file may be longer than 4000 bytes, so that pictures and results do not fit, but finished episodes do."""
-    [first, second] = (
-        subprocess.run(
-            [
-                sys.executable,
-                ROOT / "evaluate.py",
-                *PRIOR,
-                "dataset.num_workers=0",
-            ],  # memory shared with workers is a file
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            preexec_fn=limit,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        for limit in (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)), None)
+    typed = [*PRIOR, "dataset.num_workers=0"]  # memory shared with workers is a file
+    first = subprocess.run(
+        [sys.executable, ROOT / "evaluate.py", *typed],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)),
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert first.returncode == 2, first.stderr
     error = first.stderr.strip().splitlines()[-1]
     assert re.match(r"error: .* could not be written \(.*\): is the disk full.*same command again", error)
     assert "Traceback" not in first.stderr
-    assert second.returncode == 0, second.stderr
-    assert "8 of 8 episodes were already finished" in second.stdout + second.stderr
+    code, out, err = run("evaluate.py", *typed, cwd=tmp_path)
+    assert code == 0, err
+    assert "8 of 8 episodes were already finished" in out + err
     assert not list(tmp_path.rglob(".*.part"))
 
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
-from support import ROOT
+from support import ROOT, warm
 
 from fss.data.index import build_index
 from fss.data.readers.coco import Coco
@@ -26,9 +24,7 @@ pytestmark = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no sample of COCO; 
 
 
 def train(tmp_path: Path, *overrides: str) -> dict:
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
+    typed = [
         "dataset=coco20i",
         f"dataset.root={SAMPLE}",
         "dataset.year=2017",
@@ -39,7 +35,7 @@ def train(tmp_path: Path, *overrides: str) -> dict:
         "presence_episodes=0",
         *overrides,
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = warm.run("train.py", *typed, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(next(tmp_path.rglob("metrics.json")).read_text())
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from support import ROOT
+from support import ROOT, warm
 from support.tiny import TinyBackbone
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -494,9 +492,7 @@ def test_journal_of_several_processes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_two_processes_killed_and_started_again_are_as_one() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "checks.interrupted"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = warm.run("-m", "checks.interrupted", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert result["killed"] == [-9, -9]

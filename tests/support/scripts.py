@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 from fss.cli import exports
-from support import ROOT
+from support import ROOT, warm
 
 SMALL = [
     "trainer=cpu",
@@ -36,8 +36,13 @@ SMALL = [
 
 
 def run(script: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a script as a user would, in a folder of its own, where its outputs go."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    """Runs a script as a user would, in a folder of its own, where its outputs go; it starts warm."""
+    return warm.run(script, *overrides, cwd=cwd, environment={**os.environ, "WANDB_MODE": "offline"})
+
+
+def fresh(script: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a Python that starts anew."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     command = [sys.executable, str(ROOT / script), *overrides]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -53,7 +53,7 @@ def serving(temporary: Path, *arguments: str) -> Iterator[Served]:
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(process, said, lines), daemon=True).start()
     try:
-        address = re.search(r"http://127\.0\.0\.1:\d+", lines.get(timeout=120))
+        address = re.search(r"http://127\.0\.0\.1:\d+", lines.get(timeout=300))
         assert address, said
         [folder] = temporary.glob("fss-web-*")
         yield Served(address[0], folder, said)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import ROOT, warm
 
-ROOT = next(folder for folder in Path(__file__).parents if (folder / "train.py").is_file())
 LOADER = """
 import os, resource, signal, sys, time
 import torch
@@ -81,9 +81,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_hangs(case: str) -> None:
     script, said = CASES[case]
-    done = subprocess.run(
-        [sys.executable, "-c", LOADER + script], cwd=ROOT, capture_output=True, text=True, timeout=30 + 15
-    )
+    done = warm.run("-c", LOADER + script, cwd=ROOT, timeout=30 + 15)
     assert done.returncode != 0
     assert said in done.stderr
     assert "Exception ignored" not in done.stderr

@@ -84,6 +84,7 @@ def test_compiled_segmenter() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # the longest run that is compiled; the day has the compiled segmenter and precisions apart
 def test_a_compiled_run_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     compiled = []

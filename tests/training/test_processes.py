@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from support import ROOT
+from support import ROOT, warm
 from support.tiny import CHANNELS, TinyBackbone
 
 from fss.data.loading import batch_size_of_each, training_batches
@@ -25,9 +23,7 @@ from fss.training.run_folder import check_processes
 
 @pytest.mark.slow
 def test_two_processes_train_as_one() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "checks.processes"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = warm.run("-m", "checks.processes", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert result["steps"] == [12, 12]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from support import ROOT
+from support import ROOT, warm
 
 from fss.training.callbacks.checkpoints import WholeCheckpoints
 from fss.training.run_folder import forget_earlier, newest_checkpoint, note_settings, prepare_folder
@@ -19,13 +17,7 @@ from fss.training.run_folder import forget_earlier, newest_checkpoint, note_sett
 @pytest.mark.slow
 def test_killed_runs_end_with_the_bits_of_an_undisturbed_one() -> None:
     """`checks/resume.py` knows more moments."""
-    done = subprocess.run(
-        [sys.executable, "-m", "checks.resume", "writing", "term-validation"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = warm.run("-m", "checks.resume", "writing", "term-validation", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("the same bits") == 2
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from support import ROOT
+from support import ROOT, warm
 from support.served_page import Served
 
 
@@ -69,8 +67,7 @@ def test_a_picture_at_an_address_is_not_fetched(served: Served) -> None:
 
 def refused(*arguments: str) -> str:
     """What the command says when it does not start."""
-    command = [sys.executable, "-m", "fss.web", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = warm.run("-m", "fss.web", *arguments, cwd=ROOT)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     return done.stderr

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torchvision
 from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from fss.models.backbones.backbone import Channels, LayeredBackbone
 from fss.models.backbones.frozen_norms import ConvSequence
@@ -25,9 +25,12 @@ class VGGBackbone(LayeredBackbone):
     """
 
     def __init__(self, weights: str | None = None, high: Literal["layer4", "low+mid"] = "layer4") -> None:
-        features = torchvision.models.vgg16_bn(weights=None).features
+        features = make_layers(cfgs["D"], batch_norm=True)  # without the classifier, nine tenths of VGG's weights
         for module in features:
-            if isinstance(module, nn.MaxPool2d):
+            if isinstance(module, nn.Conv2d):  # as torchvision's network has them
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, nn.MaxPool2d):
                 module.ceil_mode = True
         ends = (*_STARTS[1:], _END)
         # a separate sequence for each part, so that indices start at 0 as in the published checkpoints
