@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.models.backbones.frozen_norms import Bottleneck
-from fss.models.backbones.margins import Margins, cut
+from fss.models.margins import Margins, cut, ends
 
 
 def reaches(blocks: Sequence[nn.Module]) -> tuple[int, ...] | None:
@@ -54,7 +54,7 @@ def _around(
     inside = mask[0, 0] != 0
     if not inside.any():
         inside = torch.ones_like(inside)
-    box = [_ends(inside.any(1)), _ends(inside.any(0))]  # first and one past the last row and column
+    box = [ends(inside.any(1)), ends(inside.any(0))]  # first and one past the last row and column
     rest = sum(reach)
     seen = _grown(box, rest, (h, w))
     maps = cut(maps, _between(((0, h), (0, w)), seen))
@@ -66,18 +66,15 @@ def _around(
     return F.pad(maps, _between(((0, h), (0, w)), box))
 
 
-def _ends(chosen: Tensor) -> tuple[int, int]:
-    at = chosen.nonzero()[:, 0]
-    return int(at[0]), int(at[-1]) + 1
-
-
 def _grown(box: Sequence[tuple[int, int]], by: int, size: tuple[int, int]) -> list[tuple[int, int]]:
     return [(max(0, a - by), min(side, b + by)) for (a, b), side in zip(box, size, strict=True)]
 
 
 def _between(outer: Sequence[tuple[int, int]], inner: Sequence[tuple[int, int]]) -> Margins:
     """How far a box is within another; each is the first and one past the last row, and the same of columns."""
-    (top, bottom), (left, right) = ((a - start, end - b) for (start, end), (a, b) in zip(outer, inner, strict=True))
+    (top, bottom), (left, right) = (
+        (a - start, end - b) for (start, end), (a, b) in zip(outer, inner, strict=True)
+    )
     return Margins(left, right, top, bottom)
 
 

@@ -110,7 +110,9 @@ def _of_nearest(query: Tensor, support: Tensor) -> Tensor:
     s = support.transpose(1, 2)  # (B, n', C)
     nearest = (F.normalize(s.detach(), dim=2) @ query.detach()).argmax(1)  # (B, n)
     of_batch = n * torch.arange(b, device=s.device)[:, None]
-    s = s.flatten(0, 1).index_select(0, (nearest + of_batch).flatten()).unflatten(0, (b, -1))  # gather would keep s
+    s = (
+        s.flatten(0, 1).index_select(0, (nearest + of_batch).flatten()).unflatten(0, (b, -1))
+    )  # gather would keep s
     return (s * query.mT).sum(2) / (s.norm(dim=2) * query.norm(dim=1) + COSINE_EPS)
 
 

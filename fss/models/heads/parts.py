@@ -41,6 +41,7 @@ def convolve_parts(layer: nn.Module, parts: Sequence[Tensor], size: tuple[int, .
             x = x + other
         if conv.bias is not None:
             x = x + conv.bias[:, None, None]
+        x = x.expand(*x.shape[:2], *size)
     for module in rest:
         x = module(x)
     return x
