@@ -29,7 +29,7 @@ def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor, margins: Margins = NO
         conv: `nn.Conv2d` padded by zeros, its SVF form, or anything else, which is then not folded.
         norm: What follows it.
         x: (B, C, h, w).
-        margins: Of the output, to be left out; none wider than the padding, and the stride is 1 where there are any.
+        margins: Of the output, to be left out; none wider than the padding, and only with a stride of 1.
     """
     # exported graphs show the norm: their runtimes fold it once and for all
     folds = isinstance(conv, SVFConv2d) or type(conv) is nn.Conv2d

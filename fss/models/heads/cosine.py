@@ -3,7 +3,8 @@
 Only the most similar location matters for the gradients, so that similarities to all others are not kept; neither
 are copies of features.
 
-Shapes: B batch, K shots, C channels, n query locations, n' support locations, m those that can be the most similar.
+Shapes: B batch, K shots, C channels, n query locations, n' support locations, m those of them that can be the most
+similar.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def best_cosines(query: Tensor, supports: Tensor) -> Tensor:
 class _BestCosines(torch.autograd.Function):
     """Best cosines (B * K, n) of a query (B, C, n) and rows (sum of all m, C), m of them for each shot.
 
-    With d the product q s of a location and its nearest, and p that of their norms: the derivative of d / (p + eps)
-    with respect to q is s / (p + eps) - d |s| / (p + eps)^2 q / |q|, and likewise for s.
+    With d the product q s of a location and its nearest, and p that of their norms: the derivative of
+    d / (p + eps) with respect to q is s / (p + eps) - d |s| / (p + eps)^2 q / |q|, and likewise for s.
     """
 
     @staticmethod

@@ -18,7 +18,7 @@ from fss.resize import resize
 
 
 def convolve_parts(layer: nn.Module, parts: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
-    """A convolution, or a sequence that begins with one, of `torch.cat([resize(part, size) for part in parts], 1)`.
+    """A convolution, or a sequence that begins with one, of all parts resized and concatenated.
 
     Args:
         layer: One group, stride and dilation 1, padded by zeros so that it keeps the resolution.
