@@ -5,8 +5,8 @@
 
 ResNet-50 with random weights, SVF, float32, one episode a step, as in `bench.training`, our way or the published
 one. Each case runs in a process of its own, so that its memory is its own; time is the median of some steps.
-Arithmetic is that of convolutions and matrix products, forward and backward, counted by torch. Where the rate stays
-the same while steps grow, arithmetic bounds the step; where it falls, memory does.
+Arithmetic is that of convolutions and matrix products, forward and backward, counted by torch. Where the rate
+stays the same while steps grow, arithmetic bounds the step; where it falls, memory does.
 """
 
 from __future__ import annotations

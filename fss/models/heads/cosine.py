@@ -99,7 +99,7 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 def _largest(query: Tensor, support: Tensor) -> Tensor:
     """Best cosines (B, n) of a query (B, C, n) and a support (B, C, n') by all of them."""
     s = support.transpose(1, 2)  # (B, n', C)
-    if len(s) == 1 and has_contents(s) and not torch.compiler.is_exporting():
+    if has_contents(s) and len(s) == 1:
         s = s[:, _object(s[0])]
     norms = s.norm(dim=2, keepdim=True) @ query.norm(dim=1, keepdim=True)  # (B, n', n)
     return (s @ query).div_(norms.add_(COSINE_EPS)).amax(dim=1)
