@@ -9,7 +9,7 @@ import gradio as gr
 from fss.predictor import FewShotPredictor
 from fss.web.examples import EXAMPLES
 from fss.web.handlers import VIEWS, Handlers
-from fss.web.painting import BRUSH, MEANINGS
+from fss.web.painting import BRUSH, BRUSH_SIZE, MEANINGS
 from fss.web.session import Session
 
 IDLE = 3600  # seconds after which a visitor who does nothing is forgotten
@@ -70,7 +70,7 @@ def build(model: FewShotPredictor) -> gr.Blocks:
                             sources=(),
                             transforms=(),
                             layers=False,
-                            brush=gr.Brush(default_size=24, colors=[_COLOR], color_mode="fixed"),
+                            brush=gr.Brush(default_size=BRUSH_SIZE, colors=[_COLOR], color_mode="fixed"),
                             buttons=[],
                             height=400,
                             show_label=False,

@@ -17,6 +17,7 @@ from fss.predictor import FewShotPredictor, Points
 Meaning = Literal["the object", "a box around it", "a part of it"]
 MEANINGS: tuple[Meaning, ...] = get_args(Meaning)
 BRUSH = (255, 64, 160)  # RGB
+BRUSH_SIZE = 24  # pixels of the canvas, at first
 CANVAS = 800  # longer side of what is painted on: sharp on a screen, and quick to send
 
 _POINTS = 200  # of a stroke that are grown: enough to follow it
@@ -43,7 +44,7 @@ def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: 
             outermost dabs belongs to the mask. Paint on a part of it is the mask as it is, for `grown`.
 
     Raises:
-        ValueError: If nothing is painted, or everything.
+        ValueError: If nothing is painted, or everything, or one dab in place of a box.
     """
     mask = np.zeros((height, width), bool)
     for layer in editor["layers"] if editor else ():
@@ -53,10 +54,19 @@ def painted(editor: Mapping[str, Any] | None, height: int, width: int, meaning: 
         raise ValueError("Nothing is painted yet: paint over the object with the brush, then add the example.")
     if meaning == "a box around it":
         rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        if _is_dab(len(rows), len(columns), height, width):
+            raise ValueError("One dab makes no box: dab two opposite corners of it, or draw its outline.")
         mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
     if mask.all():
         raise ValueError("The whole picture is painted: leave out what does not belong to the object.")
     return mask
+
+
+def _is_dab(rows: int, columns: int, height: int, width: int) -> bool:
+    """Whether a box is no larger than the brush makes in one place, on a canvas that has room for more."""
+    side = max(rows, columns) / max(height, width)
+    of_canvas = min(CANVAS, max(height, width))
+    return side * of_canvas <= 1.25 * BRUSH_SIZE < of_canvas / 4
 
 
 def grown(predictor: FewShotPredictor, image: np.ndarray, part: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from support.predictors import SIZE, predictor, shot
 
 from fss.predictor import Points
-from fss.web.painting import CANVAS, MEANINGS, canvas, grown, painted
+from fss.web.painting import BRUSH_SIZE, CANVAS, MEANINGS, canvas, grown, painted
 
 OBJECT, BOX, PART = MEANINGS
 
@@ -33,6 +33,20 @@ def test_a_box_reaches_from_the_first_to_the_last_dab() -> None:
     expected = np.zeros((10, 12), bool)
     expected[2:8, 3:10] = True
     assert np.array_equal(painted(editor(dabs), 10, 12, BOX), expected)
+
+
+def test_one_dab_is_no_box() -> None:
+    canvas_size = (CANVAS // 2, CANVAS)
+    dab = np.zeros(canvas_size, np.uint8)
+    dab[100 : 100 + BRUSH_SIZE, 200 : 200 + BRUSH_SIZE] = 255
+    with pytest.raises(ValueError, match="One dab makes no box"):
+        painted(editor(dab), CANVAS, 2 * CANVAS, BOX)
+    assert painted(editor(dab), CANVAS, 2 * CANVAS, OBJECT).sum() == (2 * BRUSH_SIZE) ** 2
+    two = dab | np.roll(dab, (60, 40), (0, 1))
+    assert painted(editor(two), *canvas_size, BOX).sum() == (BRUSH_SIZE + 60) * (BRUSH_SIZE + 40)
+    small = np.zeros((40, 60), np.uint8)  # here, a box may be as small as the brush
+    small[5:15, 5:15] = 255
+    assert painted(editor(small), 40, 60, BOX).sum() == 100
 
 
 def test_the_brushs_faint_rim_does_not_count() -> None:

@@ -15,6 +15,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
+from rich.text import Text
 
 from fss.cli.errors import run_script
 from fss.configuration import conf_folder
@@ -121,11 +122,11 @@ def _published(compared: Sequence[Comparison]) -> Table:
     return table
 
 
-def _cell(published: Fact, found: Fact) -> str:
+def _cell(published: Fact, found: Fact) -> Text:
     if found == published:
-        return str(found.entries)
+        return Text(str(found.entries))
     differs = "others" if found.entries == published.entries else f"not {published.entries}"
-    return f"[bold red]{found.entries}, {differs}[/]"
+    return Text(f"{found.entries}, {differs}", style="bold red")
 
 
 def _write_sheet(cfg: DictConfig) -> None:

@@ -141,6 +141,7 @@ def test_data_unlike_the_published_lists(
     told = capsys.readouterr().out
     assert "38 of 38 published lists differ" in told
     assert "not 5953" in told
+    assert "[bold" not in told  # a style, not words
     # had the lists been so short, all would be well; objects here are too small to count
     facts = json.loads(published.FACTS.read_text())
     facts["pascal5i"]["pictures"] = {"train": len(pascal_tree.TRAIN), "val": len(pascal_tree.VAL)}
