@@ -240,7 +240,7 @@ class SVFConv2d(_SVF):
         x: Tensor,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
-        padding: tuple[int, int] | None = None,
+        padding: tuple[int, ...] | None = None,
     ) -> Tensor:
         """Maps x (B, I, h, w) to (B, O, h', w').
 
@@ -260,7 +260,7 @@ class SVFConv2d(_SVF):
         weight = self.weight if scale is None else self.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.stride, padding, self.dilation)
 
-    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """The input, padded if a convolution cannot do it, and how it is then to be padded."""
         padding = self.padding
         if self.padding_mode != "zeros" or isinstance(padding, str):

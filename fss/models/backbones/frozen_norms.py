@@ -39,6 +39,7 @@ def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor, margins: Margins = NO
     scale, shift = _scale_and_shift(norm, conv.bias)
     padding = conv.padding
     if any(margins):
+        assert not isinstance(padding, str)
         (rows, columns), padding = padding, (0, 0)
         rest = [p - m for p, m in zip((columns, columns, rows, rows), margins, strict=True)]
         x = F.pad(x, rest) if any(rest) else x

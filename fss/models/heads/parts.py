@@ -31,13 +31,13 @@ def convolve_parts(layer: nn.Module, parts: Sequence[Tensor], size: tuple[int, .
         x = conv(torch.cat([resize(part, size) for part in parts], 1))
     else:
         weights = conv.weight.split([part.shape[1] for part in parts], 1)
-        fine, coarse = [], []
-        for part, weight in zip(parts, weights, strict=True):
-            (fine if part.shape[-2:] == tuple(size) else coarse).append((part, weight))
-        found = [F.conv2d(part, weight, padding=conv.padding) for part, weight in fine]
-        found += [_of_coarse(part, weight, size) for part, weight in coarse]
-        x = found.pop(0)
-        for other in found:
+        x, *others = [
+            F.conv2d(part, weight, padding=conv.padding)
+            if part.shape[-2:] == tuple(size)
+            else _of_coarse(part, weight, size)
+            for part, weight in zip(parts, weights, strict=True)
+        ]
+        for other in others:
             x = x + other
         if conv.bias is not None:
             x = x + conv.bias[:, None, None]
@@ -66,5 +66,5 @@ def _spread(part: Tensor, size: tuple[int, ...], kernel: tuple[int, ...]) -> Ten
     """
     h, w = part.shape[-2:]
     cells = torch.eye(h * w, dtype=part.dtype, device=part.device).reshape(h * w, 1, h, w)
-    met = F.unfold(resize(cells, size), kernel, padding=[k // 2 for k in kernel])
+    met = F.unfold(resize(cells, size), kernel, padding=(kernel[0] // 2, kernel[1] // 2))
     return met.reshape(h * w, -1, met.shape[-1])
