@@ -63,7 +63,7 @@ def main() -> None:
     by_rule = by_measure = 0.0
     for inputs, outputs, kernel, count in LAYERS:
         plain = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-        layer = SVFConv2d(plain, factors).to(device, memory_format=torch.channels_last)
+        layer = SVFConv2d(plain, factors).to(device).to(memory_format=torch.channels_last)
         x = torch.randn(1, inputs, 60, 60, device=device).contiguous(memory_format=torch.channels_last)
         is_factored = layer._run_factored()
         times = {form: milliseconds(layer, x.requires_grad_(), form, repeats) for form in (True, False)}
