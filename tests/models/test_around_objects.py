@@ -7,12 +7,12 @@ import torch
 from support.tiny import TinyBackbone, cheap_svd
 from torch import Tensor, nn
 
+from fss.margins import Margins, cut
 from fss.models.backbones import ResNetBackbone, VGGBackbone
 from fss.models.backbones.around_objects import reaches, run_around
 from fss.models.backbones.frozen_norms import Bottleneck
 from fss.models.heads import BAM, Features, Match, PFENet, PriorMask
 from fss.models.heads.ops import masked_average_pool
-from fss.models.margins import Margins, cut
 from fss.resize import resize
 from fss.svf import decompose
 

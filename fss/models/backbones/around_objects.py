@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fss.margins import Margins, cut, ends
 from fss.models.backbones.frozen_norms import Bottleneck
-from fss.models.margins import Margins, cut, ends
 
 
 def reaches(blocks: Sequence[nn.Module]) -> tuple[int, ...] | None:

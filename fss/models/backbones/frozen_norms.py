@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet
 
-from fss.models.margins import NONE, Margins, cut
+from fss.margins import NONE, Margins, cut
 from fss.svf import SVFConv2d
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from fss.margins import around, cut
 from fss.models.heads.head import Features, Head
 from fss.models.heads.ops import masked_average_pool
 from fss.models.heads.parts import convolve_parts
-from fss.models.margins import around, cut
 from fss.resize import resize
 
 
