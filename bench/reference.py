@@ -115,7 +115,8 @@ class Published(nn.Module):
         base = query
         for layer in self.base_layers:
             base = layer(base)
-        base = self.head.learner_base(base)
+        pooling, classify = self.head.learner_base
+        base = classify(torch.cat([_resized(part, base.shape[-2:]) for part in pooling(base)], 1))
         return self._bam(reduced, prototypes, priors, (_gram(low), grams), base, own_class, size)
 
     def _features(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +178,7 @@ class Published(nn.Module):
             prior = prior + own * priors[k]
             distance = distance + own * apart[:, k, None, None, None]
         merged = head.init_merge(torch.cat([query, prototype.expand_as(query), prior], 1))
-        x = head.res1_meta(head.ASPP_meta(merged))
+        x = head.res1_meta(torch.cat([branch.expand_as(merged) for branch in head.ASPP_meta(merged)], 1))
         x = head.res2_meta(x) + x
         meta = head.cls_meta(x)
         chances = _resized(base, meta.shape[-2:]).softmax(1)

@@ -1,11 +1,12 @@
 """Time, memory and arithmetic of a training step for several numbers of supports and sizes of pictures.
 
-    python -m bench.scaling [--method pfenet] [--shots 1 5 10] [--sizes 225 321 473 641] [--checkpointing]
+    python -m bench.scaling [--method pfenet] [--shots 1 5 10] [--sizes 225 321 473 641]
+        [--checkpointing | --published]
 
-ResNet-50 with random weights, SVF, float32, one episode a step, as in `bench.training`. Each case runs in a
-process of its own, so that its memory is its own; time is the median of some steps. Arithmetic is that of
-convolutions and matrix products, forward and backward, counted by torch. Where the rate stays the same while steps
-grow, arithmetic bounds the step; where it falls, memory does.
+ResNet-50 with random weights, SVF, float32, one episode a step, as in `bench.training`, our way or the published
+one. Each case runs in a process of its own, so that its memory is its own; time is the median of some steps.
+Arithmetic is that of convolutions and matrix products, forward and backward, counted by torch. Where the rate
+stays the same while steps grow, arithmetic bounds the step; where it falls, memory does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.paired import machine
-from bench.training import Case, our_training
+from bench.training import Case, our_training, published_training
 
 EXTENT = 0.5  # radius of the object in `bench.training`
 
@@ -37,9 +38,9 @@ class Cost(NamedTuple):
     arithmetic: float
 
 
-def cost(case: Case, checkpointing: bool, steps: int) -> Cost:
+def cost(case: Case, checkpointing: bool, published: bool, steps: int) -> Cost:
     """Measures one case in this process."""
-    step = our_training(case, checkpointing)
+    step = published_training(case) if published else our_training(case, checkpointing)
     with FlopCounterMode(display=False) as counter:
         step()  # which warms up, too
     taken = []
@@ -56,7 +57,7 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[Case, Cost]]:
     for shot, size in product(given.shots, given.sizes):
         case = Case(given.method, shot, size, EXTENT)
         with get_context("spawn").Pool(1) as pool:
-            yield case, pool.apply(cost, (case, given.checkpointing, given.steps))
+            yield case, pool.apply(cost, (case, given.checkpointing, given.published, given.steps))
 
 
 def main() -> None:
@@ -66,7 +67,9 @@ def main() -> None:
     parser.add_argument("--shots", nargs="+", type=int, default=[1, 5, 10])
     parser.add_argument("--sizes", nargs="+", type=int, default=[225, 321, 473, 641], help="pixels")
     parser.add_argument("--steps", type=int, default=2, help="timed steps; default: %(default)s")
-    parser.add_argument("--checkpointing", action="store_true", help="compute features twice")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--checkpointing", action="store_true", help="compute features twice")
+    way.add_argument("--published", action="store_true", help="the published way")
     given = parser.parse_args()
     table = Table("shots", "pixels", "s", "GiB", "GFLOP", "GFLOP/s", caption=machine(), caption_justify="left")
     for case, found in measure(given):

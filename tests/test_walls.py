@@ -12,18 +12,19 @@ from checks.structure import FLOORS, imports, lines, room, structure, top
 
 # rooms and modules that every room may use
 GROUND = {
-    *("configuration", "contents", "display", "files", "geometry", "labels", "metrics", "processes", "resize"),
-    *("revision", "visualize"),
+    *("configuration", "contents", "display", "files", "geometry", "labels", "margins", "metrics", "processes"),
+    *("resize", "revision", "visualize"),
 }
 GROUND_KNOWS = {
     "files": {"display"},
     "geometry": {"resize"},
+    "margins": {"contents"},
     "metrics": {"geometry"},
     "visualize": {"files"},
 }
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up
     "svf": set(),
-    "models": {"svf", "contents", "display", "files", "geometry", "labels", "processes", "resize"},
+    "models": {"svf", "contents", "display", "files", "geometry", "labels", "margins", "processes", "resize"},
     "export": {"svf", "models", "display", "files"},
     "data": {"files", "geometry", "labels", "processes"},
     "evaluation": {

@@ -146,7 +146,7 @@ class FewShotSegmenter(nn.Module):
     def forward(
         self, query: Tensor, support: Tensor, support_masks: Tensor, own_class: Tensor | None = None
     ) -> Prediction:
-        """Runs all three functions, with a single pass of the backbone over all images.
+        """Runs all three functions; on a GPU, with a single pass of the backbone over all images.
 
         If norms use batch statistics, the queries and the supports of each shot are instead passed through the
         backbone one after another, as in the published program.
@@ -164,6 +164,9 @@ class FewShotSegmenter(nn.Module):
             shots = [self._maps(*shot) for shot in zip(support.unbind(1), foreground.unbind(1), strict=True)]
             features = Features(*(torch.stack(maps, 1) for maps in zip(*shots, strict=True)))
             encoded_support = self.head.encode_support(features, foreground)
+            return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
+        if query.device.type == "cpu":  # it gains nothing from larger batches, but would copy maps to split them
+            encoded_query, encoded_support = self.encode_query(query), self.encode_support(support, support_masks)
             return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
         masks = torch.cat(
             [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]

@@ -57,6 +57,8 @@ class _FactoredConv2d(torch.autograd.Function):
         ctx.save_for_backward(inner, U, S, V, scale)
         ctx.window, ctx.size = window, x.shape[-2:]
         # S stays in its own precision even where maps do not, so that small changes of it count
+        if inner.dtype == S.dtype:  # then S goes into U, which is smaller
+            return F.conv2d(inner, _outer(U * S, scale), shift)
         return F.conv2d((inner * S[:, None, None]).to(inner.dtype), _outer(U, scale), shift)
 
     @staticmethod
@@ -71,7 +73,10 @@ class _FactoredConv2d(torch.autograd.Function):
             of_S = (gradient.to(S.dtype) * inner).sum((0, 2, 3))
         if x_needs:
             stride, padding, dilation = ctx.window
-            gradient = (gradient * S[:, None, None]).to(gradient.dtype)
+            if gradient.dtype == S.dtype:
+                gradient.mul_(S[:, None, None])  # it is ours alone
+            else:
+                gradient = (gradient * S[:, None, None]).to(gradient.dtype)
             # rows and columns at the end that a stride leaves out
             rest = [
                 size + 2 * p - d * (k - 1) - 1 - s * (out - 1)
@@ -230,7 +235,13 @@ class SVFConv2d(_SVF):
         # torch keeps these in the order that F.pad expects, with "same" and "valid" resolved
         self._sides = layer._reversed_padding_repeated_twice
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        padding: tuple[int, ...] | None = None,
+    ) -> Tensor:
         """Maps x (B, I, h, w) to (B, O, h', w').
 
         Args:
@@ -238,17 +249,24 @@ class SVFConv2d(_SVF):
             scale: (O,), by which the outputs are to be multiplied, as by a frozen norm that follows; it costs
                 nothing, because the weight is multiplied instead. It must not require gradients.
             shift: (O,), in place of the bias.
+            padding: Rows and columns of zeros on each side, in place of the layer's own padding.
         """
-        padding = self.padding
-        if self.padding_mode != "zeros" or isinstance(padding, str):
-            mode = self.padding_mode.replace("zeros", "constant")
-            x, padding = F.pad(x, self._sides, mode=mode), (0, 0)
+        if padding is None:
+            x, padding = self._padded(x)
         shift = self.bias if shift is None else shift
         if self._run_factored():
             window = self.stride, padding, self.dilation
             return _factored_conv2d(x, self.U, self.S, self.V, scale, shift, *window)
         weight = self.weight if scale is None else self.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.stride, padding, self.dilation)
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The input, padded if a convolution cannot do it, and how it is then to be padded."""
+        padding = self.padding
+        if self.padding_mode != "zeros" or isinstance(padding, str):
+            mode = self.padding_mode.replace("zeros", "constant")
+            return F.pad(x, self._sides, mode=mode), (0, 0)
+        return x, padding
 
     def merge(self) -> nn.Conv2d:
         """The plain layer with the composed weight."""

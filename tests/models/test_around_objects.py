@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.tiny import TinyBackbone
+from support.tiny import TinyBackbone, cheap_svd
 from torch import Tensor, nn
 
+from fss.margins import Margins, cut
 from fss.models.backbones import ResNetBackbone, VGGBackbone
 from fss.models.backbones.around_objects import reaches, run_around
 from fss.models.backbones.frozen_norms import Bottleneck
-from fss.models.heads import BAM, Match, PFENet, PriorMask
+from fss.models.heads import BAM, Features, Match, PFENet, PriorMask
+from fss.models.heads.ops import masked_average_pool
 from fss.resize import resize
+from fss.svf import decompose
 
 
 def blocks() -> list[nn.Module]:
@@ -109,3 +112,49 @@ def test_high_features_of_supports() -> None:
     high = backbone.upper(lower, mask)
     torch.testing.assert_close(high * small, backbone.get_submodule("layer4")(lower.mid * small) * small)
     assert not high[0, :, :, 0].any()
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_prototypes_need_no_features_outside_objects(shots: int) -> None:
+    torch.manual_seed(0)
+    head = PFENet((2, 3, 4), width=5).double().eval()
+    maps = [torch.randn(1, shots, c, 9, 8, dtype=torch.float64) for c in (2, 3, 4)]
+    masks = torch.zeros(1, shots, 36, 32, dtype=torch.float64)
+    masks[:, 0, 10:20, 3:9] = 1
+    masks[:, -1, 4:30, 20:32] = 1
+    prototypes = head.encode_support(Features(*maps), masks).prototypes
+    reduced = head.down_supp(torch.cat([maps[1][0], maps[0][0]], 1))
+    whole = masked_average_pool(reduced, resize(masks[0][:, None], (9, 8)))
+    torch.testing.assert_close(prototypes[0], whole)
+    seen: list[torch.Size] = []
+    head.down_supp[1].register_forward_hook(lambda *given: seen.append(given[2].shape[2:]))
+    head.encode_support(Features(*maps), masks[:, :1].expand_as(masks))
+    assert seen[0][0] < 9
+    assert seen[0][1] < 8
+    empty = head.encode_support(Features(*maps), torch.zeros_like(masks)).prototypes
+    assert not empty.any()
+
+
+class _Doubled(nn.Conv2d):
+    """A convolution that cannot be folded into the norm after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", ["plain", "svf", "other"])
+@pytest.mark.parametrize("margins", [Margins(2, 2, 2, 2), Margins(0, 1, 2, 0)])
+def test_margins_of_a_block_are_left_out(kind: str, margins: Margins) -> None:
+    torch.manual_seed(0)
+    shortcut = nn.Sequential(nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8))
+    block = Bottleneck(6, 2, dilation=2, downsample=shortcut)
+    if kind == "svf":
+        decompose(block, svd=cheap_svd)
+    if kind == "other":
+        block.conv2 = _Doubled(2, 2, 3, padding=2, dilation=2, bias=False)
+    block = block.double().eval()
+    x = torch.randn(2, 6, 9, 8, dtype=torch.float64, requires_grad=True)
+    inner, whole = block(x, margins), cut(block(x), margins)
+    torch.testing.assert_close(inner, whole)
+    gradients = [torch.autograd.grad((out**2).sum(), x)[0] for out in (inner, whole)]
+    torch.testing.assert_close(*gradients)

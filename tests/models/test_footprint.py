@@ -28,7 +28,7 @@ def test_similarities_of_all_locations_are_in_it() -> None:
 def test_nothing_is_computed_or_changed() -> None:
     made = segmenter()
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    assert footprint.forward_bytes(made, 8, 5, 2049, training=True) > 5 * 10**11  # nobody has as much
+    assert footprint.forward_bytes(made, 8, 5, 2049, training=True) > 2 * 10**11  # nobody has as much
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
 

@@ -157,26 +157,28 @@ def test_prior_mask_keeps_float64() -> None:
     assert prior_mask(torch.randn(1, 4, 3, 3).double(), torch.randn(1, 4, 3, 3).double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_gradient_of_the_prior_mask_is_that_of_all_similarities(batch: int) -> None:
+@pytest.mark.parametrize(("batch", "shots"), [(1, 1), (3, 1), (2, 3)])
+def test_gradient_of_prior_masks_is_that_of_all_similarities(batch: int, shots: int) -> None:
     torch.manual_seed(0)
-    query, support = (torch.randn(batch, 6, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    inside = torch.zeros(batch, 1, 5, 4, dtype=torch.float64)
-    inside[:, :, 1:3, 1:4] = 1
-    inside[0, :, 4, 0] = 1
+    query = torch.randn(batch, 6, 5, 4, dtype=torch.float64, requires_grad=True)
+    supports = torch.randn(batch, shots, 6, 5, 4, dtype=torch.float64, requires_grad=True)
+    inside = torch.zeros(batch, shots, 1, 5, 4, dtype=torch.float64)
+    inside[..., 1:3, 1:4] = 1
+    inside[0, ..., 4, 0] = 0.5
+    inside[-1, -1] = 1 if batch > 1 else inside[-1, -1]  # an object everywhere
 
-    def whole(query: Tensor, support: Tensor) -> Tensor:
-        q, s = query.flatten(2), support.flatten(2)
-        norms = s.norm(dim=1)[:, :, None] * q.norm(dim=1)[:, None]
-        best = (s.mT @ q / (norms + 1e-7)).amax(1)
-        low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
-        return ((best - low) / (high - low + 1e-7)).reshape(batch, 1, 5, 4)
+    def whole(query: Tensor, supports: Tensor) -> Tensor:
+        q, s = query.flatten(2)[:, None], supports.flatten(3)
+        norms = s.norm(dim=2)[..., None] * q.norm(dim=2)[:, :, None]
+        best = (s.mT @ q / (norms + 1e-7)).amax(2)
+        low, high = best.amin(2, keepdim=True), best.amax(2, keepdim=True)
+        return ((best - low) / (high - low + 1e-7)).reshape(batch, shots, 5, 4)
 
-    weights = torch.randn(batch, 1, 5, 4, dtype=torch.float64)
+    weights = torch.randn(batch, shots, 5, 4, dtype=torch.float64)
     results = []
-    for prior in (prior_mask, whole):
-        found = prior(query, support * inside)
-        results.append((found, *torch.autograd.grad((found * weights).sum(), (query, support))))
+    for priors in (prior_masks, whole):
+        found = priors(query, supports * inside)
+        results.append((found, *torch.autograd.grad((found * weights).sum(), (query, supports))))
     torch.testing.assert_close(*results)
 
 
@@ -375,8 +377,8 @@ def test_norms_that_cannot_be() -> None:
 
 
 def test_episodes_of_a_batch_do_not_mix() -> None:
-    segmenter = tiny_segmenter().eval()
-    query, support, masks = episode(b=3, k=2)
+    segmenter = tiny_segmenter().double().eval()  # batches of other sizes are rounded otherwise
+    query, support, masks = (part.double() for part in episode(b=3, k=2))
     with torch.no_grad():
         together = segmenter(query, support, masks)
         for i in range(3):

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fss.margins import Margins, cut, ends
+from fss.models.backbones.frozen_norms import Bottleneck
+
 
 def reaches(blocks: Sequence[nn.Module]) -> tuple[int, ...] | None:
     """How many locations away each block of plain layers looks at most; None if that is not so simple."""
@@ -40,7 +43,8 @@ def run_around(
         maps: (B, C, h, w).
         mask: (B, 1, h, w), where it is not 0 is the object.
     """
-    return torch.cat([_around(blocks, reach, *pair) for pair in zip(maps.split(1), mask.split(1), strict=True)])
+    found = [_around(blocks, reach, *pair) for pair in zip(maps.split(1), mask.split(1), strict=True)]
+    return found[0] if len(found) == 1 else torch.cat(found)  # of one, it would be a copy
 
 
 def _around(
@@ -50,28 +54,28 @@ def _around(
     inside = mask[0, 0] != 0
     if not inside.any():
         inside = torch.ones_like(inside)
-    box = [_ends(inside.any(1)), _ends(inside.any(0))]  # first and one past the last row and column
-    before, rest = [(0, h), (0, w)], sum(reach)
+    box = [ends(inside.any(1)), ends(inside.any(0))]  # first and one past the last row and column
+    rest = sum(reach)
+    seen = _grown(box, rest, (h, w))
+    maps = cut(maps, _between(((0, h), (0, w)), seen))
     for block, own in zip(blocks, reach, strict=True):
+        rest -= own
         needed = _grown(box, rest, (h, w))
-        maps = block(_cut(maps, before, needed))
-        before, rest = needed, rest - own
-    (top, bottom), (left, right) = box
-    return F.pad(_cut(maps, before, box), (left, w - right, top, h - bottom))
-
-
-def _ends(chosen: Tensor) -> tuple[int, int]:
-    at = chosen.nonzero()[:, 0]
-    return int(at[0]), int(at[-1]) + 1
+        margins, seen = _between(seen, needed), needed
+        maps = block(maps, margins) if isinstance(block, Bottleneck) else cut(block(maps), margins)
+    return F.pad(maps, _between(((0, h), (0, w)), box))
 
 
 def _grown(box: Sequence[tuple[int, int]], by: int, size: tuple[int, int]) -> list[tuple[int, int]]:
     return [(max(0, a - by), min(side, b + by)) for (a, b), side in zip(box, size, strict=True)]
 
 
-def _cut(maps: Tensor, from_: Sequence[tuple[int, int]], to: Sequence[tuple[int, int]]) -> Tensor:
-    (top, bottom), (left, right) = ((a - start, b - start) for (start, _), (a, b) in zip(from_, to, strict=True))
-    return maps[..., top:bottom, left:right]
+def _between(outer: Sequence[tuple[int, int]], inner: Sequence[tuple[int, int]]) -> Margins:
+    """How far a box is within another; each is the first and one past the last row, and the same of columns."""
+    (top, bottom), (left, right) = (
+        (a - start, end - b) for (start, end), (a, b) in zip(outer, inner, strict=True)
+    )
+    return Margins(left, right, top, bottom)
 
 
 def _stays_in_place(layer: nn.Module) -> bool:

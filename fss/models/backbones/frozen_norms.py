@@ -18,27 +18,35 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet
 
+from fss.margins import NONE, Margins, cut
 from fss.svf import SVFConv2d
 
 
-def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor) -> Tensor:
+def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor, margins: Margins = NONE) -> Tensor:
     """A convolution and its batch norm, folded into one where the norm is frozen.
 
     Args:
         conv: `nn.Conv2d` padded by zeros, its SVF form, or anything else, which is then not folded.
         norm: What follows it.
         x: (B, C, h, w).
+        margins: Of the output, to be left out; none wider than the padding, and only with a stride of 1.
     """
     # exported graphs show the norm: their runtimes fold it once and for all
-    if not _is_frozen(norm) or torch.compiler.is_exporting():
-        return norm(conv(x))
+    folds = isinstance(conv, SVFConv2d) or type(conv) is nn.Conv2d
+    if not folds or not _is_frozen(norm) or torch.compiler.is_exporting():
+        return cut(norm(conv(x)), margins)
+    assert isinstance(conv, SVFConv2d | nn.Conv2d)
+    scale, shift = _scale_and_shift(norm, conv.bias)
+    padding = conv.padding
+    if any(margins):
+        assert not isinstance(padding, str)
+        (rows, columns), padding = padding, (0, 0)
+        rest = [p - m for p, m in zip((columns, columns, rows, rows), margins, strict=True)]
+        x = F.pad(x, rest) if any(rest) else x
     if isinstance(conv, SVFConv2d):
-        return conv(x, *_scale_and_shift(norm, conv.bias))
-    if type(conv) is nn.Conv2d:
-        scale, shift = _scale_and_shift(norm, conv.bias)
-        weight = conv.weight * scale[:, None, None, None]
-        return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
-    return norm(conv(x))
+        return conv(x, scale, shift, padding)
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, weight, shift, conv.stride, padding, conv.dilation, conv.groups)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -68,10 +76,12 @@ class ConvSequence(nn.Sequential):
 class Bottleneck(resnet.Bottleneck):
     """torchvision's block of a ResNet-50 or deeper, computed by `convolve` and `relu`."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, margins: Margins = NONE) -> Tensor:
+        """As torchvision's; margins of the output are left out, none wider than the 3x3 convolution's padding."""
         out = relu(convolve(self.conv1, self.bn1, x))
-        out = relu(convolve(self.conv2, self.bn2, out))
+        out = relu(convolve(self.conv2, self.bn2, out, margins))
         out = convolve(self.conv3, self.bn3, out)
+        x = cut(x, margins)
         if self.downsample is not None:
             conv, norm = self.downsample
             x = convolve(conv, norm, x)

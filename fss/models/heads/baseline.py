@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from fss.models.heads.head import Prediction
 from fss.models.heads.ops import prior_masks
+from fss.models.heads.parts import convolve_parts
 from fss.models.heads.prototype import PrototypeHead, Query, Support, classifier, conv_relu, residual
 from fss.resize import resize
 
@@ -36,10 +36,9 @@ class ASPP(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)  # as published
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean = self.layer6_0(x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
+    def forward(self, x: Tensor) -> list[Tensor]:
         branches = (self.layer6_1, self.layer6_2, self.layer6_3, self.layer6_4)
-        return torch.cat([mean, *(branch(x) for branch in branches)], 1)
+        return [self.layer6_0(x.mean(dim=(2, 3), keepdim=True)), *(branch(x) for branch in branches)]
 
 
 class Baseline(PrototypeHead):
@@ -94,7 +93,8 @@ class Baseline(PrototypeHead):
         prior = resize(prior_masks(query.high, support.high), features.shape[-2:]).to(features.dtype)
         prior = (weights.reshape(b, k, 1, 1) * prior).sum(1, keepdim=True)
         prototype = (weights.reshape(b, k, 1, 1, 1) * support.prototypes).sum(1)
-        merged = self.init_merge(torch.cat([features, prototype.expand_as(features), prior], 1))
-        x = self.res1_meta(self.ASPP_meta(merged))
+        grid = features.shape[-2:]
+        merged = convolve_parts(self.init_merge, [features, prototype, prior], grid)
+        x = convolve_parts(self.res1_meta, self.ASPP_meta(merged), grid)
         x = x + self.res2_meta(x)
         return self.cls_meta(x), prior

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fss.models.heads.cosine import COSINE_EPS
 from fss.models.heads.guided import guided_upsampling
 from fss.models.heads.head import Features, Head, Prediction
-from fss.models.heads.ops import COSINE_EPS
 from fss.resize import resize
 
 SCALE = 20.0  # of margins of cosine similarities as logits, as in PANet

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fss.models.heads.head import Prediction
 from fss.models.heads.ops import prior_masks
+from fss.models.heads.parts import convolve_parts
 from fss.models.heads.prototype import PrototypeHead, Query, Support, classifier, conv_relu, residual
 from fss.models.losses import cross_entropy
 from fss.resize import resize
@@ -62,20 +63,20 @@ class PFENet(PrototypeHead):
         # all supports have equal weight, so K may differ from training
         prior = prior_masks(query.high, support.high).mean(1, keepdim=True)
         prior = resize(prior, grid).to(features.dtype)
-        support_prototype = support.prototypes.mean(1)  # (B, D, 1, 1)
-        enriched: list[Tensor] = []  # one per scale, each resized to (h, w)
+        prototype = support.prototypes.mean(1)  # (B, D, 1, 1)
+        enriched: list[Tensor] = []  # one per scale
         inner: list[Tensor] = []
         for i, scale in enumerate(self.pyramid):
             side = self._side(scale, grid)
             pooled = F.adaptive_avg_pool2d(features, side)
-            prototype = support_prototype.expand(-1, -1, *side)
-            merged = self.init_merge[i](torch.cat([pooled, prototype, resize(prior, side)], 1))
+            merged = convolve_parts(self.init_merge[i], [pooled, prototype, resize(prior, side)], side)
             if i > 0:  # top-down path: add the result of the finer scale
-                merged = merged + self.alpha_conv[i - 1](torch.cat([merged, resize(enriched[-1], side)], 1))
+                finer = resize(resize(enriched[-1], grid), side)  # by way of the query's grid, as published
+                merged = merged + convolve_parts(self.alpha_conv[i - 1], [merged, finer], side)
             merged = merged + self.beta_conv[i](merged)
             inner.append(resize(self.inner_cls[i](merged), size))
-            enriched.append(resize(merged, grid))
-        x = self.res1(torch.cat(enriched, 1))
+            enriched.append(merged)
+        x = convolve_parts(self.res1, enriched, grid)
         x = x + self.res2(x)
         return Prediction(resize(self.cls(x), size), prior, tuple(inner))
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from fss.margins import around, cut
 from fss.models.heads.head import Features, Head
 from fss.models.heads.ops import masked_average_pool
+from fss.models.heads.parts import convolve_parts
 from fss.resize import resize
 
 
@@ -68,11 +69,15 @@ class PrototypeHead(Head):
         maps = (features.low, features.mid, features.high)
         low, mid, high = (m.flatten(0, 1) for m in maps)  # (B * K, C, h, w)
         mask = masks.flatten(0, 1)[:, None].to(mid.dtype)  # (B * K, 1, S, S)
-        reduced = self.down_supp(torch.cat([mid, low], 1))
-        prototypes = masked_average_pool(reduced, resize(mask, mid.shape[-2:]))  # (B * K, D, 1, 1)
+        covered = resize(mask, mid.shape[-2:])
+        margins = around(covered)
+        mid, low, covered = (cut(m, margins) for m in (mid, low, covered))
+        reduced = convolve_parts(self.down_supp, [mid, low], mid.shape[-2:])
+        prototypes = masked_average_pool(reduced, covered)  # (B * K, D, 1, 1)
         high = high * resize(mask, high.shape[-2:])
         return Support(prototypes.unflatten(0, shots), high.unflatten(0, shots))
 
     def encode_query(self, features: Features) -> Query:
-        reduced = self.down_query(torch.cat([features.mid, features.low], 1))
+        mid, low = features.mid, features.low
+        reduced = convolve_parts(self.down_query, [mid, low], mid.shape[-2:])
         return Query(reduced, features.high)

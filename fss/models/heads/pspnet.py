@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from fss.resize import resize
+from fss.models.heads.parts import convolve_parts
 
 
 class PyramidPooling(nn.Module):
-    """Concatenates features with averages over coarse grids.
-
-    (B, C, h, w) -> (B, C + n * (C // n), h, w) for n grids.
+    """Features (B, C, h, w), and averages over n coarse grids with C // n channels each.
 
     Args:
         channels: Number of input channels C.
         bins: Side of each grid in cells.
+
+    Attributes:
+        channels: Number of channels in all.
     """
 
     def __init__(self, channels: int, bins: Sequence[int] = (1, 2, 3, 6)) -> None:
@@ -40,8 +40,8 @@ class PyramidPooling(nn.Module):
             for side in bins
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, *(resize(pooled(x), x.shape[-2:]) for pooled in self.features)], 1)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x, *(pooled(x) for pooled in self.features)]
 
 
 class PSPHead(nn.Sequential):
@@ -65,3 +65,7 @@ class PSPHead(nn.Sequential):
                 nn.Conv2d(width, base_classes + 1, 1),
             ),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooling, classify = self
+        return convolve_parts(classify, pooling(x), x.shape[-2:])
