@@ -218,6 +218,7 @@ def plain_sums(segmenter: FewShotSegmenter, dataset: GeneralizedEpisodes, thresh
     """Intersections and unions by both rules."""
     metrics = [GeneralizedIoU(len(BASE), NOVEL, rule, threshold) for rule in RULES]
     for episode, prediction in plain_loop(segmenter, dataset):
+        assert prediction.base is not None
         for metric in metrics:
             metric.update(prediction.logits[0], prediction.base[0], episode.label, int(episode.class_id))
     return [part.tolist() for metric in metrics for part in (metric.intersection, metric.union)]

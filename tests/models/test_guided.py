@@ -34,8 +34,8 @@ def regressed(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
     means = np.zeros_like(planes)
     for y in range(h):
         for x in range(w):
-            window = np.s_[:, max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
-            means[:, y, x] = planes[window].mean((1, 2))
+            around = np.s_[:, max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+            means[:, y, x] = planes[around].mean((1, 2))
     raised = resize(torch.from_numpy(means)[None], fine.shape[-2:])[0].numpy()
     return torch.from_numpy((raised[:3] * fine).sum(0) + raised[3])
 

@@ -75,7 +75,7 @@ class Validated(lightning.Callback):
     """What each validation of a training found, what it stands for, and how often it encoded."""
 
     def __init__(self) -> None:
-        self.sums: list[list[list[int]]] = []
+        self.sums: list[list[Any]] = []  # of numbers for each class
         self.segmenters: list[FewShotSegmenter] = []
         self.encoded: list[dict[str, int]] = []
 
