@@ -21,6 +21,7 @@ from fss.models.heads import Prediction
 from fss.models.segmenter import FewShotSegmenter
 from fss.processes import group
 from fss.svf import merge
+from fss.training.diverged import MEND
 from fss.training.schedules import ScheduleName, build_schedule
 from fss.training.shared_norms import share_norms
 
@@ -104,7 +105,10 @@ class MetaLearner(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         data = self._datamodule
-        merged = merge(copy.deepcopy(self.segmenter)).eval()
+        try:
+            merged = merge(copy.deepcopy(self.segmenter)).eval()
+        except ValueError as error:  # the last loss was finite, the weights after it are not
+            raise FloatingPointError(f"{error}: {MEND}") from error
         share = data.validation
         given = merged, share.pictures, share.blocks, own_classes(data.base_classes)
         self._evaluator = ReusingEvaluator(*given, self.limit_gb, data.eval_batch_size)

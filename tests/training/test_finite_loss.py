@@ -13,11 +13,12 @@ from support.scripts import SMALL, run_folder, start
 from fss.training.callbacks.finite_loss import FiniteLoss
 
 INF, NAN = float("inf"), float("nan")
-TRAINER: Any = SimpleNamespace(current_epoch=3)
+TRAINER: Any = SimpleNamespace(current_epoch=3, global_step=7)
 
 
-def module(device: str) -> Any:
-    return SimpleNamespace(device=SimpleNamespace(type=device))
+def module(device: str, *weights: torch.nn.Parameter) -> Any:
+    named = [(f"weight {number}", weight) for number, weight in enumerate(weights)]
+    return SimpleNamespace(device=SimpleNamespace(type=device), named_parameters=lambda: named)
 
 
 def take(guard: FiniteLoss, device: str, step: int, loss: float) -> None:
@@ -57,12 +58,34 @@ def test_no_checkpoint_holds_what_is_not_finite() -> None:
         guard.on_save_checkpoint(TRAINER, module("cuda"), {})
 
 
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+def test_no_checkpoint_holds_weights_that_are_not_finite(value: float) -> None:
+    guard, fine = FiniteLoss(100), torch.nn.Parameter(torch.ones(2))
+    frozen = torch.nn.Parameter(torch.tensor([1.0, value]), requires_grad=False)  # not this training's doing
+    guard.on_save_checkpoint(TRAINER, module("cpu", fine, frozen), {})
+    odd = torch.nn.Parameter(torch.tensor([1.0, value]))
+    with pytest.raises(FloatingPointError, match=r"weight 1 holds NaN or infinite values after step 7: reduce"):
+        guard.on_save_checkpoint(TRAINER, module("cpu", fine, odd), {})
+
+
 def test_a_run_that_explodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         FloatingPointError, match=r"(?s)the loss of step 1 of epoch 0 is .*\n  4: shapes/train/\d+"
     ):
+        start("train", *SMALL, "save_minutes=0", "tuning.head_lr=3e38", "tuning.backbone_lr=3e38")
+    check_last(tmp_path)
+
+
+def test_weights_that_explode_behind_a_finite_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FloatingPointError, match=r"holds NaN or infinite values.*reduce tuning\.head_lr"):
         start("train", *SMALL, "save_minutes=0", "tuning.head_lr=1e30", "tuning.backbone_lr=1e30")
-    last = torch.load(run_folder(tmp_path) / "checkpoints/last.ckpt", weights_only=True)
+    check_last(tmp_path)
+
+
+def check_last(folder: Path) -> None:
+    """The last checkpoint is from before the step that went wrong."""
+    last = torch.load(run_folder(folder) / "checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] == 1
     assert all(value.isfinite().all() for value in last["state_dict"].values())

@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer finite."""
+"""Stops a run whose loss or weights are no longer finite."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fss.processes import group
+from fss.training.diverged import MEND
 
 
 class _Step(NamedTuple):
@@ -22,6 +23,8 @@ class _Step(NamedTuple):
 
 class FiniteLoss(lightning.Callback):
     """Stops a run whose loss is infinite or NaN, and names the episodes of that step.
+
+    A step with a finite loss can leave weights that are not: no checkpoint of them is written.
 
     On a GPU, reading the loss waits for all pending work, so several steps are checked together, and always before
     a checkpoint is written.
@@ -51,6 +54,12 @@ class FiniteLoss(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._look(pl_module)
+        for name, weight in pl_module.named_parameters():
+            if weight.requires_grad and not weight.isfinite().all():
+                raise FloatingPointError(
+                    f"{name} holds NaN or infinite values after step {trainer.global_step}: {MEND}. The last "
+                    "checkpoint is from before that"
+                )
 
     def _look(self, pl_module: lightning.LightningModule) -> None:
         """Checks the steps since the last check.
@@ -77,8 +86,6 @@ def _describe(step: _Step) -> str:
             f"  {number}: {names if isinstance(names, str) else ', '.join(names)}"
             for number, names in zip(step.ids.tolist(), step.names, strict=True)
         ),
-        "Check these files; if they are fine, reduce tuning.head_lr and tuning.backbone_lr, set "
-        "trainer.gradient_clip_val, or use precision=bf16-mixed instead of 16-mixed. The last checkpoint is "
-        "from before that step.",
+        f"Check these files; if they are fine, {MEND}. The last checkpoint is from before that step.",
     ]
     return "\n".join(lines)
