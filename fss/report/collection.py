@@ -125,7 +125,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "revisions": sorted({str(e.metrics["git_revision"]) for e in evaluations}),
         "results": [_result(evaluation, folder) for evaluation in evaluations],
         "pairs": [pair._asdict() for pair in _pairs(found)],
-        "curves": [_curve(run, folder)._asdict() for run in found.runs.values() if (run.folder / LOGS).is_dir()],
+        "curves": [_curve(run, folder)._asdict() for run in found.runs.values() if _has_curve(run)],
     }
 
 
@@ -172,6 +172,11 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
     }
+
+
+def _has_curve(run: Run) -> bool:
+    """Whether a run has a log of all of its training: the beginning of one would bend the mean of the others."""
+    return run.has_trained and (run.folder / LOGS).is_dir()
 
 
 def _processor() -> str:

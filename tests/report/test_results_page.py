@@ -45,6 +45,13 @@ def file(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def test_curves_are_of_trainings_that_have_ended(tmp_path: Path) -> None:
+    for seed, has_trained in ((0, True), (1, False)):
+        made_up.run(tmp_path, seed=seed, has_trained=has_trained)
+    made_up.evaluation(tmp_path)
+    assert [curve["seed"] for curve in collect(tmp_path)["curves"]] == [0]
+
+
 def test_it_holds_what_was_measured(file: Path, outputs: Path) -> None:
     collection = read_collection(file)
     metrics = list(read_metrics(outputs).values())
