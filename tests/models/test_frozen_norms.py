@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,17 @@ def test_convolution_and_norm_are_the_two_in_turn(factored: bool, trained: bool,
     assert ("0.S" in mine) == factored
     assert ("1.weight" in mine) == trained
     torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "padding", [{"padding": "same"}, {"padding": "valid"}, {"padding": (1, 2), "padding_mode": "reflect"}], ids=str
+)
+def test_svf_keeps_its_layers_padding(padding: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    ours = randomised(ConvSequence(nn.Conv2d(3, 8, (3, 5), **padding), nn.BatchNorm2d(8))).requires_grad_(False)
+    decompose(ours)
+    x = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), nn.Sequential(*ours.children())(x))
 
 
 def test_norm_in_training_is_not_folded() -> None:

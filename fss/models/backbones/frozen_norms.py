@@ -37,16 +37,17 @@ def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor, margins: Margins = NO
         return cut(norm(conv(x)), margins)
     assert isinstance(conv, SVFConv2d | nn.Conv2d)
     scale, shift = _scale_and_shift(norm, conv.bias)
-    padding = conv.padding
+    padding: tuple[int, ...] | None = None  # the layer's own
     if any(margins):
-        assert not isinstance(padding, str)
-        (rows, columns), padding = padding, (0, 0)
+        assert not isinstance(conv.padding, str)
+        (rows, columns), padding = conv.padding, (0, 0)
         rest = [p - m for p, m in zip((columns, columns, rows, rows), margins, strict=True)]
         x = F.pad(x, rest) if any(rest) else x
     if isinstance(conv, SVFConv2d):
         return conv(x, scale, shift, padding)
     weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, shift, conv.stride, padding, conv.dilation, conv.groups)
+    own = conv.padding if padding is None else padding
+    return F.conv2d(x, weight, shift, conv.stride, own, conv.dilation, conv.groups)
 
 
 def relu(x: Tensor) -> Tensor:
