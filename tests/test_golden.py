@@ -29,7 +29,7 @@ from fss.metrics import ClassIoU, episode_integers
 from fss.models.backbones import Backbone, ResNetBackbone, VGGBackbone
 from fss.models.checkpoints import load_published, published_state_dict
 from fss.models.heads import BAM, Baseline, Head, PFENet, Prediction
-from fss.models.heads.ops import gram_matrix, masked_average_pool, prior_mask
+from fss.models.heads.ops import gram_matrix, masked_average_pool, prior_masks
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
 from fss.svf import exact_svd, singular_values
@@ -215,7 +215,7 @@ def test_singular_values_and_gradients(loaded: Loaded) -> None:
 def test_prior_prototype_and_gram_matrix(file: Path) -> None:
     golden = {name: torch.from_numpy(value) for name, value in np.load(file).items()}
     masked = golden["support"] * golden["mask"]
-    close(prior_mask(golden["query"], masked), golden["prior"].numpy(), 1e-4)
+    close(prior_masks(golden["query"], masked[:, None]), golden["prior"].numpy(), 1e-4)
     close(masked_average_pool(golden["support"], golden["mask"]), golden["prototype"].numpy(), 1e-4)
     close(gram_matrix(golden["support"]), golden["gram"].numpy(), 1e-4)
 

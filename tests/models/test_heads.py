@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fss.models.backbones import Backbone, ResNetBackbone, TimmBackbone, VGGBackbone
 from fss.models.heads import Baseline, CrossAttention, Features, Head, Match, PFENet, Prediction, PriorMask
-from fss.models.heads.ops import gram_matrix, masked_average_pool, prior_mask, prior_masks
+from fss.models.heads.ops import gram_matrix, masked_average_pool, prior_masks
 from fss.models.losses import cross_entropy
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import frozen, svf
@@ -86,6 +86,11 @@ def loop_prior(query: Tensor, support: Tensor) -> Tensor:
                 cosines.append(sum(a * b for a, b in zip(q, s, strict=True)) / (norms + 1e-7))
             best[y, x] = max(cosines)
     return (best - best.min()) / (best.max() - best.min() + 1e-7)
+
+
+def prior_mask(query: Tensor, support: Tensor) -> Tensor:
+    """(B, 1, h, w) of a single shot (B, C, h', w')."""
+    return prior_masks(query, support[:, None])
 
 
 def test_prior_mask_by_loops() -> None:

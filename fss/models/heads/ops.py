@@ -19,11 +19,6 @@ def masked_average_pool(features: Tensor, mask: Tensor) -> Tensor:
     return total / (mask.sum(dim=(2, 3), keepdim=True) + AREA_EPS)
 
 
-def prior_mask(query: Tensor, support: Tensor) -> Tensor:
-    """`prior_masks` of a single shot: high features (B, C, h, w) and (B, C, h', w') -> (B, 1, h, w)."""
-    return prior_masks(query, support[:, None])
-
-
 def prior_masks(query: Tensor, supports: Tensor) -> Tensor:
     """Similarity of each query location to the most similar support location (PFENet, section 3.2).
 
