@@ -134,19 +134,26 @@ def _later(typed: list[str]) -> int:
 
 
 def _collect(typed: list[str]) -> int:
-    from fss.report.collection import collect, write_collection
+    from fss.report.collection import add, collect, read_collection, write_collection
+    from fss.report.paired import paired
 
     parser = argparse.ArgumentParser(
         prog="python -m fss.report collect",
-        description="Writes the results of all runs below a folder into one JSON file: integers of every class, "
-        "learning curves, paired comparisons of svf with the other tunings, and the machine.",
+        description="Writes the results of all runs below a folder into one JSON file: integers of every episode, "
+        "learning curves, paired comparisons of svf with everything else, and the machine.",
     )
     parser.add_argument("folder", type=Path, help="folder of runs")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what FILE already holds of other runs, of other machines too"
+    )
     parsed = parser.parse_args(typed)
-    content = collect(parsed.folder)
-    write_collection(parsed.json, content)
-    PlainConsole().print(f"{parsed.json}: {len(content['results'])} evaluations", soft_wrap=True, highlight=False)
+    collection = collect(parsed.folder)
+    if parsed.add:
+        collection = add(read_collection(parsed.json), collection)
+    write_collection(parsed.json, collection, paired(collection))
+    told = f"{parsed.json}: {len(collection.results)} evaluations"
+    PlainConsole().print(told, soft_wrap=True, highlight=False)
     return 0
 
 

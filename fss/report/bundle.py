@@ -26,11 +26,11 @@ from typing import Any
 
 from fss.evaluation.results import CHECKPOINTS, CLASSES, EPISODES, METRICS, SETTINGS, TRAINING, read_metrics
 from fss.files.plain import read_json
-from fss.report.collection import machine
 from fss.report.curves import LOGS
 from fss.report.found import Evaluation, Found
 from fss.report.hub_card import hub_card
 from fss.report.licenses import licenses
+from fss.report.machine import machine
 
 FORMAT = 1
 MANIFEST, FINGERPRINT = "manifest.json", "manifest.sha256"

@@ -1,40 +1,51 @@
-"""Results of many runs as one small JSON file, which can be committed: what docs/results.md is made from.
+"""Results of many runs as one JSON file, which can be committed and added to: what docs/results.md is made from.
 
-The file has, for every evaluation, what it is of and the integers of every class, from which scores are computed
-again whenever they are shown; learning curves; and paired comparisons of tunings, which need every episode and are
-therefore made when the runs are at hand.
+The file has, for every evaluation, what it is of and the integers of every episode, from which scores are computed
+again whenever they are shown, and learning curves. Differences between tunings (`fss.report.paired`) are made from
+the same integers; they are kept because their intervals take a while.
+
+Evaluations that ask the same questions, the same classes in the same queries, share a list of these. An episode's
+foreground and background are parts of the same counted pixels, so that the integers of the background follow.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fss.display.shown import shown
-from fss.evaluation.results import INTEGERS, EpisodeResult, summarize
+from fss.evaluation.results import EpisodeResult, read_episodes, summarize
 from fss.evaluation.tables import is_adapted
+from fss.files.digests import digest, stem
 from fss.files.plain import read_json
 from fss.files.whole import whole
-from fss.report.compare import compare, find_pairs
 from fss.report.curves import LOGS, read_logs
 from fss.report.found import Evaluation, Found, Run
+from fss.report.machine import machine
 
-FORMAT = 1
-OURS = "svf"  # the tuning that the others are compared with
-_TOLD = (
+FORMAT = 2
+_IDENTITY = (
     *("dataset", "method", "tuning", "backbone", "fold", "seed", "shot", "train_shot", "support_annotation"),
     *("eval_classes", "checkpoint", "selection", "protocol", "episodes", "eval_seeds"),
-    *("train_seconds", "test_seconds", "trained_parameters"),
 )
+_TOLD = (*_IDENTITY, "train_seconds", "test_seconds", "trained_parameters")
 _COLUMNS = {"loss": "train/loss", "miou": "val/miou"}  # of learning curves
 _POINTS = 20  # of a loss curve, each the mean of successive values
-_PACKAGES = ("torch", "torchvision", "lightning", "numpy")
+
+
+class Questions(NamedTuple):
+    """What the episodes of an evaluation ask, whatever the supports and the answers.
+
+    Attributes:
+        classes: Names of all classes that count, by id; those that no episode asks for count as 0.
+        asked: For each seed the class id and the counted pixels of every episode, in order of their ids.
+    """
+
+    classes: dict[int, str]
+    asked: dict[int, list[tuple[int, int]]]
 
 
 class Result(NamedTuple):
@@ -43,41 +54,29 @@ class Result(NamedTuple):
     Attributes:
         place: Folder of its runs below the collected one; "" if it is that.
         told: What it is of: `dataset`, `method`, ..., `trained_parameters`, as in metrics.json.
-        scores: What `summarize` makes of its integers.
+        made_by: Number of its machine among the collection's, and `git_revision`.
+        questions: Digest of what its episodes ask.
+        episodes: Its episodes, without the names of pictures.
+        scores: What `summarize` makes of them.
     """
 
     place: str
     told: Mapping[str, Any]
+    made_by: tuple[int, str]
+    questions: str
+    episodes: list[EpisodeResult]
     scores: Mapping[str, Any]
 
+    @property
+    def row(self) -> tuple[Any, ...]:
+        """What all results that differ only in fold and training seed have in common."""
+        shared = [key for key in _IDENTITY if key not in ("fold", "seed")]
+        return self.place, *(str(self.told[key]) for key in shared), is_adapted(self.told)
 
-class Paired(NamedTuple):
-    """B minus A on the same episodes, mIoU as fractions; see `fss.report.compare`.
-
-    Attributes:
-        place, method, backbone, shot: What both have in common.
-        a, b: The tunings.
-        folds, seeds: Folds and training seeds that both have.
-        episodes: Number of different episodes.
-        values: mIoU of A, of B, and B - A.
-        interval: 95 % interval of the difference over episodes.
-        of_seed: Difference for each training seed.
-        classes: Difference in IoU of each class, with its interval.
-    """
-
-    place: str
-    method: str
-    backbone: str
-    shot: int
-    a: str
-    b: str
-    folds: list[int]
-    seeds: list[int]
-    episodes: int
-    values: list[float]
-    interval: list[float]
-    of_seed: dict[str, float]
-    classes: dict[str, list[float]]
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells it from all other results."""
+        return *self.row, self.told["fold"], self.told["seed"]
 
 
 class Curve(NamedTuple):
@@ -86,6 +85,7 @@ class Curve(NamedTuple):
     place: str
     method: str
     tuning: str
+    backbone: str
     fold: int
     seed: int
     loss: list[list[float]]
@@ -93,23 +93,23 @@ class Curve(NamedTuple):
 
 
 class Collection(NamedTuple):
-    """The content of a collection's file.
+    """Results of one or several machines.
 
     Attributes:
-        machine: Processor, cores, memory, system and packages, by name.
-        revisions: Revisions of the program that made the results.
-        results, pairs, curves: The results.
+        machines: Processor, cores, memory, system and packages of each, by name.
+        questions: What episodes ask, by digest.
+        results: One for each evaluation.
+        curves: One for each training that has ended.
     """
 
-    machine: dict[str, str]
-    revisions: list[str]
+    machines: list[dict[str, str]]
+    questions: dict[str, Questions]
     results: list[Result]
-    pairs: list[Paired]
     curves: list[Curve]
 
 
-def collect(folder: Path) -> dict[str, Any]:
-    """Collects all evaluations of the standard setting below a folder, as the content of a JSON file.
+def collect(folder: Path) -> Collection:
+    """Collects all evaluations of the standard setting below a folder.
 
     Raises:
         FileNotFoundError: There is no such folder, or no evaluation in it.
@@ -119,25 +119,48 @@ def collect(folder: Path) -> dict[str, Any]:
     evaluations = [e for e in found.evaluations if e.weights != "file"]  # of which nobody knows the training
     if not evaluations:
         raise FileNotFoundError(f"no evaluation of a run below {folder}: train or evaluate first")
-    return {
-        "format": FORMAT,
-        "machine": machine(),
-        "revisions": sorted({str(e.metrics["git_revision"]) for e in evaluations}),
-        "results": [_result(evaluation, folder) for evaluation in evaluations],
-        "pairs": [pair._asdict() for pair in _pairs(found)],
-        "curves": [_curve(run, folder)._asdict() for run in found.runs.values() if _has_curve(run)],
+    questions: dict[str, Questions] = {}
+    results = [_result(evaluation, folder, questions) for evaluation in evaluations]
+    curves = [_curve(run, folder) for run in found.runs.values() if _has_curve(run)]
+    return Collection([machine()], questions, results, curves)
+
+
+def add(old: Collection, new: Collection) -> Collection:
+    """All that either holds; where both hold an evaluation or a training, the new one."""
+    machines = [*old.machines, *(one for one in new.machines if one not in old.machines)]
+    results = {result.identity: result for result in old.results}
+    for result in new.results:
+        number, revision = result.made_by
+        here = machines.index(new.machines[number])
+        results[result.identity] = result._replace(made_by=(here, revision))
+    kept = [results[key] for key in sorted(results)]
+    used = sorted({result.made_by[0] for result in kept})
+    kept = [one._replace(made_by=(used.index(one.made_by[0]), one.made_by[1])) for one in kept]
+    asked = {result.questions for result in kept}
+    questions = {key: value for key, value in (old.questions | new.questions).items() if key in asked}
+    curves = {curve[:6]: curve for curve in (*old.curves, *new.curves)}
+    return Collection([machines[i] for i in used], questions, kept, [curves[key] for key in sorted(curves)])
+
+
+def write_collection(file: Path, collection: Collection, pairs: Sequence[Any] = ()) -> None:
+    """Writes a collection, one result in each line, so that versions of the file can be compared.
+
+    Args:
+        file: The file.
+        collection: Its content.
+        pairs: The collection's `fss.report.paired.Paired`.
+    """
+    content = {
+        "machines": collection.machines,
+        "questions": [_plain_questions(key, value) for key, value in collection.questions.items()],
+        "results": [_plain_result(result) for result in collection.results],
+        "pairs": [pair._asdict() for pair in pairs],
+        "curves": [curve._asdict() for curve in collection.curves],
     }
-
-
-def write_collection(file: Path, content: Mapping[str, Any]) -> None:
-    """Writes a collection, one result in each line, so that versions of the file can be compared."""
-    parts = []
-    for name, value in content.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines = ",\n".join(f"  {json.dumps(one)}" for one in value)
-            parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
-        else:
-            parts.append(f"{json.dumps(name)}: {json.dumps(value)}")
+    parts = [f'"format": {FORMAT}']
+    for name, values in content.items():
+        lines = ",\n".join(f"  {json.dumps(one)}" for one in values)
+        parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
     with whole(file) as unfinished:
         unfinished.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
@@ -149,29 +172,99 @@ def read_collection(file: Path) -> Collection:
         FileNotFoundError: There is no such file.
         ValueError: It is no collection of this version.
     """
-    content = read_json(file)
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{file} is no collection of this version (format {shown(found)}): collect anew")
+    content = read_content(file)
     try:
-        results = [_read_result(**told) for told in content["results"]]
-        pairs = [Paired(**pair) for pair in content["pairs"]]
-        curves = [Curve(**curve) for curve in content["curves"]]
-        return Collection(dict(content["machine"]), list(content["revisions"]), results, pairs, curves)
+        questions = dict(_read_questions(**told) for told in content["questions"])
+        results = [_read_result(questions, **told) for told in content["results"]]
+        machines = [dict(one) for one in content["machines"]]
+        if odd := {result.made_by[0] for result in results} - set(range(len(machines))):
+            raise ValueError(f"no machine {min(odd)}")
+        return Collection(machines, questions, results, [Curve(**curve) for curve in content["curves"]])
     except (TypeError, LookupError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({type(error).__name__}: {shown(error)}): collect anew") from error
 
 
-def machine() -> dict[str, str]:
-    """What this machine is, in words."""
-    return {
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+def read_content(file: Path) -> dict[str, Any]:
+    """The plain content of a collection's file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no collection of this version.
+    """
+    content = read_json(file)
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{file} is no collection of this version (format {shown(found)}): collect anew")
+    return dict(content)
+
+
+def _result(evaluation: Evaluation, folder: Path, questions: dict[str, Questions]) -> Result:
+    """The result of an evaluation, whose questions are added to those known."""
+    m, path = evaluation.metrics, evaluation.path.parent
+    episodes = read_episodes(path)
+    for e in episodes:
+        if e.background_union + e.intersection != e.background_intersection + e.union:
+            raise ValueError(f"{path}: episode {e.id} of seed {e.eval_seed} does not add up: evaluate again")
+    classes = {c["id"]: name for seed in m["seeds"] for name, c in seed["classes"].items()}
+    asked = {
+        seed: [(e.class_id, e.background_union + e.intersection) for e in of]
+        for seed, of in groupby(episodes, key=lambda e: e.eval_seed)
     }
+    lines = [f"{e.eval_seed} {e.class_id} {stem(e.query)} {e.background_union + e.intersection}" for e in episodes]
+    key = digest([*lines, *(f"{number} {name}" for number, name in sorted(classes.items()))])
+    questions[key] = Questions(classes, asked)
+    told = {name: m[name] for name in _TOLD} | ({"adapt": True} if is_adapted(m) else {})
+    place, made_by = _place(evaluation.path.parents[2], folder), (0, str(m["git_revision"]))
+    return _of(place, told, made_by, key, questions[key], [(e.intersection, e.union) for e in episodes])
+
+
+def _of(
+    place: str,
+    told: Mapping[str, Any],
+    made_by: tuple[int, str],
+    key: str,
+    questions: Questions,
+    counts: Iterable[tuple[int, int]],
+) -> Result:
+    """A result from what its episodes ask and the intersection and union of each."""
+    asked = [(seed, number, *one) for seed, of in questions.asked.items() for number, one in enumerate(of)]
+    episodes = [
+        EpisodeResult(
+            *(seed, number, class_id, questions.classes[class_id], "", ()),
+            *(intersection, union, pixels - union, pixels - intersection),
+        )
+        for (seed, number, class_id, pixels), (intersection, union) in zip(asked, counts, strict=True)
+    ]
+    if any(not 0 <= e.intersection <= e.union <= e.background_union + e.intersection for e in episodes):
+        raise ValueError("an intersection is larger than its union, or a union than the picture")
+    unasked = questions.classes.keys() - {e.class_id for e in episodes}
+    always = {number: questions.classes[number] for number in sorted(unasked)}
+    return Result(place, told, made_by, key, episodes, summarize(episodes, always))
+
+
+def _plain_questions(key: str, questions: Questions) -> dict[str, Any]:
+    return {"digest": key, **questions._asdict()}
+
+
+def _read_questions(digest: str, classes: Mapping[str, str], asked: Mapping[str, Any]) -> tuple[str, Questions]:
+    numbered = {int(number): name for number, name in classes.items()}
+    of_seed = {int(seed): [(class_id, pixels) for class_id, pixels in of] for seed, of in asked.items()}
+    return digest, Questions(numbered, of_seed)
+
+
+def _plain_result(result: Result) -> dict[str, Any]:
+    counts = [[e.intersection, e.union] for e in result.episodes]
+    kept = {key: getattr(result, key) for key in ("place", "made_by", "questions")}
+    return {**result.told, **kept, "counts": counts}
+
+
+def _read_result(
+    known: Mapping[str, Questions], place: str, made_by: Any, questions: str, counts: Any, **told: Any
+) -> Result:
+    if lacking := set(_TOLD) - told.keys():
+        raise ValueError(f"a result does not tell its {', '.join(sorted(lacking))}")
+    number, revision = made_by
+    return _of(place, told, (int(number), str(revision)), questions, known[questions], counts)
 
 
 def _has_curve(run: Run) -> bool:
@@ -179,84 +272,11 @@ def _has_curve(run: Run) -> bool:
     return run.has_trained and (run.folder / LOGS).is_dir()
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.processor() or platform.machine())
-
-
-def _result(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
-    m = evaluation.metrics
-    classes = [
-        [seed["eval_seed"], c["id"], name, *(c[key] for key in INTEGERS)]
-        for seed in m["seeds"]
-        for name, c in seed["classes"].items()
-    ]
-    told = {key: m[key] for key in _TOLD} | ({"adapt": True} if is_adapted(m) else {})
-    return {"place": _place(evaluation.path.parents[2], folder), **told, "classes": classes}
-
-
-def _read_result(place: str, classes: Sequence[Any], **told: Any) -> Result:
-    if lacking := set(_TOLD) - told.keys():
-        raise ValueError(f"a result does not tell its {', '.join(sorted(lacking))}")
-    rows = (EpisodeResult(seed, 0, number, name, "", (), *rest) for seed, number, name, *rest in classes)
-    return Result(place, told, summarize(rows))
-
-
 def _place(run: Path, folder: Path) -> str:
     """The folder of outputs that a run is in, relative to the collected one."""
     outputs = Path(*run.resolve().parts[:-5])
     home = folder.resolve()
     return outputs.relative_to(home).as_posix().removeprefix(".") if outputs.is_relative_to(home) else ""
-
-
-def _pairs(found: Found) -> list[Paired]:
-    """Our tuning against every other one of the same method, backbone and shot in training."""
-    groups: dict[tuple[Path, str, str, str], dict[str, Path]] = defaultdict(dict)
-    for run in found.runs.values():
-        c = run.config
-        if "tuning" in c:
-            root = run.folder.parent.parent  # OUTPUTS/DATASET/METHOD-TUNING-BACKBONE/Kshot
-            key = (root.parent.parent, c["method"]["name"], c["backbone"]["name"], root.name)
-            groups[key][c["tuning"]["name"]] = root
-    made = []
-    for (_, method, backbone, _), roots in sorted(groups.items()):
-        for other in sorted(roots.keys() - {OURS}) if OURS in roots else ():
-            made += _compared(found.folder, method, backbone, other, (roots[other], roots[OURS]))
-    return made
-
-
-def _compared(folder: Path, method: str, backbone: str, other: str, roots: tuple[Path, Path]) -> list[Paired]:
-    try:
-        groups, _ = find_pairs(*roots)
-    except FileNotFoundError:  # no fold and seed that both have
-        return []
-    made = []
-    for pairs in groups:
-        first = pairs[0].metrics[0]
-        if first["selection"] != "none" or first["eval_classes"] != "novel" or is_adapted(first):
-            continue
-        result = compare(pairs)
-        both = [pair.metrics[0] for pair in pairs]
-        made.append(
-            Paired(
-                place=_place(roots[0] / "fold" / "seed", folder),
-                method=method,
-                backbone=backbone,
-                shot=first["shot"],
-                a=other,
-                b=OURS,
-                folds=sorted({m["fold"] for m in both}),
-                seeds=sorted({m["seed"] for m in both}),
-                episodes=result.episodes,
-                values=[result.miou.a, result.miou.b, result.miou.difference],
-                interval=list(result.miou.interval),
-                of_seed={str(seed): value for seed, value in sorted(result.of_seed.items())},
-                classes={row.label: [row.difference, *row.interval] for row in result.classes},
-            )
-        )
-    return made
 
 
 def _curve(run: Run, folder: Path) -> Curve:
@@ -270,5 +290,5 @@ def _curve(run: Run, folder: Path) -> Curve:
             for i in range(0, len(steps), size)
         ]
     c = run.config
-    told = c["method"]["name"], c.get("tuning", {}).get("name", ""), c["fold"], c["seed"]
+    told = c["method"]["name"], c.get("tuning", {}).get("name", ""), c["backbone"]["name"], c["fold"], c["seed"]
     return Curve(_place(run.folder, folder), *told, points["loss"], points["miou"])

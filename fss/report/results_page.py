@@ -16,8 +16,9 @@ from fss.evaluation.results import Spread, spread
 from fss.evaluation.tables import supports_told, tuning_told
 from fss.files.text import read_text
 from fss.files.whole import whole
-from fss.report.collection import Collection, Paired, Result, read_collection
+from fss.report.collection import Collection, Result, read_collection
 from fss.report.escape import in_markdown
+from fss.report.paired import Paired, is_control, read_pairs
 from fss.report.results_drawings import draw_classes, draw_curves
 
 BEGIN, END = "<!-- made by python -m fss.report page: do not edit -->", "<!-- end of what is made -->"
@@ -81,9 +82,9 @@ def write_page(file: Path, page: Path) -> list[Path]:
         FileNotFoundError: There is no collection.
         ValueError: It is none, or the page has lost a mark.
     """
-    collection = read_collection(file)
+    collection, pairs = read_collection(file), read_pairs(file)
     folder = page.with_suffix("")
-    files = {page: _page(page, made(collection, file.name, folder.name))}
+    files = {page: _page(page, made(collection, pairs, file.name, folder.name))}
     main = [row for row in rows(collection) if row.shot == 1][:6]
     if not main:
         raise ValueError(f"{file} has no 1-shot evaluation of novel classes to show")
@@ -99,33 +100,35 @@ def write_page(file: Path, page: Path) -> list[Path]:
 def rows(collection: Collection) -> list[Row]:
     """The rows of the table: 1-shot first, then the best first; controls last."""
     groups: dict[tuple[str, int, bool], list[Result]] = defaultdict(list)
-    methods = {r.told["method"] for r in collection.results}
-    for r in collection.results:
+    for name, r in zip(_names(collection), collection.results, strict=True):
         if r.told["eval_classes"] == "novel" and r.told["selection"] == "none":
-            groups[_name(r, len(methods) > 1), r.told["shot"], _is_control(r)].append(r)
+            groups[name, r.told["shot"], is_control(r)].append(r)
     made = [(is_control, Row(name, shot, results)) for (name, shot, is_control), results in groups.items()]
     return [row for _, row in sorted(made, key=lambda p: (p[1].shot, p[0], -p[1].mean().mean, p[1].name))]
 
 
-def made(collection: Collection, source: str, folder: str) -> str:
+def made(collection: Collection, pairs: Sequence[Paired], source: str, folder: str) -> str:
     """The made part of the page.
 
     Args:
         collection: What it is made from.
+        pairs: Its differences.
         source: Name of the collection's file.
         folder: Name of the folder with the drawings.
     """
     first = collection.results[0].told
     seeds = ", ".join(map(str, first["eval_seeds"]))
+    backbones = ", ".join(sorted({r.told["backbone"] for r in collection.results}))
     parts = [
-        f"{first['dataset']}, {first['backbone']}; {first['episodes']} episodes of each fold (seed {seeds}, "
+        f"{first['dataset']}, {backbones}; {first['episodes']} episodes of each fold (seed {seeds}, "
         f"protocol {first['protocol']}), last checkpoint. mIoU in percent; ± is the standard deviation over "
         "training seeds.",
         _table(rows(collection)),
         "## Differences on the same episodes",
         "B - A in points of mIoU, with its 95 % interval over episodes (stratified paired bootstrap) and the "
-        "difference of each training seed.",
-        _differences(collection.pairs),
+        "difference of each training seed. B is SVF with the same method and backbone, or else the best row of "
+        "SVF.",
+        _differences(collection, pairs),
         "## Classes",
         f"![IoU of every class]({folder}/{CLASSES})",
     ]
@@ -144,17 +147,17 @@ def _page(page: Path, text: str) -> str:
     return before[: before.index(BEGIN)] + block + before[before.index(END) + len(END) :]
 
 
-def _is_control(result: Result) -> bool:
-    return result.place not in ("", "usual") or result.told["support_annotation"] != "mask"
-
-
-def _name(result: Result, has_methods: bool) -> str:
-    told = result.told
-    name = f"{told['method']}, {tuning_told(told)}"
-    more = [result.place.replace("_", " ")] if result.place not in ("", "usual") else []
-    if "support" not in result.place:
-        more += [supports_told(told).removeprefix(", ").removeprefix("control: ")]
-    return ": ".join([name, *filter(None, more)])
+def _names(collection: Collection) -> list[str]:
+    """What each result is of, but for fold, seed and shots; with the backbone where there are several."""
+    has_several = len({result.told["backbone"] for result in collection.results}) > 1
+    names = []
+    for place, told, *_ in collection.results:
+        name = f"{told['method']}, {tuning_told(told)}" + (f", {told['backbone']}" if has_several else "")
+        more = [place.replace("_", " ")] if place not in ("", "usual") else []
+        if "support" not in place:
+            more += [supports_told(told).removeprefix(", ").removeprefix("control: ")]
+        names.append(": ".join([name, *filter(None, more)]))
+    return names
 
 
 def _table(found: Sequence[Row]) -> str:
@@ -183,38 +186,40 @@ def _table(found: Sequence[Row]) -> str:
     return table
 
 
-def _differences(pairs: Sequence[Paired]) -> str:
+def _differences(collection: Collection, pairs: Sequence[Paired]) -> str:
     if not pairs:
-        return "(no pair of tunings yet)"
+        return "(no pair of rows yet)"
+    names, results = _names(collection), collection.results
     body = []
-    for p in sorted(pairs, key=lambda p: (p.place not in ("", "usual"), p.shot, p.method, p.a)):
+    for p in sorted(pairs, key=lambda p: (results[p.a].told["shot"], is_control(results[p.a]), p.values[2])):
         by_seed = ", ".join(f"{100 * value:+.1f}" for value in p.of_seed.values())
-        where = f": {p.place.replace('_', ' ')}" if p.place not in ("", "usual") else ""
         body.append(
             [
-                in_markdown(f"{p.method}{where}"),
-                str(p.shot),
-                f"{in_markdown(p.a)} ({_percent(p.values[0])})",
-                f"{in_markdown(p.b)} ({_percent(p.values[1])})",
+                f"{in_markdown(names[p.a])} ({_percent(p.values[0])})",
+                f"{in_markdown(names[p.b])} ({_percent(p.values[1])})",
+                str(results[p.a].told["shot"]),
                 f"**{100 * p.values[2]:+.1f}**",
                 f"{100 * p.interval[0]:+.1f} to {100 * p.interval[1]:+.1f}",
                 by_seed,
                 _listed(p.folds),
             ]
         )
-    return _markdown(["", "shots", "A", "B", "B - A", "95 % interval", "by seed", "folds"], body)
+    return _markdown(["A", "B", "shots", "B - A", "95 % interval", "by seed", "folds"], body)
 
 
 def _made_by(collection: Collection, source: str) -> str:
-    told = dict(collection.machine)
-    machine = [told.pop(name, "?") for name in ("processor", "cores", "memory", "system")]
-    machine[1] += " cores"
-    packages = [f"{name} {number}" for name, number in told.items()]
-    revisions = [revision[:12] for revision in collection.revisions]
+    machines = []
+    for number, machine in enumerate(collection.machines):
+        told = dict(machine)
+        what = [told.pop(name, "?") for name in ("processor", "cores", "memory", "system")]
+        what[1] += " cores"
+        packages = ", ".join(f"{name} {version}" for name, version in told.items())
+        own = [result.made_by[1][:12] for result in collection.results if result.made_by[0] == number]
+        revisions = ", ".join(dict.fromkeys(own))
+        machines.append(f"{len(own)} evaluations on {', '.join(what)} ({packages}), revision {revisions}")
     return in_markdown(
-        f"{len(collection.results)} evaluations on {', '.join(machine)} ({', '.join(packages)}), revision "
-        f"{', '.join(revisions)}; the integers of every class are in {source}. Times are medians, on that "
-        "machine, shared with other programs."
+        f"{'; '.join(machines)}. The integers of every episode are in {source}. Times are medians, on machines "
+        "that were shared with other programs."
     )
 
 

@@ -13,9 +13,10 @@ from support import ROOT, made_up
 
 from fss.evaluation.results import read_metrics
 from fss.report.__main__ import main
-from fss.report.collection import collect, read_collection, write_collection
+from fss.report.collection import Collection, add, collect, read_collection, write_collection
 from fss.report.compare import compare, find_pairs
 from fss.report.found import Found
+from fss.report.paired import paired, read_pairs
 from fss.report.results_page import BEGIN, END, made, rows, write_page
 from fss.report.tables import comparisons
 
@@ -41,15 +42,19 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def file(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("kept") / "results.json"
-    write_collection(file, collect(outputs))
+    keep(file, collect(outputs))
     return file
+
+
+def keep(file: Path, collection: Collection) -> None:
+    write_collection(file, collection, paired(collection))
 
 
 def test_curves_are_of_trainings_that_have_ended(tmp_path: Path) -> None:
     for seed, has_trained in ((0, True), (1, False)):
         made_up.run(tmp_path, seed=seed, has_trained=has_trained)
     made_up.evaluation(tmp_path)
-    assert [curve["seed"] for curve in collect(tmp_path)["curves"]] == [0]
+    assert [curve.seed for curve in collect(tmp_path).curves] == [0]
 
 
 def test_it_holds_what_was_measured(file: Path, outputs: Path) -> None:
@@ -65,8 +70,9 @@ def test_it_holds_what_was_measured(file: Path, outputs: Path) -> None:
         )
         assert result.scores["classes"].keys() == same["classes"].keys()
     assert {result.place for result in collection.results} == {"usual", "no_supports"}
-    assert collection.revisions == ["abc123"]
-    assert int(collection.machine["cores"]) > 0
+    assert {result.made_by for result in collection.results} == {(0, "abc123")}
+    assert int(collection.machines[0]["cores"]) > 0
+    assert collection == collect(outputs)._replace(results=collection.results)
 
 
 def test_a_line_for_each_result(file: Path) -> None:
@@ -76,14 +82,84 @@ def test_a_line_for_each_result(file: Path) -> None:
 
 
 def test_pairs_are_those_of_compare(file: Path, outputs: Path) -> None:
-    [pair] = read_collection(file).pairs
+    results, pairs = read_collection(file).results, read_pairs(file)
+    pair = next(pair for pair in pairs if results[pair.a].told["tuning"] == "frozen")
     root = outputs / "usual/shapes"
     groups, _ = find_pairs(root / "pfenet-frozen-resnet50/1shot", root / "pfenet-svf-resnet50/1shot")
     expected = compare(groups[0])
-    assert (pair.a, pair.b, pair.folds, pair.seeds) == ("frozen", "svf", [0, 1], [0, 1])
+    assert (results[pair.b].told["tuning"], pair.folds, pair.seeds) == ("svf", [0, 1], [0, 1])
     assert pair.values == [expected.miou.a, expected.miou.b, expected.miou.difference]
     assert tuple(pair.interval) == expected.miou.interval
     assert pair.of_seed == {str(seed): value for seed, value in expected.of_seed.items()}
+
+
+def test_everything_is_compared_with_svf(file: Path) -> None:
+    results, pairs = read_collection(file).results, read_pairs(file)
+    told = {(r.told["method"], r.told["tuning"], r.place): p for p in pairs for r in [results[p.a]]}
+    prior, control = told["prior", "svf", "usual"], told["pfenet", "svf", "no_supports"]
+    assert len(pairs) == len(told) == 3
+    assert {results[pair.b].place for pair in pairs} == {"usual"}
+    assert {results[pair.b].told["tuning"] for pair in pairs} == {"svf"}
+    # a prior has no training seed of its own
+    assert (prior.folds, prior.seeds, list(prior.of_seed)) == ([0, 1], [0, 1], ["0", "1"])
+    assert (control.folds, control.seeds) == ([0, 1], [0])
+    assert prior.values[0] == pytest.approx(0.3)
+    assert control.values[0] == pytest.approx(0.2)
+
+
+def test_other_questions_are_not_compared(tmp_path: Path) -> None:
+    made_up.evaluation(tmp_path, tuning="svf")
+    made_up.evaluation(tmp_path, tuning="frozen", eval_seeds=[322])
+    made_up.evaluation(tmp_path, tuning="full", made=made_up.episodes(0.4, ("star", "ring"), each=5))
+    assert paired(collect(tmp_path)) == []
+
+
+def test_adding(outputs: Path, file: Path, tmp_path: Path) -> None:
+    """What is collected in parts, and some of it again, is what is collected at once."""
+    other, kept = tmp_path / "outputs", tmp_path / "results.json"
+    told: dict[str, Any] = {"tuning": "full", "fold": 1, "seed": 3}
+    made_up.run(other / "usual", **told)
+    made_up.evaluation(other / "usual", 0.7, **told)
+    made_up.evaluation(other / "usual", 0.1, fold=0, method="prior", changes={"trained_parameters": 0})
+    new = collect(other)
+    elsewhere = new._replace(machines=[{**new.machines[0], "processor": "another"}])
+    keep(kept, add(read_collection(file), elsewhere))
+    both = read_collection(kept)
+    assert len(both.results) == 13 + 1
+    assert len(both.curves) == len(read_collection(file).curves) + 1
+    assert {m["processor"] for m in both.machines} == {new.machines[0]["processor"], "another"}
+    replaced = [r for r in both.results if (r.told["method"], r.told["fold"]) == ("prior", 0)]
+    assert [(r.scores["miou"], r.made_by[0]) for r in replaced] == [(pytest.approx(0.1), 1)]
+    keep(kept, add(both, collect(outputs)))  # what was replaced is as before, and its questions are still there
+    again = read_collection(kept)
+    assert [r.scores["miou"] for r in again.results if r.told["tuning"] != "full"] == [
+        r.scores["miou"] for r in sorted(read_collection(file).results, key=lambda r: r.identity)
+    ]
+    assert [r.made_by[0] for r in again.results].count(1) == 1
+
+
+def test_a_machine_of_which_nothing_is_left(outputs: Path) -> None:
+    here = collect(outputs)
+    old = here._replace(machines=[{**here.machines[0], "processor": "another"}])
+    assert add(old, here).machines == here.machines
+
+
+def test_scores_are_those_of_the_evaluation(outputs: Path, file: Path) -> None:
+    """The background too, which the file does not hold."""
+    keys = ("method", "tuning", "fold", "seed", "shot")
+    metrics = {tuple(m[key] for key in keys): m for m in read_metrics(outputs / "usual").values()}
+    usual = [result for result in read_collection(file).results if result.place == "usual"]
+    assert len(usual) == len(metrics) == 11
+    for result in usual:
+        same = metrics[tuple(result.told[key] for key in keys)]
+        assert result.scores == {key: same[key] for key in result.scores}
+
+
+def test_episodes_that_do_not_add_up(tmp_path: Path) -> None:
+    [first, *others] = made_up.episodes(0.5, ("star", "ring"))
+    made_up.evaluation(tmp_path, made=[first._replace(background_union=first.background_union + 1), *others])
+    with pytest.raises(ValueError, match="episode 0 of seed 321 does not add up"):
+        collect(tmp_path)
 
 
 def test_what_was_tuned_on_supports_stands_apart(tmp_path: Path) -> None:
@@ -91,12 +167,13 @@ def test_what_was_tuned_on_supports_stands_apart(tmp_path: Path) -> None:
         made_up.run(tmp_path, tuning=tuning)
         made_up.evaluation(tmp_path, iou, tuning=tuning)
         made_up.evaluation(tmp_path, iou - 0.1, tuning=tuning, changes={"adapt": True})
-    write_collection(tmp_path / "kept.json", collect(tmp_path))
+    keep(tmp_path / "kept.json", collect(tmp_path))
     collection = read_collection(tmp_path / "kept.json")
     found = {row.name: round(row.mean().mean, 6) for row in rows(collection)}
     names = ("pfenet, svf", "pfenet, svf + adapt", "pfenet, frozen", "pfenet, frozen + adapt")
     assert found == dict(zip(names, (0.5, 0.4, 0.4, 0.3), strict=True))
-    assert [pair.values for pair in collection.pairs] == [pytest.approx([0.4, 0.5, 0.1])]
+    values = [pair.values for pair in read_pairs(tmp_path / "kept.json")]
+    assert sorted(values) == [pytest.approx(of) for of in ([0.3, 0.5, 0.2], [0.4, 0.5, 0.1], [0.4, 0.5, 0.1])]
     [table] = comparisons(Found(tmp_path).evaluations)
     assert {column.heading[1] for column in table.columns} == {"svf", "svf + adapt", "frozen", "frozen + adapt"}
 
@@ -152,10 +229,15 @@ def test_a_page_that_lost_its_marks_is_left_alone(text: str, file: Path, tmp_pat
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"format": 1', '"format": 2', "no collection of this version"),
+        ('"format": 2', '"format": 1', "no collection of this version"),
         ('"place": "usual", ', "", "is damaged"),
         ('"shot": 1, ', "", r"does not tell its shot"),
         ('"of_seed"', '"seeds_of"', "is damaged"),
+        ('"b": ', '"b": 9', "no result"),
+        ('"made_by": [0', '"made_by": [1', "no machine 1"),
+        ('"counts": [[', '"counts": [[1, 1], [', "is damaged"),
+        ('"counts": [[', '"counts": [[99', "is damaged"),
+        ('"questions": "', '"questions": "0', "is damaged"),
         ('"curves": [', '"curves": 3, "more": [', "is damaged"),
         ("{", "", "no JSON"),
     ],
@@ -166,13 +248,18 @@ def test_files_that_are_no_collection(old: str, new: str, message: str, file: Pa
     assert old in text
     other.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
-        read_collection(other)
+        write_page(other, tmp_path / "results.md")
+    assert not (tmp_path / "results.md").exists()
 
 
 def test_commands(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "r.json"
     assert main(["collect", str(outputs), "--json", str(file)]) == 0
     assert "13 evaluations" in capsys.readouterr().out
+    assert main(["collect", str(outputs), "--json", str(file), "--add"]) == 0
+    assert "13 evaluations" in capsys.readouterr().out
+    assert main(["collect", str(outputs), "--json", str(tmp_path / "none.json"), "--add"]) == 1
+    assert "none.json" in capsys.readouterr().err
     assert main(["page", str(file)]) == 0
     assert (tmp_path / "r.md").is_file()
     (tmp_path / "empty").mkdir()
@@ -183,6 +270,6 @@ def test_commands(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_documented_page_is_made_from_the_committed_results() -> None:
     file, page = ROOT / "docs/results.json", ROOT / "docs/results.md"
     text = page.read_text()
-    expected = made(read_collection(file), file.name, page.stem)
+    expected = made(read_collection(file), read_pairs(file), file.name, page.stem)
     assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == expected
     assert json.loads(file.read_text())["results"]

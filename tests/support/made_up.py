@@ -27,7 +27,7 @@ def episodes(
         made.append(
             EpisodeResult(
                 *(eval_seed, number, class_id, names[class_id - 1], f"q{number}", (f"s{number}",)),
-                *(round(one * union), union, 80_000, 90_000),
+                *(found := round(one * union), union, 100_000 - union, 100_000 - found),
             )
         )
     return made

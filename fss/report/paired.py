@@ -1,0 +1,135 @@
+"""Differences between the rows of a collection, on the episodes that both have answered.
+
+Every row is compared with SVF of its own method and backbone; SVF itself, and methods without it, with the best
+row of SVF. Controls are rows like any other: the supports differ, what is asked is the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from fss.display.shown import shown
+from fss.evaluation.tables import tuning_told
+from fss.report.collection import Collection, Result, read_content
+from fss.report.compare import Pair, compare
+
+OURS = "svf"
+
+
+class Paired(NamedTuple):
+    """B minus A on the same episodes, mIoU as fractions; see `fss.report.compare`.
+
+    Attributes:
+        a, b: Places of a result of each row in the collection.
+        folds, seeds: Folds and training seeds that both have.
+        episodes: Number of different episodes.
+        values: mIoU of A, of B, and B - A.
+        interval: 95 % interval of the difference over episodes.
+        of_seed: Difference for each training seed.
+        classes: Difference in IoU of each class, with its interval.
+    """
+
+    a: int
+    b: int
+    folds: list[int]
+    seeds: list[int]
+    episodes: int
+    values: list[float]
+    interval: list[float]
+    of_seed: dict[str, float]
+    classes: dict[str, list[float]]
+
+
+def paired(collection: Collection) -> list[Paired]:
+    """Compares every row of novel classes with a row of SVF (B), where both have answered the same questions."""
+    rows: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for number, result in enumerate(collection.results):
+        if result.told["eval_classes"] == "novel" and result.told["selection"] == "none":
+            rows[result.row].append(number)
+    of_row = {row: [collection.results[i] for i in numbers] for row, numbers in rows.items()}
+    made = []
+    for row, numbers in rows.items():
+        reference = _reference(of_row[row], [of_row[other] for other in rows if other != row])
+        pairs = _pairs(of_row[row], reference) if reference else []
+        if reference and pairs:
+            made.append(_compared(pairs, numbers[0], rows[reference[0].row][0]))
+    return made
+
+
+def read_pairs(file: Path) -> list[Paired]:
+    """Reads the differences that a collection's file holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no collection of this version.
+    """
+    content = read_content(file)
+    try:
+        pairs = [Paired(**pair) for pair in content["pairs"]]
+        if odd := {i for pair in pairs for i in (pair.a, pair.b)} - set(range(len(content["results"]))):
+            raise ValueError(f"no result {min(odd)}")
+    except (TypeError, LookupError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {shown(error)}): collect anew") from error
+    return pairs
+
+
+def is_control(result: Result) -> bool:
+    """Whether training or supports lack something on purpose."""
+    return result.place not in ("", "usual") or result.told["support_annotation"] != "mask"
+
+
+def _reference(row: Sequence[Result], others: Sequence[list[Result]]) -> list[Result] | None:
+    """The row of SVF to compare a row with: of its own method and backbone, or else the best."""
+    first = row[0].told
+    ours = [other for other in others if _is_ours(other) and _pairs(row, other)]
+    ours = [other for other in ours if other[0].told["shot"] == first["shot"]]
+    if _is_ours(row):
+        ours = [other for other in ours if _mean(other) > _mean(row)]
+    own = [
+        other
+        for other in ours
+        if all(other[0].told[key] == first[key] for key in ("method", "backbone", "train_shot"))
+    ]
+    return max(own or ours, key=_mean, default=None)
+
+
+def _is_ours(row: Sequence[Result]) -> bool:
+    return tuning_told(row[0].told) == OURS and not is_control(row[0])
+
+
+def _mean(row: Sequence[Result]) -> float:
+    return fmean(result.scores["miou"] for result in row)
+
+
+def _pairs(a: Sequence[Result], b: Sequence[Result]) -> list[Pair]:
+    """Results of the same fold, seed and questions; what was not trained has no seed of its own."""
+    pairs = []
+    for one in b:
+        for other in a:
+            same = other.told["fold"] == one.told["fold"] and other.questions == one.questions
+            untrained = other.told["trained_parameters"] == 0
+            if same and (untrained or other.told["seed"] == one.told["seed"]):
+                seed = {"seed": one.told["seed"]}
+                metrics = {**other.told, **other.scores, **seed}, {**one.told, **one.scores}
+                pairs.append(Pair(f"fold {one.told['fold']}", metrics, (other.episodes, one.episodes)))
+    return pairs
+
+
+def _compared(pairs: list[Pair], a: int, b: int) -> Paired:
+    result = compare(pairs)
+    both = [pair.metrics[1] for pair in pairs]
+    return Paired(
+        a=a,
+        b=b,
+        folds=sorted({m["fold"] for m in both}),
+        seeds=sorted({m["seed"] for m in both}),
+        episodes=result.episodes,
+        values=[result.miou.a, result.miou.b, result.miou.difference],
+        interval=list(result.miou.interval),
+        of_seed={str(seed): value for seed, value in sorted(result.of_seed.items())},
+        classes={row.label: [row.difference, *row.interval] for row in result.classes},
+    )
