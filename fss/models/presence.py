@@ -46,10 +46,10 @@ def evidence(query: Tensor, objects: Sequence[Tensor], foreground: Tensor) -> Ev
         foreground: Probabilities (S, S) of the foreground, 0 where there is no picture.
     """
     likely = resize(foreground[None, None], query.shape[-2:]).flatten() * _most(foreground, query, _FEWEST)
-    shown = torch.stack([F.normalize(one.mean(0), dim=0) for one in objects]).mean(0)
+    shown = torch.stack([F.normalize(one.mean(0), dim=0) for one in objects])
     answered = foreground > 0.5
     certainty = foreground[answered].mean() if answered.any() else foreground.max()
-    return Evidence(F.normalize(query.flatten(1) @ likely, dim=0), F.normalize(shown, dim=0), float(certainty))
+    return Evidence(F.normalize(query.flatten(1) @ likely, dim=0), shown, float(certainty))
 
 
 def presence(

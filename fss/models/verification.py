@@ -5,7 +5,7 @@ base classes tell in which, and novel classes share them: similarities are taken
 shrunk, as for speakers (Hatch, Kajarekar and Stolcke, "Within-class covariance normalization for SVM-based speaker
 recognition", Interspeech 2006). What was found must also resemble the supports more than any class that is known.
 
-Shapes: C channels, M objects, N known classes, r directions.
+Shapes: C channels, K supports, M objects, N known classes, r directions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         found: Mean feature (C,) of what was found in the query.
-        shown: Mean feature (C,) of the object in the supports.
+        shown: Mean feature of the object in each of K supports, (K, C).
         certainty: Mean foreground probability of what was found, in 0..1.
     """
 
@@ -66,8 +66,9 @@ class Verifier:
         directions: (r, C), orthonormal, in which objects of one class differ most.
         kept: (r,) in 0..1, the share of each direction that is kept.
         classes: (N, C), mean features of the known classes.
-        weights: Of the similarity of what was found to what was shown, of that to the most similar known class, of
-            the certainty, and a constant, in log-odds.
+        weights: Of the mean similarity of what was found to what each support shows, of that to the most similar
+            known class, of the certainty, and a constant, in log-odds. (The similarity to the supports' mean would
+            be the higher the more there are, and the threshold is chosen with one.)
         threshold: Presence in 0..1 below which a class is taken to be absent.
     """
 
@@ -89,10 +90,14 @@ class Verifier:
 
     def statistics(self, evidence: Sequence[Evidence]) -> Tensor:
         """(M, 4), what `weights` weigh, of some answers."""
-        found, shown = (self._seen(torch.stack(of)) for of in list(zip(*evidence, strict=True))[:2])
+        found = self._seen(torch.stack([one.found for one in evidence]))
+        counts = [len(one.shown) for one in evidence]
+        shown = self._seen(torch.cat([one.shown for one in evidence]))
+        each = (found.repeat_interleave(torch.tensor(counts), 0) * shown).sum(1)
+        similar = torch.stack([of_one.mean() for of_one in each.split(counts)])
         other = (found @ self._seen(self.classes).T).amax(1)
         certainty = found.new_tensor([one.certainty for one in evidence])
-        return torch.stack([(found * shown).sum(1), other, certainty, torch.ones_like(other)], 1)
+        return torch.stack([similar, other, certainty, torch.ones_like(other)], 1)
 
     def _seen(self, features: Tensor) -> Tensor:
         """Features (M, C) less the mean, with directions shrunk, of unit length."""
