@@ -148,8 +148,9 @@ class Evaluation(lightning.LightningModule):
 
     @property
     def progress(self) -> str:
-        """How many episodes are finished, as far as this process knows."""
-        return f"{int((self.numbers[:, 4] > 0).sum())} of {len(self.planned)} episodes"
+        """How many episodes the journal keeps: Ctrl-C may come between an entry and its note in `numbers`."""
+        kept = {(entry.seed, entry.id) for entry in self.journal.read()}
+        return f"{len(kept & self._row.keys())} of {len(self.planned)} episodes"
 
     def _note(self, entry: Entry) -> None:
         self.numbers[self._row[entry.seed, entry.id]] = torch.tensor(entry.numbers)

@@ -28,7 +28,7 @@ from fss.data.plan import PictureSteps, PlannedEpisode, plan_episodes, plan_step
 from fss.data.preprocessing import EvaluationTransform
 from fss.evaluation import memory as memory_module
 from fss.evaluation import reuse
-from fss.evaluation.engine import answer_episodes, finish, pictures_of
+from fss.evaluation.engine import Evaluation, answer_episodes, finish, pictures_of
 from fss.evaluation.journal import Entry, Journal
 from fss.evaluation.memory import Memory, Part
 from fss.evaluation.results import summarize
@@ -327,6 +327,28 @@ def test_evaluation_goes_on_from_finished_episodes(tmp_path: Path, monkeypatch: 
     assert len(file.read_text().splitlines()) == 1 + len(SEEDS) * COUNT
     finish(folder)
     assert not list(folder.iterdir())
+
+
+def test_ctrl_c_between_an_episode_and_its_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is told to be finished is what the journal keeps."""
+    shot, head = HEADS["pfenet"]
+    note, noted = Evaluation._note, []
+
+    def interrupted(self: Evaluation, entry: Entry) -> None:
+        if len(noted) == 9:
+            raise KeyboardInterrupt
+        noted.append(entry)
+        note(self, entry)
+
+    monkeypatch.setattr(Evaluation, "_note", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        answer_episodes(trainer(), segmenter(head, shot), dataset(shot), SEEDS, COUNT, tmp_path, PLENTY)
+    assert ended.value.code == 130
+    [file] = tmp_path.iterdir()
+    assert len(file.read_text().splitlines()) == 1 + 10
+    assert f"interrupted after 10 of {len(SEEDS) * COUNT} episodes" in caplog.text
 
 
 @pytest.mark.parametrize("change", ["weights", "annotation", "threshold"])
