@@ -36,7 +36,7 @@ SIZE, EPISODES = 64, 12
 BASE = Shapes.classes[4:]
 NETWORK = {"name": "test_efficientnet", "low": 1, "mid": 2}  # timm's smallest
 HEADS = {"pfenet": PFENet, "bam": BAM}
-MATCH = {"maps": ["mid"], "correspondences": 0.5, "threshold": 0.02}
+MATCH = {"maps": ["mid"], "correspondences": 0.5, "threshold": 0.0, "refine": 2}
 RESNET = {"depth": 50, "stem": "torchvision"}
 
 
