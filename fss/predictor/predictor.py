@@ -32,7 +32,7 @@ from fss.predictor.supports import Support, load_supports, save_supports
 from fss.predictor.tiles import blend, tiles
 
 PRESENCE = 0.45  # where a model has no verifier; chosen on base classes of the embedded data
-UNTRAINED = 0.34  # of training-free models, whose similarities are lower; chosen on photographs of base classes
+UNTRAINED = 0.32  # of training-free models, whose similarities are lower; chosen on photographs of base classes
 SLACK = 0.95
 ABSENT = -4.0  # highest log-odds of a class in a tile that abstains: a probability of 0.018
 
