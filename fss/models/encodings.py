@@ -25,7 +25,7 @@ def join(encoded: Sequence[Any], dim: int) -> Any:
     if len(encoded) == 1:
         return encoded[0]
     return pytree.tree_map(
-        lambda first, *others: torch.cat([first, *others], dim) if isinstance(first, Tensor) else first, *encoded
+        lambda first, *others: _cat((first, *others), dim) if isinstance(first, Tensor) else first, *encoded
     )
 
 
@@ -38,3 +38,12 @@ def split(encoded: Any, n: int) -> list[Any]:
         return pytree.tree_map_only(Tensor, lambda tensor: tensor[i : i + 1].clone(), encoded)
 
     return [part(i) for i in range(n)]
+
+
+def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Concatenates; maps of shots (B, K, C, h, w) keep their channels last, where torch would turn them."""
+    if tensors[0].dim() == 5 and dim < 2:
+        last = [tensor.movedim(2, -1) for tensor in tensors]
+        if all(tensor.is_contiguous() for tensor in last):
+            return torch.cat(last, dim).movedim(-1, 2)
+    return torch.cat(list(tensors), dim)

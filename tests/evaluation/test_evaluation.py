@@ -334,7 +334,8 @@ def test_ctrl_c_between_an_episode_and_its_note(
 ) -> None:
     """What is told to be finished is what the journal keeps."""
     shot, head = HEADS["pfenet"]
-    note, noted = Evaluation._note, []
+    note = Evaluation._note
+    noted: list[Entry] = []
 
     def interrupted(self: Evaluation, entry: Entry) -> None:
         if len(noted) == 9:

@@ -211,8 +211,11 @@ def test_pfenet_shapes(shots: int, pyramid: str, grid: tuple[int, int], size: tu
     assert support.prototypes.shape == (2, shots, 8, 1, 1)
     assert support.high.shape == (2, shots, 5, 3, 4)
     assert query.features.shape == (2, 8, *grid)
+    prediction = head.decode(query, support, size)
     with torch.no_grad():
-        prediction = head.decode(query, support, size)
+        alone = head.decode(query, support, size)
+    torch.testing.assert_close(alone[:2], prediction[:2])
+    assert alone.inner == ()  # which only losses look at
     assert prediction.logits.shape == (2, 2, *size)
     assert prediction.prior.shape == (2, 1, *grid)
     assert [logits.shape for logits in prediction.inner] == [(2, 2, *size)] * len(PYRAMIDS[pyramid])

@@ -34,15 +34,17 @@ def best_cosines(query: Tensor, supports: Tensor) -> Tensor:
     b, k, c, n = supports.shape
     if torch.compiler.is_exporting():  # a graph cannot count shots, but take them as one batch
         repeated = query[:, None].expand(-1, k, -1, -1).flatten(0, 1)
-        return _largest(repeated, supports.flatten(0, 1)).unflatten(0, (-1, k))
+        norms = repeated.norm(dim=1, keepdim=True)
+        return _largest(repeated, norms, supports.flatten(0, 1)).unflatten(0, (-1, k))
     if not torch.is_grad_enabled():
-        return torch.stack([_largest(query, support) for support in supports.unbind(1)], 1)
+        norms = query.norm(dim=1, keepdim=True)
+        return torch.stack([_largest(query, norms, support) for support in supports.unbind(1)], 1)
     if torch.compiler.is_compiling():
         return torch.stack([_of_nearest(query, support) for support in supports.unbind(1)], 1)
     rows = supports.transpose(2, 3).reshape(-1, c)  # (B * K * n', C)
     counts = [n] * (b * k)
     if not rows.is_cuda and has_contents(rows):  # looking for objects would make a GPU wait
-        found = [_object(shot).nonzero()[:, 0] for shot in rows.detach().split(n)]
+        found = [_object(lengths).nonzero()[:, 0] for lengths in rows.detach().norm(dim=1).split(n)]
         counts = [len(locations) for locations in found]
         rows = rows.index_select(0, torch.cat([i * n + locations for i, locations in enumerate(found)]))
     best: Tensor = _BestCosines.apply(query, rows, counts)
@@ -96,13 +98,14 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b > 0, a / b, 0)
 
 
-def _largest(query: Tensor, support: Tensor) -> Tensor:
-    """Best cosines (B, n) of a query (B, C, n) and a support (B, C, n') by all of them."""
+def _largest(query: Tensor, norms: Tensor, support: Tensor) -> Tensor:
+    """Best cosines (B, n) of a query (B, C, n), its norms (B, 1, n) and a support (B, C, n') by all of them."""
     s = support.transpose(1, 2)  # (B, n', C)
+    lengths = s.norm(dim=2, keepdim=True)
     if has_contents(s) and len(s) == 1:
-        s = s[:, _object(s[0])]
-    norms = s.norm(dim=2, keepdim=True) @ query.norm(dim=1, keepdim=True)  # (B, n', n)
-    return (s @ query).div_(norms.add_(COSINE_EPS)).amax(dim=1)
+        chosen = _object(lengths[0, :, 0])
+        s, lengths = s[:, chosen], lengths[:, chosen]
+    return (s @ query).div_((lengths @ norms).add_(COSINE_EPS)).amax(dim=1)
 
 
 def _of_nearest(query: Tensor, support: Tensor) -> Tensor:
@@ -117,10 +120,10 @@ def _of_nearest(query: Tensor, support: Tensor) -> Tensor:
     return (s * query.mT).sum(2) / (s.norm(dim=2) * query.norm(dim=1) + COSINE_EPS)
 
 
-def _object(support: Tensor) -> Tensor:
-    """Which locations of a support (n', C) matter: (n',), the object and one other.
+def _object(lengths: Tensor) -> Tensor:
+    """Which locations of a support matter, by their norms (n',): (n',), the object and one other.
 
     All others are zero, and so is their similarity to everything.
     """
-    outside = support.norm(dim=1) == 0
+    outside = lengths == 0
     return ~outside | (outside.cumsum(0) == 1)

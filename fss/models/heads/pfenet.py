@@ -74,7 +74,8 @@ class PFENet(PrototypeHead):
                 finer = resize(resize(enriched[-1], grid), side)  # by way of the query's grid, as published
                 merged = merged + convolve_parts(self.alpha_conv[i - 1], [merged, finer], side)
             merged = merged + self.beta_conv[i](merged)
-            inner.append(resize(self.inner_cls[i](merged), size))
+            if torch.is_grad_enabled():  # losses alone look at them, and they are a quarter of the arithmetic
+                inner.append(resize(self.inner_cls[i](merged), size))
             enriched.append(merged)
         x = convolve_parts(self.res1, enriched, grid)
         x = x + self.res2(x)
