@@ -2,7 +2,8 @@
 
 Around each location, the scores are fitted by a linear function of the picture's colours, at the scores' own
 resolution; the functions, not the scores, are then upsampled and applied to every pixel (He and Sun,
-arXiv:1505.00996).
+arXiv:1505.00996). The result is averaged over windows about as large as a location, since scores know nothing of
+smaller things: in clutter, single pixels would be answered by their colours alone.
 
 Shapes: B batch, S image side, h w height and width of the scores.
 """
@@ -43,7 +44,8 @@ def guided_upsampling(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
     offset = level - (slope * mean).sum(1, keepdim=True)
     size = (picture.shape[-2], picture.shape[-1])
     slope, offset = (resize(_box(maps, radius), size) for maps in (slope, offset))
-    return (slope * colours).sum(1, keepdim=True) + offset
+    found = (slope * colours).sum(1, keepdim=True) + offset
+    return _box(found, size[1] // scores.shape[-1] // 2)
 
 
 def _opponent(picture: Tensor) -> Tensor:
