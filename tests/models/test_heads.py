@@ -216,6 +216,8 @@ def test_pfenet_shapes(shots: int, pyramid: str, grid: tuple[int, int], size: tu
         alone = head.decode(query, support, size)
     torch.testing.assert_close(alone[:2], prediction[:2])
     assert alone.inner == ()  # which only losses look at
+    with pytest.raises(ValueError, match="predict with gradients enabled"):
+        head.losses(alone, masks[:, 0].long(), None)
     assert prediction.logits.shape == (2, 2, *size)
     assert prediction.prior.shape == (2, 1, *grid)
     assert [logits.shape for logits in prediction.inner] == [(2, 2, *size)] * len(PYRAMIDS[pyramid])

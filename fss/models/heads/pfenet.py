@@ -88,6 +88,8 @@ class PFENet(PrototypeHead):
         class_weights: Tensor | None,
         base_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
+        if not prediction.inner:
+            raise ValueError("PFENet's losses need the logits of every scale: predict with gradients enabled")
         inner = [cross_entropy(logits, mask, class_weights) for logits in prediction.inner]
         return {**super().losses(prediction, mask, class_weights), "inner": torch.stack(inner).mean()}
 
