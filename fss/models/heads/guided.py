@@ -2,8 +2,7 @@
 
 Around each location, the scores are fitted by a linear function of the picture's colours, at the scores' own
 resolution; the functions, not the scores, are then upsampled and applied to every pixel (He and Sun,
-arXiv:1505.00996). The result is averaged over windows about as large as a location, since scores know nothing of
-smaller things: in clutter, single pixels would be answered by their colours alone.
+arXiv:1505.00996).
 
 Shapes: B batch, S image side, h w height and width of the scores.
 """
@@ -31,11 +30,11 @@ def guided_upsampling(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
     """
     colours = _opponent(picture)
     coarse = F.interpolate(colours, size=scores.shape[-2:], mode="area")  # (B, 3, h, w)
-    mean, level = _box(coarse, radius), _box(scores, radius)
+    mean, level = box_mean(coarse, radius), box_mean(scores, radius)
     turned, mean_turned = coarse.roll(-1, 1), mean.roll(-1, 1)
-    x, y, z = (_box(coarse * scores, radius) - mean * level).split(1, 1)  # covariances with the scores
-    xx, yy, zz = (_box(coarse**2, radius) - mean**2 + EPS).split(1, 1)  # and of colours
-    xy, yz, zx = (_box(coarse * turned, radius) - mean * mean_turned).split(1, 1)
+    x, y, z = (box_mean(coarse * scores, radius) - mean * level).split(1, 1)  # covariances with the scores
+    xx, yy, zz = (box_mean(coarse**2, radius) - mean**2 + EPS).split(1, 1)  # and of colours
+    xy, yz, zx = (box_mean(coarse * turned, radius) - mean * mean_turned).split(1, 1)
     # Cramer's rule for the symmetric matrix of 3 x 3
     a, b, c = yy * zz - yz**2, yz * zx - xy * zz, xy * yz - zx * yy
     d, e, f = xx * zz - zx**2, xy * zx - xx * yz, xx * yy - xy**2
@@ -43,9 +42,8 @@ def guided_upsampling(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
     slope = slope / (xx * a + xy * b + zx * c)  # (B, 3, h, w)
     offset = level - (slope * mean).sum(1, keepdim=True)
     size = (picture.shape[-2], picture.shape[-1])
-    slope, offset = (resize(_box(maps, radius), size) for maps in (slope, offset))
-    found = (slope * colours).sum(1, keepdim=True) + offset
-    return _box(found, size[1] // scores.shape[-1] // 2)
+    slope, offset = (resize(box_mean(maps, radius), size) for maps in (slope, offset))
+    return (slope * colours).sum(1, keepdim=True) + offset
 
 
 def _opponent(picture: Tensor) -> Tensor:
@@ -59,6 +57,11 @@ def _opponent(picture: Tensor) -> Tensor:
     return torch.cat([grey / math.sqrt(3), warm / math.sqrt(2), cold / math.sqrt(6)], 1)
 
 
-def _box(maps: Tensor, radius: int) -> Tensor:
-    """Means over square windows, of what of them lies within the map."""
+def box_mean(maps: Tensor, radius: int) -> Tensor:
+    """Means (B, C, h, w) over square windows, of what of them lies within the map.
+
+    Args:
+        maps: (B, C, h, w).
+        radius: How far windows reach to each side; 0 changes nothing.
+    """
     return F.avg_pool2d(maps, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fss.models.heads.cosine import COSINE_EPS
-from fss.models.heads.guided import guided_upsampling
+from fss.models.heads.guided import box_mean, guided_upsampling
 from fss.models.heads.head import Features, Head, Prediction
 from fss.resize import resize
 
@@ -59,7 +59,7 @@ class Match(Head):
         correspondences: Weight of the correspondences in 0..1; the prototypes have the rest.
         threshold: Margin above which a location is foreground, in -2..2; choose it on base classes.
         refine: Radius, in locations, of a guided filter's windows, by which margins are upsampled to the edges
-            of the picture; 0 upsamples them bilinearly.
+            of the picture, and then averaged over windows as large as a location; 0 upsamples them bilinearly.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -103,7 +103,10 @@ class Match(Head):
             prior = (margin - low) / (high - low + COSINE_EPS)  # stretched over each query, as PFENet's
             margin, prior = (v.unflatten(1, query.features.shape[2:])[:, None] for v in (margin, prior))
             if query.picture is not None:
+                location = query.picture.shape[-1] // margin.shape[-1]  # its side in pixels
                 margin = guided_upsampling(margin, query.picture.float(), self.refine)
+                # margins know nothing smaller: single pixels of clutter would be answered by their colours alone
+                margin = box_mean(margin, location // 2)
         foreground = SCALE * (resize(margin, size) - self.threshold)
         return Prediction(torch.cat([-foreground, foreground], 1), prior)
 

@@ -88,6 +88,11 @@ class PFENet(PrototypeHead):
         class_weights: Tensor | None,
         base_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
+        """Losses of the answer, and of the logits of every scale, their mean.
+
+        Raises:
+            ValueError: The prediction was made without gradients, and lacks the latter.
+        """
         if not prediction.inner:
             raise ValueError("PFENet's losses need the logits of every scale: predict with gradients enabled")
         inner = [cross_entropy(logits, mask, class_weights) for logits in prediction.inner]
