@@ -2,15 +2,15 @@
 
     python -m bench.prediction                    # PFENet on ResNet-50 at 473 pixels, 1 and 5 supports
 
-The published programs pass the query and all supports through a factored backbone for every query. The predictor
-encodes the supports once and merges the factors. Both are timed in turns, so that other programs disturb them
-alike; weights are random, and times contain preprocessing and the way back to the picture's size.
+The published way (`bench/reference.py`) passes the query and all supports through a factored backbone for every
+query, the supports one after another. The predictor encodes the supports once and merges the factors. Both are
+timed in turns, so that other programs disturb them alike; weights are random, and times contain preprocessing and
+the way back to the picture's size. The table also tells on how many pixels of all queries their masks differ.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.evaluation import Blobs, factors
+from bench.reference import Published
 from fss.data.preprocessing import EvaluationTransform
 from fss.metrics import predict_at_original_size
 from fss.models.backbones import ResNetBackbone
@@ -49,10 +50,11 @@ def main() -> None:
     reader, transform = Blobs(100), EvaluationTransform(given.size)
     torch.manual_seed(0)
     backbone = ResNetBackbone(depth=given.depth, stem="torchvision")
-    published = FewShotSegmenter(backbone, PFENet(backbone.channels))
-    published.tune(partial(svf, svd=factors))
-    predictor = FewShotPredictor(copy.deepcopy(published), given.size, "published", device=device)
-    published = published.eval().to(device)
+    segmenter = FewShotSegmenter(backbone, PFENet(backbone.channels))
+    published = Published(segmenter, factors).to(device)
+    segmenter.tune(partial(svf, svd=factors))
+    predictor = FewShotPredictor(segmenter, given.size, "published", device=device)
+    normalize = segmenter.backbone.normalize
 
     def square(number: int) -> tuple[torch.Tensor, torch.Tensor]:
         image, mask = transform(reader.image(number), (reader.mask(number) > 0).astype(np.uint8))
@@ -61,14 +63,14 @@ def main() -> None:
     @torch.inference_mode()
     def publish(query: int, supports: range) -> np.ndarray:
         images, masks = zip(*map(square, supports), strict=True)
-        normalize = published.backbone.normalize
         support, mask = normalize(torch.stack(images))[None], torch.stack(masks)[None]
         logits = published(normalize(square(query)[0])[None], support, mask).logits[0]
         return predict_at_original_size(logits, *reader.mask(query).shape).cpu().numpy()
 
     title = f"Seconds for a query, PFENet on ResNet-{given.depth}, {given.size} pixels, {device}, "
     title += f"{torch.get_num_threads()} threads, {given.queries} queries in turns"
-    table = Table("shots", "fit", "published p50", "p95", "after fit p50", "p95", "ratio p50", title=title)
+    columns = "shots", "fit", "published p50", "p95", "after fit p50", "p95", "ratio p50", "pixels that differ"
+    table = Table(*columns, title=title)
     for shots in given.shots:
         supports = range(shots)
         fit = seconds(
@@ -77,13 +79,20 @@ def main() -> None:
             )
         )
         times: dict[str, list[float]] = {"published": [], "ours": []}
+        differing = 0
         for query in range(20, 21 + given.queries):
-            times["published"].append(seconds(partial(publish, query, supports)))
-            times["ours"].append(seconds(lambda number=query: predictor.predict(reader.image(number)).labels))  # type: ignore[misc]
+            masks: dict[str, np.ndarray] = {}
+            ways = {
+                "published": partial(publish, query, supports),
+                "ours": lambda number=query: predictor.predict(reader.image(number)).labels,  # type: ignore[misc]
+            }
+            for way, answer in ways.items():
+                times[way].append(seconds(lambda: masks.update({way: answer()})))  # noqa: B023  # called at once
+            differing += np.count_nonzero(masks["published"] != masks["ours"])
         predictor.forget("object")
         theirs, ours = (np.array(values[1:]) for values in times.values())  # the first is for warming up
         row = [fit, *np.percentile(theirs, [50, 95]), *np.percentile(ours, [50, 95]), np.median(ours / theirs)]
-        table.add_row(str(shots), *(f"{value:.3f}" for value in row))
+        table.add_row(str(shots), *(f"{value:.3f}" for value in row), str(differing))
     Console(width=130).print(table)
 
 

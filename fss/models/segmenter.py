@@ -129,13 +129,13 @@ class FewShotSegmenter(nn.Module):
             images: (B, 3, S, S), normalised.
             lower: Low and mid features of the images, if they are already known.
         """
-        images, stem = _channels_last(images), None
+        images = _channels_last(images)
+        stem = self.backbone.stem(images) if lower is None else None
+        base = self._base_features(images, stem)
         if lower is None:
-            stem = self.backbone.stem(images)
+            assert stem is not None
             lower = self.backbone.after_stem(stem)
-        high = self.backbone.upper(lower)
-        base = self._base_features(images, stem, high)
-        return self.head.encode_query(Features(lower.low, lower.mid, high, base, self._picture(images)))
+        return self._encode_query(images, lower, self.backbone.upper(lower), base)
 
     def decode(
         self, query: Any, support: Any, size: tuple[int, int], own_class: Tensor | None = None
@@ -172,28 +172,31 @@ class FewShotSegmenter(nn.Module):
             [torch.ones_like(query[:, :1]), foreground.flatten(0, 1)[:, None]]
         )  # (B + B * K, 1, S, S)
         stem = self.backbone.stem(_channels_last(torch.cat([query, support.flatten(0, 1)])))
+        base = self._base_features(query, stem[:b])
         lower = self.backbone.after_stem(stem, None if self.head.looks_around else masks)
         high = self.backbone.upper(lower, masks)
-        base = self._base_features(query, stem[:b], high[:b])
-        features = Features(lower.low[:b], lower.mid[:b], high[:b], base, self._picture(query))
-        encoded_query = self.head.encode_query(features)
+        encoded_query = self._encode_query(query, Lower(lower.low[:b], lower.mid[:b]), high[:b], base)
         encoded_support = self._encode_support((lower.low[b:], lower.mid[b:], high[b:]), foreground)
         return self.decode(encoded_query, encoded_support, (s[0], s[1]), own_class)
 
-    def _base_features(self, images: Tensor, stem: Tensor | None, high: Tensor) -> Tensor | None:
-        """The base learner's input for queries (B, 3, S, S): high features of the backbone before tuning."""
+    def _base_features(self, images: Tensor, stem: Tensor | None) -> Tensor | None:
+        """High features of the backbone before tuning for queries (B, 3, S, S); None if it is the same one.
+
+        To be called before the backbone runs: nothing here is kept for the way back, so that what is kept after it
+        takes the memory that this has left.
+        """
         base = self.base_backbone
-        if not self.head.has_base_learner:
+        if base is None:
             return None
-        if base is None:  # the backbone is unchanged
-            return high
         pairs = zip(base.stem_modules, self.backbone.stem_modules, strict=True)
         shared = all(mine is theirs for mine, theirs in pairs)
-        lower = base.after_stem(stem) if shared and stem is not None else base.lower(images)
-        return base.upper(lower)
+        return base.upper(base.after_stem(stem) if shared and stem is not None else base.lower(images))
 
-    def _picture(self, images: Tensor) -> Tensor | None:
-        return images if self.head.sees_pictures else None
+    def _encode_query(self, images: Tensor, lower: Lower, high: Tensor, base: Tensor | None) -> Any:
+        if self.head.has_base_learner and base is None:
+            base = high
+        picture = images if self.head.sees_pictures else None
+        return self.head.encode_query(Features(lower.low, lower.mid, high, base, picture))
 
     def _maps(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Low, mid and high features of supports (B, 3, S, S) with their foreground (B, S, S)."""

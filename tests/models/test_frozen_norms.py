@@ -1,4 +1,4 @@
-"""Norms folded into convolutions, ReLUs of one byte, features computed twice: the same numbers and gradients."""
+"""Norms folded into convolutions, features computed twice: the same numbers and gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.tiny import CHANNELS, TinyBackbone, cheap_svd
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from fss.models.backbones.frozen_norms import Bottleneck, ConvSequence, convolve, relu
+from fss.models.backbones.frozen_norms import Bottleneck, ConvSequence, convolve
 from fss.models.heads import PFENet
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
@@ -92,21 +92,6 @@ def test_block_is_torchvisions(stride: int) -> None:
     torch.testing.assert_close(mine["x"], expected["x"])
     assert sorted(set(mine) - {"x"}) == sorted(f"{c}.S" for c in ("conv1", "conv2", "conv3", "downsample.0"))
     assert torch.equal(x, before)  # nothing is done in place to what others may use
-
-
-def test_relu_keeps_a_byte_a_number() -> None:
-    kept: list[Tensor] = []
-    x = torch.randn(4, 5, requires_grad=True)
-
-    def note(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        out = relu(x * 1)
-    out.sum().backward()
-    assert [t.dtype for t in kept if t.numel() == 20] == [torch.bool]
-    assert torch.equal(x.grad, (x > 0).float())  # type: ignore[arg-type]
 
 
 def test_features_computed_twice_give_the_same_gradients() -> None:

@@ -1,4 +1,4 @@
-"""Convolutions with the frozen norms that follow them folded in, and ReLUs that keep a byte a number.
+"""Convolutions with the frozen norms that follow them folded in.
 
 A frozen norm is a scale and a shift for each channel, which a convolution's weight can carry: one pass over
 the maps less, and for SVF layers (`fss.svf`) one map less to keep for the way back. What is computed, the
@@ -9,16 +9,14 @@ Shapes: B batch, C channels, h w feature height and width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet
 
 from fss.margins import NONE, Margins, cut
+from fss.models.backbones.relu import relu
 from fss.svf import SVFConv2d
 
 
@@ -48,14 +46,6 @@ def convolve(conv: nn.Module, norm: _BatchNorm, x: Tensor, margins: Margins = NO
     weight = conv.weight * scale[:, None, None, None]
     own = conv.padding if padding is None else padding
     return F.conv2d(x, weight, shift, conv.stride, own, conv.dilation, conv.groups)
-
-
-def relu(x: Tensor) -> Tensor:
-    """ReLU in place; its way back keeps one byte a number, where torch's keeps the number."""
-    if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
-        result: Tensor = _ReLU.apply(x)
-        return result
-    return F.relu(x, inplace=True)
 
 
 class ConvSequence(nn.Sequential):
@@ -88,22 +78,6 @@ class Bottleneck(resnet.Bottleneck):
             x = convolve(conv, norm, x)
         out += x
         return relu(out)
-
-
-class _ReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x.relu_()
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(x > 0)
-        return x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
-        # a product with booleans is slower, `where` much; the first factor decides on the memory format
-        return positive.view(torch.uint8) * gradient
 
 
 def _scale_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
