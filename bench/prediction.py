@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -29,14 +28,6 @@ from fss.models.heads import PFENet
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
 from fss.predictor import FewShotPredictor
-
-
-def seconds(call: Callable[[], object]) -> float:
-    since = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - since
 
 
 def main() -> None:
@@ -67,28 +58,28 @@ def main() -> None:
         logits = published(normalize(square(query)[0])[None], support, mask).logits[0]
         return predict_at_original_size(logits, *reader.mask(query).shape).cpu().numpy()
 
+    def answer(query: int) -> np.ndarray:
+        return predictor.predict(reader.image(query)).labels
+
     title = f"Seconds for a query, PFENet on ResNet-{given.depth}, {given.size} pixels, {device}, "
     title += f"{torch.get_num_threads()} threads, {given.queries} queries in turns"
     columns = "shots", "fit", "published p50", "p95", "after fit p50", "p95", "ratio p50", "pixels that differ"
     table = Table(*columns, title=title)
     for shots in given.shots:
         supports = range(shots)
-        fit = seconds(
-            lambda numbers=supports: predictor.fit(  # type: ignore[misc]
-                [reader.image(n) for n in numbers], [reader.mask(n) > 0 for n in numbers]
-            )
-        )
+        since = time.perf_counter()
+        predictor.fit([reader.image(n) for n in supports], [reader.mask(n) > 0 for n in supports])
+        fit = time.perf_counter() - since
         times: dict[str, list[float]] = {"published": [], "ours": []}
         differing = 0
         for query in range(20, 21 + given.queries):
             masks: dict[str, np.ndarray] = {}
-            ways = {
-                "published": partial(publish, query, supports),
-                "ours": lambda number=query: predictor.predict(reader.image(number)).labels,  # type: ignore[misc]
-            }
-            for way, answer in ways.items():
-                times[way].append(seconds(lambda: masks.update({way: answer()})))  # noqa: B023  # called at once
-            differing += np.count_nonzero(masks["published"] != masks["ours"])
+            ways = {"published": partial(publish, query, supports), "ours": partial(answer, query)}
+            for way, call in ways.items():
+                since = time.perf_counter()
+                masks[way] = call()
+                times[way].append(time.perf_counter() - since)
+            differing += int(np.count_nonzero(masks["published"] != masks["ours"]))
         predictor.forget("object")
         theirs, ours = (np.array(values[1:]) for values in times.values())  # the first is for warming up
         row = [fit, *np.percentile(theirs, [50, 95]), *np.percentile(ours, [50, 95]), np.median(ours / theirs)]
