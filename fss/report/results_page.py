@@ -97,11 +97,16 @@ def write_page(file: Path, page: Path) -> list[Path]:
     return list(files)
 
 
-def rows(collection: Collection) -> list[Row]:
-    """The rows of the table: 1-shot first, then the best first; controls last."""
+def rows(collection: Collection, classes: str = "novel") -> list[Row]:
+    """The rows of the table: 1-shot first, then the best first; controls last.
+
+    Args:
+        collection: The results.
+        classes: Which classes were evaluated, "novel" or "base".
+    """
     groups: dict[tuple[str, int, bool], list[Result]] = defaultdict(list)
     for name, r in zip(_names(collection), collection.results, strict=True):
-        if r.told["eval_classes"] == "novel" and r.told["selection"] == "none":
+        if r.told["eval_classes"] == classes and r.told["selection"] == "none":
             groups[name, r.told["shot"], is_control(r)].append(r)
     made = [(is_control, Row(name, shot, results)) for (name, shot, is_control), results in groups.items()]
     return [row for _, row in sorted(made, key=lambda p: (p[1].shot, p[0], -p[1].mean().mean, p[1].name))]
@@ -129,6 +134,7 @@ def made(collection: Collection, pairs: Sequence[Paired], source: str, folder: s
         "difference of each training seed. B is SVF with the same method and backbone, or else the best row of "
         "SVF.",
         _differences(collection, pairs),
+        *_base_classes(collection),
         "## Classes",
         f"![IoU of every class]({folder}/{CLASSES})",
     ]
@@ -184,6 +190,28 @@ def _table(found: Sequence[Row]) -> str:
     if any(len(row.folds) < len(folds) for row in found):
         table += "\n\n(In brackets: means over fewer folds, not to be compared with the others.)"
     return table
+
+
+def _base_classes(collection: Collection) -> list[str]:
+    """What models make of other pictures of the classes that they were trained on; nothing where nobody asked."""
+    novel = {(row.name, row.shot): row for row in rows(collection)}
+    body = []
+    for row in rows(collection, "base"):
+        runs = {(r.told["fold"], r.told["seed"]) for r in row.results}
+        same = novel.get((row.name, row.shot), Row(row.name, row.shot, []))
+        same = same._replace(results=[r for r in same.results if (r.told["fold"], r.told["seed"]) in runs])
+        if len(same.results) == len(row.results):
+            base, other = row.mean().mean, same.mean().mean
+            told = [_percent(base), _percent(other), f"**{100 * (base - other):.1f}**", _listed(row.folds)]
+            body.append([in_markdown(row.name), str(row.shot), *told])
+    if not body:
+        return []
+    return [
+        "## Base and novel classes",
+        "mIoU in percent on evaluation pictures of the classes that were trained on, and of the others, by the "
+        "same runs. Classes and pictures differ, so that only differences between rows say something.",
+        _markdown(["", "shots", "base", "novel", "base - novel", "folds"], body),
+    ]
 
 
 def _differences(collection: Collection, pairs: Sequence[Paired]) -> str:

@@ -216,6 +216,24 @@ def test_the_page(file: Path, tmp_path: Path) -> None:
         assert path.read_text() == svg
 
 
+def test_base_classes_beside_novel_ones(tmp_path: Path) -> None:
+    for fold, seed, novel in ((0, 0, 0.3), (1, 0, 0.4), (0, 1, 0.9), (1, 1, 0.9)):
+        made_up.evaluation(tmp_path, novel, fold=fold, seed=seed)
+    made_up.evaluation(tmp_path, 0.7, tuning="frozen", changes={"eval_classes": "base"})  # nothing beside it
+    for fold, base in ((0, 0.6), (1, 0.7)):
+        made_up.evaluation(tmp_path, base, fold=fold, changes={"eval_classes": "base"})
+    collection = collect(tmp_path)
+    assert [row.name for row in rows(collection)] == ["pfenet, svf"]
+    assert [row.name for row in rows(collection, "base")] == ["pfenet, frozen", "pfenet, svf"]
+    text = made(collection, paired(collection), "results.json", "results")
+    section = text[text.index("## Base and novel classes") : text.index("## Classes")]
+    assert [line for line in section.splitlines() if line.startswith("| pfenet")] == [
+        "| pfenet, svf | 1 | 65.0 | 35.0 | **30.0** | 0, 1 |"
+    ]
+    made_up.evaluation(tmp_path / "other")
+    assert "Base and novel" not in made(collect(tmp_path / "other"), (), "results.json", "results")
+
+
 @pytest.mark.parametrize("text", ["# Ours\n", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{BEGIN}\n{END}\n"])
 def test_a_page_that_lost_its_marks_is_left_alone(text: str, file: Path, tmp_path: Path) -> None:
     page = tmp_path / "results.md"

@@ -102,7 +102,9 @@ def evaluation(
     told = _identity(**identity)
     names = CLASSES[told["dataset"]]
     made = made or [e for seed in eval_seeds for e in episodes(miou, names, seed)]
-    suffix = "-".join([f"{told['shot']}shot"] * bool(train_shot) + ["adapt"] * bool((changes or {}).get("adapt")))
+    changed = changes or {}
+    parts = [f"{told['shot']}shot"] * bool(train_shot) + ["adapt"] * bool(changed.get("adapt"))
+    suffix = "-".join(parts + ["base"] * (changed.get("eval_classes") == "base"))
     folder = results_folder(
         _folder(outputs, {**told, "shot": train_shot or told["shot"]}), checkpoint, protocol, suffix
     )
