@@ -11,7 +11,7 @@ from typing import Any
 import lightning
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
@@ -26,6 +26,7 @@ from fss.models.segmenter import FewShotSegmenter
 from fss.training.base_learner import BaseLearner
 from fss.training.callbacks import ClassScores, EpisodePanels, SingularValues, Speed, progress_display
 from fss.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
+from fss.training.callbacks.early_stopping import EarlyStopping
 from fss.training.callbacks.finite_loss import FiniteLoss
 from fss.training.callbacks.step_seeds import StepSeeds
 from fss.training.meta_learner import MetaLearner

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def prepare_folder(folder: Path, resume: bool, first: bool) -> Path | None:
     if first and resume:
         print(f"Resuming from {checkpoint}" if checkpoint else f"Starting: there is no checkpoint in {folder}")
     elif first and any(folder.glob("*.ckpt")):
-        aside = _earlier(folder)
-        shutil.rmtree(aside, ignore_errors=True)
+        # one that is there holds what was before a run that has not been trained: nobody said to give it up
+        names = (f"{folder.name}.before{number if number > 1 else ''}" for number in count(1))
+        aside = next(path for path in map(folder.with_name, names) if not path.exists())
         folder.rename(aside)
         logger.warning(
             "Starting from scratch; resume=true would have continued the existing run. Its checkpoints are kept "
@@ -107,7 +109,8 @@ def _step(path: Path) -> int:
 
 def forget_earlier(folder: Path) -> None:
     """Removes the checkpoints that `prepare_folder` moved aside."""
-    shutil.rmtree(_earlier(folder), ignore_errors=True)
+    for aside in folder.parent.glob(f"{folder.name}.before*"):
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def note_settings(path: Path, settings: dict[str, Any], resume: bool) -> None:
@@ -133,10 +136,6 @@ def _check_writable(folder: Path) -> None:
         forget_unfinished(folder)
     except OSError as error:
         raise OSError(f"{folder} cannot be written ({error}): {_MEND}") from error
-
-
-def _earlier(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.before")
 
 
 def _flat(settings: Any, path: str = "") -> dict[str, Any]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 from support.scripts import ROOT
 
 from fss.cli import build, recipe
+from fss.training.callbacks.early_stopping import EarlyStopping
 
 SIDES, FRACTIONS = [60, 30, 15, 8], [1.0, 0.5, 0.25, 0.125]
 # What reference programs do, by recipe, method, data set and tuning.

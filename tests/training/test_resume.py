@@ -71,16 +71,18 @@ def test_a_new_run_sets_the_earlier_one_aside(tmp_path: Path, caplog: pytest.Log
     folder = tmp_path / "checkpoints"
     assert prepare_folder(folder, resume=False, first=True) is None
     assert not caplog.text
-    aside = tmp_path / "checkpoints.before/last.ckpt"
-    for value in (1.0, 2.0):  # the second finds one set aside already
-        save(folder / "last.ckpt", value)
+    asides = [tmp_path / "checkpoints.before/last.ckpt", tmp_path / "checkpoints.before2/last.ckpt"]
+    for value, aside in enumerate(asides, start=1):  # the second finds one set aside by a run that was not trained
+        save(folder / "last.ckpt", float(value))
         (folder / ".last.ckpt.77.part").touch()
         assert prepare_folder(folder, resume=False, first=True) is None
-        assert "resume=true would have continued" in caplog.text
-        assert loaded(aside) == value
+        assert f"resume=true would have continued the existing run. Its checkpoints are kept in {aside.parent}" in (
+            caplog.text
+        )
         assert list(aside.parent.iterdir()) == [aside]
+    assert [loaded(aside) for aside in asides] == [1.0, 2.0]
     forget_earlier(folder)
-    assert not aside.exists()
+    assert not any(aside.parent.exists() for aside in asides)
 
 
 def test_resume_finds_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
