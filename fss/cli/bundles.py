@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -18,6 +19,8 @@ from fss.configuration import conf_folder
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.plan import with_seed
+from fss.display.shown import shown
+from fss.evaluation.record import DRAWING
 from fss.evaluation.results import CHECKPOINTS, INTEGERS, EpisodeResult, read_episodes
 from fss.evaluation.tables import is_adapted
 from fss.files.digests import stem
@@ -25,7 +28,6 @@ from fss.metrics import episode_integers
 from fss.models.model_file import read_model
 from fss.models.segmenter import FewShotSegmenter
 
-DRAWING = ("draw", "workers", "absent")
 FURTHEST = 0.01  # of an episode's union: what rounding on another machine may change
 
 
@@ -54,14 +56,12 @@ class Bundled(NamedTuple):
         run: Folder of its run.
         metrics: Content of its metrics.json.
         episodes: All its episodes.
-        cfg: Its configuration.
         datamodule: Its data, set up.
     """
 
     run: Path
     metrics: Mapping[str, Any]
     episodes: list[EpisodeResult]
-    cfg: DictConfig
     datamodule: FewShotDataModule
 
 
@@ -86,10 +86,9 @@ def open_evaluation(results: Path, metrics: Mapping[str, Any], data: Path | None
     if metrics["dataset"] != metrics["train_dataset"]:
         raise NoRecordError("evaluated on another data set than that of training")
     with initialize_config_dir(conf_folder(), version_base="1.3"):
-        cfg = _recalled(_typed(run, metrics, data), metrics)
-        datamodule = build.build_datamodule(cfg)
+        datamodule = build.build_datamodule(_recalled(_typed(run, metrics, data), metrics))
     datamodule.setup("test")
-    return Bundled(run, metrics, read_episodes(results), cfg, datamodule)
+    return Bundled(run, metrics, read_episodes(results), datamodule)
 
 
 def picture_digests(bundled: Bundled) -> dict[str, str]:
@@ -108,7 +107,7 @@ def picture_digests(bundled: Bundled) -> dict[str, str]:
 
 
 def run_again(bundled: Bundled, count: int) -> Again:
-    """Runs some episodes of an evaluation again, one at a time, and compares their integers.
+    """Runs some episodes of an evaluation again, one at a time and in its precision, and compares their integers.
 
     Args:
         bundled: The evaluation.
@@ -124,7 +123,8 @@ def run_again(bundled: Bundled, count: int) -> Again:
     if not file.is_file():
         raise NoRecordError("its weights are not in the bundle")
     segmenter, _ = read_model(file)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = _trainer(bundled.metrics["config"])
+    device = trainer.strategy.root_device
     segmenter = segmenter.to(device).eval()
     asked = bundled.episodes[:: max(1, len(bundled.episodes) // count)][:count]
     equal, furthest = 0, 0.0
@@ -137,11 +137,21 @@ def run_again(bundled: Bundled, count: int) -> Again:
                 "the revision of the program and the data that the results were made with"
             )
         told = tuple(getattr(episode, key) for key in INTEGERS)
-        found = _integers(segmenter, episodes, drawn, device)
+        with trainer.precision_plugin.test_step_context():
+            found = _integers(segmenter, episodes, drawn, device)
         equal += found == told
         apart = max(abs(a - b) for a, b in zip(found, told, strict=True))
         furthest = max(furthest, apart / max(1, episode.union))
     return Again(len(asked), equal, furthest)
+
+
+def _trainer(settings: Mapping[str, Any]) -> lightning.Trainer:
+    """One for a single device, in the precision of an evaluation's settings."""
+    precision = settings.get("precision", "32-true")
+    if precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise ValueError(f"precision {shown(precision)} of metrics.json is none that this program evaluates in")
+    torch.backends.cudnn.allow_tf32 = settings.get("tf32", True) is not False
+    return lightning.Trainer(devices=1, precision=precision, logger=False, enable_progress_bar=False)
 
 
 @torch.inference_mode()

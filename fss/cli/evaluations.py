@@ -19,7 +19,7 @@ from fss.data.datamodule import FewShotDataModule
 from fss.display.console import PlainConsole
 from fss.evaluation import standard
 from fss.evaluation.generalized import evaluate_generalized
-from fss.evaluation.record import Record
+from fss.evaluation.record import DRAWING, Record
 from fss.evaluation.results import SETTINGS, TRAINING, read_training
 from fss.evaluation.reuse import Reuse
 from fss.evaluation.several import evaluate_several
@@ -30,7 +30,6 @@ from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 
-DRAWING = ("draw", "workers", "absent")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
@@ -207,7 +206,7 @@ def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:
         episodes=cfg.episodes,
         eval_seeds=list(cfg.seeds),
         drawing={key: cfg.protocol[key] for key in DRAWING},
-        changed=[*changed, *_changed_adaptation(cfg)],
+        changed=[*changed, *_changed_adaptation(cfg), *_changed_setting(cfg)],
         training={
             "train_seconds": training.get("seconds"),
             "trained_parameters": training.get("parameters") if cfg.method.trained else 0,
@@ -235,6 +234,12 @@ def _changed_adaptation(cfg: DictConfig) -> list[str]:
         return []
     usual = compose("evaluate").adaptation
     return [f"{name}-{value}" for name, value in cfg.adaptation.items() if value != usual[name]]
+
+
+def _changed_setting(cfg: DictConfig) -> list[str]:
+    """What `setting=` asks for otherwise than usual, as a word for a folder's name."""
+    name = {"several": "classes", "generalized": "threshold"}.get(cfg.get("setting"))
+    return [f"{name}-{cfg[name]}"] if name and cfg[name] != compose("evaluate")[name] else []
 
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:

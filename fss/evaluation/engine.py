@@ -22,7 +22,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from fss.data.episodes import EpisodeDataset, collate
+from fss.data.index_cache import fingerprint as state_of
 from fss.data.plan import Picture, PlannedEpisode, own_copy, plan_episodes, with_seed
+from fss.data.readers.reader import FileReader
 from fss.data.share import Share
 from fss.evaluation.adapting import AdaptingEvaluator, Cost, segmenter_for, views_seed
 from fss.evaluation.empty_supports import EmptySupports
@@ -33,6 +35,7 @@ from fss.evaluation.reuse import Reuse, ReusingEvaluator, check_reuse, own_class
 from fss.files import lock
 from fss.metrics import episode_integers
 from fss.models.adaptation import Adaptation, SupportTuning
+from fss.models.fingerprint import fingerprint
 from fss.models.segmenter import FewShotSegmenter
 from fss.processes import group
 from fss.svf import merge
@@ -198,7 +201,12 @@ def answer_episodes(
         lock.hold(folder, "evaluate by another protocol, or choose another place with outputs=DIR")
     merged = merge(copy.deepcopy(segmenter)).eval()
     planned = plan_episodes(episodes, seeds, count)
-    settings: dict[str, Any] = {"precision": str(trainer.precision), "batch": reuse.batch}
+    settings: dict[str, Any] = {
+        "precision": str(trainer.precision),
+        "device": trainer.strategy.root_device.type,
+        "tf32": torch.backends.cudnn.allow_tf32,
+        "batch": reuse.batch,
+    }
     if adaptation is not None:
         settings["adaptation"] = asdict(adaptation)
     key = _fingerprint(merged, episodes, planned, settings)
@@ -306,25 +314,16 @@ def _fingerprint(
     settings: dict[str, Any],
 ) -> str:
     """Hash of everything that the integers of an evaluation depend on."""
-    digest = hashlib.sha256()
-    for name, value in (*segmenter.named_parameters(), *segmenter.named_buffers()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    parts = (segmenter.backbone, segmenter.head)
     reader = episodes.reader
     numbers = sorted({number for e in planned for number in (e.query, *e.supports)})
     told = {
         **settings,
-        "model": [str(segmenter), *({k: v for k, v in vars(p).items() if _is_plain(v)} for p in parts)],
+        "model": fingerprint(segmenter),
         "annotation": episodes.support_annotation,
         "transform": vars(episodes.transform),
         "base classes": episodes.base_classes,
         "pictures": {number: reader.name(number) for number in numbers},
+        "files": state_of(reader.classes, reader.files()) if isinstance(reader, FileReader) else None,
         "episodes": planned,
     }
-    digest.update(json.dumps(told, default=str).encode())
-    return digest.hexdigest()
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, int | float | str | tuple | list)
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()

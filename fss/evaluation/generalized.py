@@ -116,7 +116,11 @@ class GeneralizedIoU(Metric):
         self.union[rows] += union[1:]
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns `class_iou` (N + M,) and the means `novel`, `base` and `all`, as fractions in float64."""
+        """Of all processes: `class_iou` (N + M,) and the means `novel`, `base` and `all`, as fractions in float64.
+
+        Also the sums that they are made from, `intersection` and `union` (N + M,): outside of this function, a
+        process knows only its own.
+        """
         class_iou = self.intersection / self.union.double().clamp(min=1)
         seen = (self.union > 0) | self.count_absent
         novel = torch.arange(len(class_iou), device=seen.device) >= self.base_classes
@@ -125,7 +129,7 @@ class GeneralizedIoU(Metric):
         means = {
             name: class_iou[part & seen].sum() / (part & seen).sum().clamp(min=1) for name, part in parts.items()
         }
-        return {"class_iou": class_iou, **means}
+        return {"class_iou": class_iou, "intersection": self.intersection, "union": self.union, **means}
 
 
 class GeneralizedEvaluation(lightning.LightningModule):
@@ -216,8 +220,8 @@ class GeneralizedEvaluation(lightning.LightningModule):
                         "id": class_id,
                         "novel": row >= metric.base_classes,
                         "iou": float(scores["class_iou"][row]),
-                        "intersection": int(metric.intersection[row]),
-                        "union": int(metric.union[row]),
+                        "intersection": int(scores["intersection"][row]),
+                        "union": int(scores["union"][row]),
                     }
                     for row, class_id in enumerate([*base_classes, *metric.novel_classes])
                 },

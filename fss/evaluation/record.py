@@ -9,6 +9,8 @@ from typing import Any
 
 from fss.evaluation.results import results_folder
 
+DRAWING = ("draw", "workers", "absent")  # how a protocol draws its episodes
+
 
 @dataclass(frozen=True)
 class Record:

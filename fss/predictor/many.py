@@ -17,11 +17,10 @@ from PIL import Image
 from fss.files import lock
 from fss.files.text import printable
 from fss.files.whole import whole
-from fss.models.model_file import weights_digest
+from fss.models.fingerprint import fingerprint
 from fss.predictor.predictor import FewShotPredictor
 from fss.predictor.queries import Query, QueryReader
 from fss.predictor.segmentation import Segmentation, categories
-from fss.svf import plain_state_dict
 from fss.visualize import picture_sheet
 
 logger = logging.getLogger(__name__)
@@ -150,17 +149,15 @@ def _write_sheet(out: Path, names: Sequence[str]) -> None:
 
 def _key(predictor: FewShotPredictor, abstain: bool, tile: int | None) -> str:
     """Digest of all that answers depend on but the picture."""
-    digest = hashlib.sha256(weights_digest(plain_state_dict(predictor.segmenter.state_dict())).encode())
+    network = predictor.network
+    digest = hashlib.sha256(fingerprint(network.segmenter).encode())
     for name in predictor.classes:
         for support in (*predictor.supports(name), *predictor.negatives(name)):
             digest.update(json.dumps(name).encode())
             for tensor in support:
                 digest.update(tensor.contiguous().numpy().data)
-    network = predictor.network
-    settings: list[Any] = [predictor.size, predictor.geometry, predictor.threshold, predictor.presence_threshold]
-    if (verifier := network.segmenter.verifier) is not None:
-        settings.append(verifier.weights)
-    digest.update(json.dumps([*settings, network.precision, str(network.segmenter), abstain, tile]).encode())
+    settings = predictor.size, predictor.geometry, predictor.threshold, predictor.presence_threshold
+    digest.update(json.dumps([*settings, network.precision, network.device.type, abstain, tile]).encode())
     return digest.hexdigest()
 
 

@@ -197,7 +197,9 @@ def test_bam_in_its_two_stages(
         assert torch.equal(ours[kept], value), name
 
     start("evaluate", *small, "setting=generalized", "threshold=0.5")
-    content = json.loads((BAM_RUN / "results/last-custom-6x321/metrics-generalized.json").read_text())
+    content = json.loads(
+        (BAM_RUN / "results/last-custom-6x321-threshold-0.5/metrics-generalized.json").read_text()
+    )
     for rule in ("final", "base"):
         classes = content["rules"][rule]["classes"]
         assert len(classes) >= 12

@@ -77,8 +77,30 @@ class Discs:
         return mask
 
 
-def dataset(shot: int = 1, **settings: Any) -> EpisodeDataset:
-    reader = Discs()
+class InFiles(Discs):
+    """Discs of which a file says how many rows of their masks are ignored."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = self.cache = file
+
+    def mask(self, index: int) -> np.ndarray:
+        mask = super().mask(index)
+        mask[: int(self.file.read_text())] = 255
+        return mask
+
+    def size(self, index: int) -> tuple[int, int]:
+        height, width = self.mask(index).shape
+        return height, width
+
+    def pictures(self) -> list[Path]:
+        return []
+
+    def files(self) -> list[Path]:
+        return [self.file]
+
+
+def dataset(shot: int = 1, reader: Discs | None = None, **settings: Any) -> EpisodeDataset:
+    reader = reader or Discs()
     pool = build_pool(build_index(reader), (1, 2, 3), shot, min_pixels=1)
     return EpisodeDataset(reader, pool, shot, 0, EvaluationTransform(48), with_label=True, **settings)
 
@@ -352,16 +374,22 @@ def test_ctrl_c_between_an_episode_and_its_note(
     assert f"interrupted after 10 of {len(SEEDS) * COUNT} episodes" in caplog.text
 
 
-@pytest.mark.parametrize("change", ["weights", "annotation", "threshold"])
-def test_finished_episodes_of_another_evaluation_are_not_used(change: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["weights", "annotation", "threshold", "file"])
+def test_finished_episodes_of_another_evaluation_are_not_used(
+    change: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     _, head = HEADS["prior, 2 shots"]
-    episodes, made = dataset(2), segmenter(head, 2)
+    rows = tmp_path_factory.mktemp("data") / "rows.txt"
+    rows.write_text("6")
+    episodes, made = dataset(2, InFiles(rows) if change == "file" else None), segmenter(head, 2)
     first = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY)
     if change == "weights":
         with torch.no_grad():
             next(made.backbone.get_submodule("layer3").parameters()).mul_(-1)
     elif change == "annotation":
         episodes = dataset(2, support_annotation="box")
+    elif change == "file":
+        rows.write_text("20")  # the same pictures are drawn: their classes do not change
     else:
         made.head = PriorMask(made.backbone.channels, 0.8)
     second = answer_episodes(trainer(), made, episodes, SEEDS, COUNT, tmp_path, PLENTY)

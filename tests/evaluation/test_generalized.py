@@ -165,6 +165,21 @@ def test_metric_against_torchmetrics() -> None:
         assert float(scores["all"]) == pytest.approx(float(expected[1:].mean()), abs=1e-6)
 
 
+def test_sums_are_of_all_processes() -> None:
+    metric = GeneralizedIoU(3, (7, 9), "final", 0.6)
+    logits = torch.linspace(-1, 1, 32).reshape(2, 4, 4)
+    base = torch.linspace(-1, 1, 64).sin().reshape(4, 4, 4)
+    metric.update(logits, base, torch.arange(16, dtype=torch.uint8).reshape(4, 4) % 5, 7)
+    own = metric.compute()
+    metric._computed = None
+    metric.distributed_available_fn, metric.dist_sync_fn = lambda: True, lambda state, group: [state, state]
+    both = metric.compute()
+    assert own["union"].sum() > 0
+    for sums in ("intersection", "union"):
+        assert torch.equal(both[sums], 2 * own[sums])
+    assert torch.equal(both["class_iou"], own["class_iou"])
+
+
 def test_classes_never_met_count_in_no_mean() -> None:
     metric = GeneralizedIoU(3, (7, 9), "final", 0.6)
     label = torch.ones(4, 4, dtype=torch.uint8)

@@ -76,8 +76,9 @@ def test_a_new_run_sets_the_earlier_one_aside(tmp_path: Path, caplog: pytest.Log
         save(folder / "last.ckpt", float(value))
         (folder / ".last.ckpt.77.part").touch()
         assert prepare_folder(folder, resume=False, first=True) is None
-        assert f"resume=true would have continued the existing run. Its checkpoints are kept in {aside.parent}" in (
-            caplog.text
+        assert (
+            f"resume=true would have continued the existing run. Its checkpoints are kept in {aside.parent}"
+            in (caplog.text)
         )
         assert list(aside.parent.iterdir()) == [aside]
     assert [loaded(aside) for aside in asides] == [1.0, 2.0]
