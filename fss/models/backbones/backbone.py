@@ -21,6 +21,7 @@ from fss.resize import resize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NEVER_RUN = 5  # a stage, see `Backbone.stage_of`
 
 
 class Channels(NamedTuple):
@@ -119,7 +120,10 @@ class Backbone(nn.Module):
         raise ValueError(f"checkpointing=true: a {type(self).__name__} cannot do this, leave it false")
 
     def stage_of(self, name: str) -> int:
-        """Returns the stage (0 to 4, numbered like ResNet's layers) of the submodule or parameter `name`."""
+        """Returns the stage (0 to 4, numbered like ResNet's layers) of the submodule or parameter `name`.
+
+        What is never run, and so cannot be trained, is of stage `NEVER_RUN`.
+        """
         raise NotImplementedError
 
 
@@ -188,7 +192,8 @@ class LayeredBackbone(Backbone):
         return run(maps)
 
     def stage_of(self, name: str) -> int:
-        return int(name.removeprefix("layer")[0])
+        stage = int(name.removeprefix("layer")[0])
+        return NEVER_RUN if stage == 4 and self.high == "low+mid" else stage
 
 
 def _blocks(layer: nn.Module) -> list[nn.Module]:
