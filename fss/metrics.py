@@ -12,8 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fss.geometry import Geometry, at_original_size
-
-IGNORE = 255
+from fss.labels import IGNORE
 
 
 def predict_at_original_size(logits: Tensor, height: int, width: int, geometry: Geometry = "published") -> Tensor:

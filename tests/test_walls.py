@@ -19,7 +19,7 @@ GROUND_KNOWS = {
     "files": {"display"},
     "geometry": {"resize"},
     "margins": {"contents"},
-    "metrics": {"geometry"},
+    "metrics": {"geometry", "labels"},
     "visualize": {"files"},
 }
 KNOWS = {  # every top folder with all that it imports of the project, from the ground up

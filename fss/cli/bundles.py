@@ -14,14 +14,13 @@ from omegaconf import DictConfig
 
 from fss.cli import build, overrides, requests
 from fss.cli.model_files import FILES
-from fss.cli.recorded import RECORD
 from fss.configuration import conf_folder
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import EpisodeDataset, collate
 from fss.data.plan import with_seed
 from fss.display.shown import shown
 from fss.evaluation.record import DRAWING
-from fss.evaluation.results import CHECKPOINTS, INTEGERS, EpisodeResult, read_episodes
+from fss.evaluation.results import CHECKPOINTS, INTEGERS, RECORD, EpisodeResult, read_episodes
 from fss.evaluation.tables import is_adapted
 from fss.files.digests import stem
 from fss.metrics import episode_integers

@@ -25,9 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fss.cli import overrides
 from fss.configuration import conf_folder
 from fss.display.shown import shown
+from fss.evaluation.results import RECORD
 from fss.files.plain import read_yaml
-
-RECORD = Path(".hydra", "overrides.yaml")
 
 RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of older runs
 

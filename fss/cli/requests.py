@@ -12,10 +12,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fss.cli import overrides, start
 from fss.cli.model_files import card_of_file, evaluated_with
-from fss.cli.recorded import RECORD, recorded_overrides
+from fss.cli.recorded import recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
-from fss.evaluation.results import CHECKPOINTS, SETTINGS
+from fss.evaluation.results import CHECKPOINTS, RECORD, SETTINGS
 from fss.files.plain import read_yaml
 from fss.models.card import ModelCard
 

@@ -35,6 +35,7 @@ from fss.files.whole import whole
 FORMAT = 2  # version of metrics.json
 CHECKPOINTS = "checkpoints"
 SETTINGS = "config.yaml"
+RECORD = Path(".hydra", "overrides.yaml")  # what was typed
 TRAINING = "training.json"
 RESULTS = "results"
 METRICS = "metrics.json"
@@ -237,7 +238,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 def episode_row(episode: EpisodeResult) -> list[Any]:
     """Returns an episode's values in the order of `EPISODE_COLUMNS`."""
-    return [";".join(value) if isinstance(value, tuple) else value for value in episode]
+    return [_joined(value) if isinstance(value, tuple) else value for value in episode]
 
 
 def parse_episode(row: Sequence[str]) -> EpisodeResult:
@@ -253,12 +254,28 @@ def parse_episode(row: Sequence[str]) -> EpisodeResult:
     if odd := [value for value in numbers if not (value.isascii() and value.isdigit() and len(value) < 19)]:
         raise ValueError(f"{odd[0]!r:.100} is not a number of pixels, an id or a seed")
     counts = [int(value) for value in integers]
-    episode = EpisodeResult(
-        int(seed), int(number), int(class_id), name, query, tuple(supports.split(";")), *counts
-    )
+    episode = EpisodeResult(int(seed), int(number), int(class_id), name, query, _split(supports), *counts)
     if episode.intersection > episode.union or episode.background_intersection > episode.background_union:
         raise ValueError("an intersection is larger than its union")
     return episode
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Names between semicolons; as JSON where one of them could not be told from that."""
+    odd = any(";" in name or name.startswith("[") for name in names)
+    return json.dumps(names, ensure_ascii=False) if odd else ";".join(names)
+
+
+def _split(joined: str) -> tuple[str, ...]:
+    """The names that `_joined` was given."""
+    if joined.startswith("["):
+        try:
+            names = json.loads(joined)
+        except (ValueError, RecursionError):  # a name of a file from before there was JSON
+            names = None
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return tuple(joined.split(";"))
 
 
 def read_metrics(folder: Path) -> dict[Path, dict[str, Any]]:

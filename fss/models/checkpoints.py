@@ -21,13 +21,11 @@ from fss.files.whole import whole
 from fss.models.backbones import LayeredBackbone
 from fss.models.backbones.weights import load_strictly, read_state_dict
 from fss.models.base_segmenter import BaseLearnerSegmenter
-from fss.models.factored import BACKBONE, shapes_of
+from fss.models.factored import BACKBONE, BASE, OURS, shapes_of
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import bottlenecks_of, compose, plain_state_dict, put_bottlenecks, with_values
 
-_OURS = "segmenter."  # prefix of the model in a training checkpoint
 _PSP_HEAD = {"ppm.": "head.0.", "cls.": "head.1."}  # published -> ours
-_BASE = "base_backbone."
 
 
 def load_checkpoint(segmenter: FewShotSegmenter, file: str | Path) -> None:
@@ -109,8 +107,8 @@ def published_state_dict(
     published: dict[str, Tensor] = {}
     is_base_learner = isinstance(segmenter, BaseLearnerSegmenter)
     for name, value in state.items():
-        if name.startswith(_BASE):
-            published[f"base_{name.removeprefix(_BASE)}"] = value
+        if name.startswith(BASE):
+            published[f"base_{name.removeprefix(BASE)}"] = value
         elif is_base_learner and name.startswith("head."):
             theirs = {ours: theirs for theirs, ours in _PSP_HEAD.items()}[name[:7]]
             published[theirs + name[7:]] = value
@@ -133,7 +131,7 @@ def save_published(
 def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) -> None:
     unused = tuple(f"head.{part}." for part in segmenter.head.unused_parts)
     ours = {name: value for name, value in ours.items() if not name.startswith(unused)}
-    own_backbone = any(name.startswith(_BASE) for name in ours)
+    own_backbone = any(name.startswith(BASE) for name in ours)
     before = segmenter.base_backbone
     # separate while loading: a parameter shared by both cannot take two values
     segmenter.base_backbone = copy.deepcopy(segmenter.backbone) if own_backbone else None
@@ -150,8 +148,8 @@ def _load(segmenter: FewShotSegmenter, ours: Mapping[str, Tensor], source: str) 
 
 def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames a state dict of either program to this program's names and merges SVF layers."""
-    if any(name.startswith(_OURS) for name in state):
-        mine = {name.removeprefix(_OURS): value for name, value in state.items() if name.startswith(_OURS)}
+    if any(name.startswith(OURS) for name in state):
+        mine = {name.removeprefix(OURS): value for name, value in state.items() if name.startswith(OURS)}
         return plain_state_dict(mine)
     is_base_learner = any(name.startswith("ppm.") for name in state)
     ours: dict[str, Tensor] = {}
@@ -160,7 +158,7 @@ def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith("layer"):
             ours[f"backbone.{name}"] = value
         elif name.startswith("base_layer"):
-            ours[_BASE + name.removeprefix("base_")] = value
+            ours[BASE + name.removeprefix("base_")] = value
         elif is_base_learner and part in _PSP_HEAD:
             ours[_PSP_HEAD[part] + name.removeprefix(part)] = value
         elif not (is_base_learner and name.startswith("encoder.")):

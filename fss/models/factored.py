@@ -29,7 +29,7 @@ from fss.svf.digest import weights_digest
 
 BACKBONE, BASE = "backbone.", "base_backbone."  # prefixes of the tuned backbone and of the base learner's own
 _HEAD = "head."
-_OURS = "segmenter."  # prefix of the model in a training checkpoint
+OURS = "segmenter."  # prefix of the model in a training checkpoint
 
 
 def factored_layers(names: Iterable[str]) -> set[str]:
@@ -94,7 +94,7 @@ def load_factors(segmenter: FewShotSegmenter, state: Mapping[str, Tensor]) -> No
 
 def _state_of(file: str | Path) -> dict[str, Tensor]:
     """The model's state dict in a training checkpoint; factored layers have their S, whatever was trained."""
-    return with_values({n.removeprefix(_OURS): v for n, v in read_state_dict(file).items() if n.startswith(_OURS)})
+    return with_values({n.removeprefix(OURS): v for n, v in read_state_dict(file).items() if n.startswith(OURS)})
 
 
 def load_factored_checkpoint(segmenter: FewShotSegmenter, file: str | Path) -> None:

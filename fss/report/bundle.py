@@ -24,7 +24,16 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from fss.evaluation.results import CHECKPOINTS, CLASSES, EPISODES, METRICS, SETTINGS, TRAINING, read_metrics
+from fss.evaluation.results import (
+    CHECKPOINTS,
+    CLASSES,
+    EPISODES,
+    METRICS,
+    RECORD,
+    SETTINGS,
+    TRAINING,
+    read_metrics,
+)
 from fss.files.plain import read_json
 from fss.report.curves import LOGS
 from fss.report.found import Evaluation, Found
@@ -36,7 +45,6 @@ FORMAT = 1
 MANIFEST, FINGERPRINT = "manifest.json", "manifest.sha256"
 README, LICENSES, PACKAGES, DATA, RUNS = "README.md", "LICENSES.md", "packages.txt", "data.json", "runs"
 LOCK = Path(__file__).parents[2] / "requirements.lock"
-OVERRIDES = Path(".hydra", "overrides.yaml")
 _OF_EVALUATION = (METRICS, CLASSES, EPISODES)
 
 
@@ -159,7 +167,7 @@ def _fill(bundle: Path, folders: Sequence[Path], data: Mapping[str, Mapping[str,
 
 
 def _of_run(run: Path, weights: bool) -> Iterator[Path]:
-    yield from (path for path in (run / SETTINGS, run / OVERRIDES, run / TRAINING) if path.is_file())
+    yield from (path for path in (run / SETTINGS, run / RECORD, run / TRAINING) if path.is_file())
     yield from sorted((run / LOGS).glob("version_*/metrics.csv"))
     if weights:
         yield from sorted((run / CHECKPOINTS).glob("*.safetensors"))  # which hold no code

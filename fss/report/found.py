@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fss.evaluation.results import CHECKPOINTS, RESULTS, SETTINGS, TRAINING, read_metrics
+from fss.evaluation.results import CHECKPOINTS, RECORD, RESULTS, SETTINGS, TRAINING, read_metrics
 from fss.files.plain import read_yaml
 
 # Settings that identify a run, or affect only where it reads and writes, its speed and its evaluation. Any other
@@ -121,7 +121,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: Its config.yaml or its overrides.yaml is not what a run writes.
     """
-    config, overrides = folder / SETTINGS, folder / ".hydra/overrides.yaml"
+    config, overrides = folder / SETTINGS, folder / RECORD
     settings = read_yaml(config)
     _check_config(settings, config)
     typed = read_yaml(overrides) if overrides.is_file() else []

@@ -15,8 +15,7 @@ from support.scripts import SMALL, export, integers, metrics, run_folder, start
 
 from fss.cli import model_files
 from fss.cli.model_files import write_model_files
-from fss.cli.recorded import RECORD
-from fss.evaluation.results import SETTINGS
+from fss.evaluation.results import RECORD, SETTINGS
 from fss.models.backbones import TimmBackbone
 from fss.models.heads import PFENet
 from fss.models.model_file import read_card, read_model

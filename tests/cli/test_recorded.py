@@ -8,7 +8,8 @@ import pytest
 import yaml
 from support import warm
 
-from fss.cli.recorded import RECORD, recorded_overrides
+from fss.cli.recorded import recorded_overrides
+from fss.evaluation.results import RECORD
 
 HARMFUL = [
     "dataset.eval_transform._target_=torch.load",

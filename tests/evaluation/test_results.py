@@ -15,6 +15,8 @@ from scipy import stats
 from fss.evaluation import results
 from fss.evaluation.results import (
     EpisodeResult,
+    episode_row,
+    parse_episode,
     read_episodes,
     read_metrics,
     spread,
@@ -123,6 +125,20 @@ def test_files_are_read_as_they_were_written(made: Made, tmp_path: Path) -> None
     lines = (tmp_path / "run" / results.CLASSES).read_text().splitlines()
     assert len(lines) == 1 + sum(len(seed["classes"]) for seed in made.metrics["seeds"])
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "names", [("a;b.jpg", "c.jpg"), ("[1].jpg",), ('"q".jpg', "ü;.jpg"), ("plain.jpg", "x.jpg")]
+)
+def test_names_of_any_kind_come_back(names: tuple[str, ...], tmp_path: Path) -> None:
+    episode = EpisodeResult(321, 0, 1, "cat", "q;1.jpg", names, 1, 2, 3, 4)
+    row = [str(value) for value in episode_row(episode)]
+    assert parse_episode(row) == episode
+
+
+def test_names_of_earlier_files_come_back() -> None:
+    row = ["321", "0", "1", "cat", "q.jpg", "[old] 1.jpg;2.jpg", "1", "2", "3", "4"]
+    assert parse_episode(row).supports == ("[old] 1.jpg", "2.jpg")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps({"format": results.FORMAT, "miou": 1})])

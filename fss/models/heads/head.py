@@ -36,8 +36,8 @@ class Prediction(NamedTuple):
     Attributes:
         logits: (B, 2, S, S), background and foreground.
         prior: (B, 1, h, w) prior mask in 0..1.
-        inner: Intermediate logits (B, 2, S, S), used by the method's auxiliary losses. Without gradients, those
-            that the answer does not need are left out.
+        inner: Intermediate logits (B, 2, S, S), used by the method's auxiliary losses; a method may leave them out
+            without gradients.
         base: Logits (B, N + 1, S, S) of a base learner, background first; None without one.
     """
 
