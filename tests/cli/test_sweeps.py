@@ -31,6 +31,8 @@ def main(cfg):
         print(json.dumps([cfg.do, cfg.words, OmegaConf.to_container(cfg.numbers), os.getpgid(0)]), file=file)
     if cfg.do == "raise":
         raise ValueError("a reason")
+    if cfg.do == "refuse":
+        raise ValueError("no [/data/x]")
     if cfg.do == "die":  # like a rank that was killed, while another one hangs
         hanging = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path("hanging").write_text(str(hanging.pid))
@@ -111,6 +113,14 @@ def test_failed_jobs_stop_no_other_and_are_listed(app: list[str], tmp_path: Path
     ):
         assert re.search(row, summary), summary
     assert (tmp_path / "runs/nothing/.hydra/overrides.yaml").is_file()
+
+
+def test_what_jobs_say_is_no_markup(app: list[str], tmp_path: Path) -> None:
+    done = sweep(app, "do=refuse", "+logger=[csv,wandb],csv", cwd=tmp_path)
+    assert done.returncode == 1
+    summary = done.stdout[done.stdout.index("2 jobs, 2 failed") :]
+    for logger in (r"\[csv,wandb\]", "csv"):
+        assert re.search(rf"logger={logger}\s.*failed: ValueError: no \[/data/x\]", summary), summary
 
 
 def test_a_sweep_without_failures_ends_well(app: list[str], tmp_path: Path) -> None:
