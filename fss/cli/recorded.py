@@ -41,7 +41,8 @@ _OF_ITS_PLACE = (
 )
 # Parts that take what the program does not name, passed on to torch: an evaluation has no use for them.
 _OPEN = ("optimizer", "learner")
-_EVALUATIONS_OWN = ("checkpoint", "ckpt", "model", "train_shot", "trained_on")
+# Settings that evaluate.py alone goes by, though train.py has them.
+EVALUATIONS_OWN = ("checkpoint", "ckpt", "model", "train_shot", "trained_on")
 _READ_FROM = re.compile(r"dataset\.(\w+_)?root|backbone\.weights|method\.base_checkpoint")
 _WORD = re.compile(r"[\w .+-]*")
 _REFERENCE = re.compile(r"\$\{([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)\}")
@@ -120,7 +121,7 @@ def _is_setting(entry: str, override: Override, settings: DictConfig, file: Path
     _check_plain(override.value(), name, settings, entry, file)
     if overrides.is_for(entry, *_OF_ITS_PLACE):
         return False
-    if _is_leaf(settings, name) and not overrides.is_for(entry, *_EVALUATIONS_OWN):
+    if _is_leaf(settings, name) and not overrides.is_for(entry, *EVALUATIONS_OWN):
         return True
     if override.type == OverrideType.ADD and overrides.is_for(entry, *_OPEN):
         return False
