@@ -33,7 +33,8 @@ RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of 
 
 _LONGEST = 4096  # characters of an entry
 _MOST = 500  # entries
-# Where a run was kept, how it was watched and how its machine worked: not replayed, whatever it says.
+# Where a run was kept, how it was watched and how its machine worked: not replayed, whatever it says. `run_name`
+# and `tags` are older runs' names of method.run_name and method.tags.
 _OF_ITS_PLACE = (
     *("outputs", "run_dir", "run_group", "run_path", "run_name", "method.run_name", "tags", "logger", "panels"),
     *("trainer", "dataset.num_workers", "cache_gb", "reuse", "resume", "compile", "checkpointing"),
