@@ -27,10 +27,10 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from fss.cli.errors import environment
+from fss.display.console import PlainConsole
 from fss.processes.jobs import run_alone
 
 # Hydra's own settings that belong to the sweep, not to a job
@@ -84,7 +84,7 @@ class ProcessLauncher(Launcher):
             print(f"\n[{number}/{len(job_overrides)}] {self._typed(overrides)}", flush=True)
             outcomes.append(self._run(overrides))
         if len(job_overrides) > 1:
-            Console(soft_wrap=True).print(_summary(job_overrides, outcomes))
+            PlainConsole(soft_wrap=True).print(_summary(job_overrides, outcomes))
         return [self._job_return(o, outcome) for o, outcome in zip(job_overrides, outcomes, strict=True)]
 
     def _run(self, overrides: Sequence[str]) -> Outcome:

@@ -74,7 +74,7 @@ KNOWS = {  # every top folder with all that it imports of the project, from the 
             "revision",
         ),
     },
-    "hydra_plugins": {"cli", "processes"},
+    "hydra_plugins": {"cli", "display", "processes"},
     "train.py": {"cli"},
     "evaluate.py": {"cli"},
     "predict.py": {"cli"},

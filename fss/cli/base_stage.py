@@ -29,6 +29,7 @@ SCRIPT = _CHECKOUT if _CHECKOUT.is_file() else Path(sys.argv[0])  # of an instal
 OTHERS = (
     *("method", "tuning", "shot", "start", "optimizer", "learner", "panels", "batch_size", "patience"),
     *("seed", "protocol", "episodes", "seeds", "pictures", "reuse", "run_dir", "run_group", "run_path", "resume"),
+    "search",
 )
 SHARED = ("method.base_width",)  # a base learner is made to the measure of the head that takes it
 

@@ -32,7 +32,8 @@ RENAMED = {"dataset.pyramid": "method.pyramid"}  # settings in the overrides of 
 
 _LONGEST = 4096  # characters of an entry
 _MOST = 500  # entries
-# Where a run was kept, how it was watched and how its machine worked: not replayed, whatever it says.
+# Where a run was kept, how it was watched and how its machine worked: not replayed, whatever it says. `run_name`
+# and `tags` are older runs' names of method.run_name and method.tags.
 _OF_ITS_PLACE = (
     *("outputs", "run_dir", "run_group", "run_path", "run_name", "method.run_name", "tags", "logger", "panels"),
     *("trainer", "dataset.num_workers", "cache_gb", "reuse", "resume", "compile", "checkpointing"),
@@ -40,7 +41,8 @@ _OF_ITS_PLACE = (
 )
 # Parts that take what the program does not name, passed on to torch: an evaluation has no use for them.
 _OPEN = ("optimizer", "learner")
-_EVALUATIONS_OWN = ("checkpoint", "ckpt", "model", "train_shot", "trained_on")
+# Settings that evaluate.py alone goes by, though train.py has them.
+EVALUATIONS_OWN = ("checkpoint", "ckpt", "model", "train_shot", "trained_on")
 _READ_FROM = re.compile(r"dataset\.(\w+_)?root|backbone\.weights|method\.base_checkpoint")
 _WORD = re.compile(r"[\w .+-]*")
 _REFERENCE = re.compile(r"\$\{([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)\}")
@@ -119,7 +121,7 @@ def _is_setting(entry: str, override: Override, settings: DictConfig, file: Path
     _check_plain(override.value(), name, settings, entry, file)
     if overrides.is_for(entry, *_OF_ITS_PLACE):
         return False
-    if _is_leaf(settings, name) and not overrides.is_for(entry, *_EVALUATIONS_OWN):
+    if _is_leaf(settings, name) and not overrides.is_for(entry, *EVALUATIONS_OWN):
         return True
     if override.type == OverrideType.ADD and overrides.is_for(entry, *_OPEN):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fss.cli import overrides, start
 from fss.cli.model_files import card_of_file, evaluated_with
-from fss.cli.recorded import recorded_overrides
+from fss.cli.recorded import EVALUATIONS_OWN, recorded_overrides
 from fss.data.cross_domain import base_class_names
 from fss.data.folds import FOLDS
 from fss.evaluation.results import CHECKPOINTS, RECORD, SETTINGS
@@ -187,25 +188,22 @@ def find_checkpoint(cfg: DictConfig, typed: Sequence[str]) -> Path | None:
         raise ValueError(f"checkpoint={cfg.checkpoint}: must be last, best or both")
     path = Path(cfg.run_dir) / CHECKPOINTS / f"{cfg.checkpoint}.ckpt"
     if not path.is_file():
-        own = (
-            "checkpoint",
-            "protocol",
-            "episodes",
-            "seeds",
-            "reuse",
-            "train_shot",
-            "trained_on",
-            "setting",
-            "classes",
-            "adapt",
-            "adaptation",
-        )
-        kept = overrides.without(typed, *own)
-        if overrides.only(typed, "train_shot"):
-            kept = [*overrides.without(kept, "shot"), f"shot={cfg.train_shot}"]
-        command = " ".join(["python train.py", *start.config_dir(), *kept])
+        command = shlex.join(["python", "train.py", *start.config_dir(), *_for_training(cfg, typed)])
         raise FileNotFoundError(
             f"no checkpoint {path}: train it first ({command}), name a file with ckpt=FILE or, for a run of "
             "another shot, give that shot with train_shot=K"
         )
     return path
+
+
+def _for_training(cfg: DictConfig, typed: Sequence[str]) -> list[str]:
+    """What is typed to train the run that an evaluation lacks, from what was typed for the evaluation."""
+    unknown = set(compose("evaluate")) - set(compose("train"))
+    kept = overrides.without(typed, *unknown, *EVALUATIONS_OWN, "protocol", "episodes", "seeds", "reuse")
+    if overrides.only(typed, "fold"):
+        kept = [*overrides.without(kept, "fold"), f"fold={cfg.fold}"]  # one of fold=all
+    if overrides.only(typed, "train_shot"):
+        kept = [*overrides.without(kept, "shot"), f"shot={cfg.train_shot}"]
+    if overrides.only(typed, "trained_on"):
+        kept = [*overrides.without(kept, "dataset"), f"dataset={cfg.trained_on}"]
+    return kept

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import base_stage, build, evaluations, messages, model_files, overrides, recipe, start
+from fss.cli.recorded import EVALUATIONS_OWN
 from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING
 from fss.files.plain import write_json
 from fss.models.base_segmenter import BaseLearnerSegmenter
@@ -22,8 +23,6 @@ from fss.revision import git_revision
 from fss.training.logs import log_scalars
 from fss.training.run_folder import check_processes, forget_earlier, note_settings, prepare_folder
 
-EVALUATION_ONLY = ("checkpoint", "ckpt", "model", "train_shot", "trained_on")
-
 
 def train(cfg: DictConfig) -> float:
     """Trains what `method` names. Returns what a sweeper can maximise.
@@ -33,7 +32,7 @@ def train(cfg: DictConfig) -> float:
     """
     if not cfg.method.trained:
         raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
-    if misplaced := overrides.only(start.typed(), *EVALUATION_ONLY):
+    if misplaced := overrides.only(start.typed(), *EVALUATIONS_OWN):
         raise ValueError(
             f"{' '.join(misplaced)}: a setting of evaluate.py; train.py evaluates what it has trained"
         )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -52,10 +53,14 @@ def forward_bytes(segmenter: FewShotSegmenter, batch: int, shot: int, size: int,
         training: Whether what the backward pass needs is kept.
     """
     device = next(segmenter.parameters()).device
-    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live, torch.set_grad_enabled(training):
+    without_contents = FakeTensorMode(allow_non_fake_inputs=True)
+    with without_contents:  # norms that take their statistics from batches would count them in their own
+        buffers = {name: buffer.clone() for name, buffer in segmenter.named_buffers()}
+    with without_contents, _Live() as live, torch.set_grad_enabled(training):
         query, support = (torch.empty(batch, *n, 3, size, size, device=device) for n in ((), (shot,)))
         masks = torch.empty(batch, shot, size, size, dtype=torch.uint8, device=device)
-        segmenter(query, support, masks, torch.zeros(batch, dtype=torch.int64, device=device))
+        classes = torch.zeros(batch, dtype=torch.int64, device=device)
+        functional_call(segmenter, buffers, (query, support, masks, classes))
     return live.peak
 
 

@@ -13,7 +13,7 @@ from fss.evaluation.results import CHECKPOINTS, RECORD, RESULTS, SETTINGS, TRAIN
 from fss.files.plain import read_yaml
 
 # Settings that identify a run, or affect only where it reads and writes, its speed and its evaluation. Any other
-# setting on the command line may change the recipe.
+# setting on the command line may change the recipe. `tags` is a setting of older runs.
 _NOT_OWN = re.compile(
     r"(fold|shot|seed|dataset|method|backbone|tuning|recipe|logger|trainer|protocol|episodes|seeds|outputs)="
     r"|(pictures|run_dir|cache_gb|precision|tf32|compile|checkpointing|resume|keep_best|save_minutes|tags)="

@@ -22,7 +22,8 @@ class SingularValues(NamedTuple):
     Attributes:
         name: Dotted name of the layer in the network.
         S: (R,) current values, detached.
-        S0: (R,) values of the original weight, in descending order.
+        S0: (R,) values of the original weight, in descending order; of a weight that is factored in parts, those
+            of one part after another.
     """
 
     name: str

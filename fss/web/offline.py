@@ -30,10 +30,8 @@ def _refuse_other_computers(event: str, arguments: tuple[object, ...]) -> None:
     else:
         return
     if host is not None and not is_this_computer(host):
-        print(
-            f"refused to connect to {shown(host)}: the page works without a network", file=sys.stderr, flush=True
-        )
-        raise ConnectionRefusedError("the page works without a network")
+        print(f"refused to connect to {shown(host)}: {_REASON}", file=sys.stderr, flush=True)
+        raise ConnectionRefusedError(_REASON)
 
 
 def is_this_computer(host: object) -> bool:

@@ -197,7 +197,7 @@ class Session:
         self.clear()
         for support in example.supports:
             self.show(support, model)
-        self.queries = [Query(name, image, image) for name, image in example.queries.items()]
+        self.queries = [Query(name, image, reduced(image, PREVIEW)) for name, image in example.queries.items()]
 
     def clear(self) -> None:
         """Forgets everything."""

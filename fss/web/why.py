@@ -133,7 +133,7 @@ def _features(
     masks = torch.stack([shot.mask for shot in shots]).to(device)
     lower_query, lower_supports = segmenter.lower(query), segmenter.lower(supports)
     prediction = segmenter.decode(
-        segmenter.encode_query(query),
+        segmenter.encode_query(query, lower_query),
         segmenter.encode_support(supports[None], masks[None], lower_supports),
         (predictor.size, predictor.size),
         torch.tensor([-1], device=device),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -60,15 +61,31 @@ def test_evaluation_without_a_run(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("error: no checkpoint outputs/shapes/")
 
 
-def test_the_command_to_train_first_is_that_of_the_missing_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the folder of own settings, and the shot of training."""
-    typed = ["method=pfenet_small", "shot=5", "train_shot=1", "episodes=6"]
+@pytest.mark.parametrize(
+    ("typed", "own"),
+    [
+        (["method=pfenet_small", "shot=5", "train_shot=1", "episodes=6"], ["method=pfenet_small", "shot=1"]),
+        (["method=bam", "setting=generalized", "threshold=0.6", "published=theirs.pth"], ["method=bam"]),
+        (["adapt=true", "adaptation.steps=5", "checkpoint=both", "fold=all", "seed=1"], ["seed=1", "fold=2"]),
+        (["backbone.weights='my weights.pth'"], ["backbone.weights='my weights.pth'"]),
+        (
+            ["dataset=pascal5i", "dataset.root=voc", "trained_on=coco20i", "backbone=resnet50"],
+            ["backbone=resnet50", "dataset=coco20i"],
+        ),
+    ],
+)
+def test_the_command_to_train_first_is_that_of_the_missing_run(
+    typed: list[str], own: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the folder of own settings, and nothing that train.py would refuse."""
     monkeypatch.setattr(start, "config_dir", lambda: ["--config-dir", "mine/conf"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("evaluate", typed)
-    own = r"\(python train\.py --config-dir mine/conf method=pfenet_small shot=1\)"
-    with pytest.raises(FileNotFoundError, match=f"train it first {own}"):
-        find_checkpoint(cfg, typed)
+        cfg = compose("evaluate", [*typed, "fold=2", "checkpoint=last"])
+        with pytest.raises(FileNotFoundError) as told:
+            find_checkpoint(cfg, typed)
+        compose("train", own)
+    command = shlex.join(["python", "train.py", "--config-dir", "mine/conf", *own])
+    assert f": train it first ({command}), name" in str(told.value)
 
 
 def test_a_module_that_is_not_found_is_told_with_the_mend() -> None:

@@ -18,6 +18,8 @@ from hydra.utils import get_class
 from support import ROOT
 from support.scripts import SMALL, run
 
+from fss.cli import base_stage
+
 # A script with the launcher that train.py has, but without the seconds that importing torch takes.
 APP = """
 import json, os, signal, subprocess, sys, time
@@ -31,6 +33,8 @@ def main(cfg):
         print(json.dumps([cfg.do, cfg.words, OmegaConf.to_container(cfg.numbers), os.getpgid(0)]), file=file)
     if cfg.do == "raise":
         raise ValueError("a reason")
+    if cfg.do == "refuse":
+        raise ValueError("no [/data/x]")
     if cfg.do == "die":  # like a rank that was killed, while another one hangs
         hanging = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path("hanging").write_text(str(hanging.pid))
@@ -111,6 +115,14 @@ def test_failed_jobs_stop_no_other_and_are_listed(app: list[str], tmp_path: Path
     ):
         assert re.search(row, summary), summary
     assert (tmp_path / "runs/nothing/.hydra/overrides.yaml").is_file()
+
+
+def test_what_jobs_say_is_no_markup(app: list[str], tmp_path: Path) -> None:
+    done = sweep(app, "do=refuse", "+logger=[csv,wandb],csv", cwd=tmp_path)
+    assert done.returncode == 1
+    summary = done.stdout[done.stdout.index("2 jobs, 2 failed") :]
+    for logger in (r"\[csv,wandb\]", "csv"):
+        assert re.search(rf"logger={logger}\s.*failed: ValueError: no \[/data/x\]", summary), summary
 
 
 def test_a_sweep_without_failures_ends_well(app: list[str], tmp_path: Path) -> None:
@@ -205,6 +217,22 @@ def test_search_is_scored_on_base_classes() -> None:
     assert cfg.dataset.eval_classes == "base"
     assert f"{cfg.hydra.sweep.dir}/{cfg.hydra.sweep.subdir}" == cfg.run_dir
     assert "lr0.01/" in cfg.run_dir  # a folder a trial
+
+
+@pytest.mark.parametrize("dataset", ["shapes", "pascal5i", "coco20i"])
+def test_trials_of_a_search_share_their_base_learner(dataset: str, tmp_path: Path) -> None:
+    stand_in = tmp_path / "hydra/sweeper/optuna.yaml"  # for where the sweeper is not installed
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text("_target_: some.Sweeper\n")
+    typed = ["+search=s_lr", f"dataset={dataset}", "backbone=resnet50", "outputs=runs"]
+    trials = [
+        composed(*typed, f"tuning.backbone_lr={rate}", f"hydra.searchpath=[file://{tmp_path}]")
+        for rate in (0.01, 0.02)
+    ]
+    base = composed(*base_stage.stage_overrides(trials[0], typed))
+    assert {trial.method.base_checkpoint for trial in trials} == {f"{base.run_dir}/checkpoints/best.ckpt"}
+    assert len({trial.run_dir for trial in trials}) == 2
+    assert all(trial.run_dir.startswith("runs/search/lr0.0") for trial in trials)
 
 
 def composed(*overrides: str):  # type: ignore[no-untyped-def]

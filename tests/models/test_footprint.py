@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from unittest import mock
 
 import pytest
@@ -13,8 +14,8 @@ from fss.models.heads import PFENet
 from fss.models.segmenter import FewShotSegmenter
 
 
-def segmenter() -> FewShotSegmenter:
-    return FewShotSegmenter(TinyBackbone(), PFENet(CHANNELS, width=8, pyramid=(1.0, 0.5)))
+def segmenter(norms: Literal["eval", "batch"] = "eval") -> FewShotSegmenter:
+    return FewShotSegmenter(TinyBackbone(), PFENet(CHANNELS, width=8, pyramid=(1.0, 0.5)), norms)
 
 
 def test_similarities_of_all_locations_are_in_it() -> None:
@@ -25,8 +26,9 @@ def test_similarities_of_all_locations_are_in_it() -> None:
     assert 8 < large / small < 17
 
 
-def test_nothing_is_computed_or_changed() -> None:
-    made = segmenter()
+@pytest.mark.parametrize("norms", ["eval", "batch"])
+def test_nothing_is_computed_or_changed(norms: Literal["eval", "batch"]) -> None:
+    made = segmenter(norms).train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     assert footprint.forward_bytes(made, 8, 5, 2049, training=True) > 2 * 10**11  # nobody has as much
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())

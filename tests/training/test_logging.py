@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -22,7 +23,7 @@ from support.wandb_file import read_offline_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fss.models.tuning import frozen, svf
-from fss.training.callbacks import progress
+from fss.training.callbacks import class_scores, progress
 from fss.training.callbacks.class_scores import class_tables
 from fss.training.callbacks.progress import LogLines, TerminalBar, progress_display
 from fss.training.callbacks.singular_values import stage_ratios
@@ -193,6 +194,17 @@ def test_a_terminal_gets_a_bar_and_a_table(monkeypatch: pytest.MonkeyPatch) -> N
     shown = terminal.export_text()
     assert all(f"[b]class {i}" in shown and f"{i / 100:.3f}" in shown for i in range(25))
     assert len(shown.splitlines()) < 20  # side by side
+
+
+def test_names_in_a_log_file_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Console(file=io.StringIO(), width=100)
+    monkeypatch.setattr(class_scores, "get_console", lambda: log)
+    monkeypatch.setattr(class_scores, "log_class_iou", lambda *_: None)
+    data = SimpleNamespace(class_names=["[b]cat", ":dog:"])
+    trainer: Any = SimpleNamespace(sanity_checking=False, is_global_zero=True, datamodule=data)
+    learner: Any = SimpleNamespace(class_iou={1: 0.5, 2: 0.25})
+    class_scores.ClassScores().on_validation_end(trainer, learner)
+    assert log.file.getvalue() == "  [b]cat 0.500  :dog: 0.250\n"  # type: ignore[attr-defined]
 
 
 def test_lines_while_validation_and_test_take_long(capfd: pytest.CaptureFixture[str]) -> None:

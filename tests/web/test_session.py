@@ -12,7 +12,16 @@ from PIL import Image
 
 from fss.predictor import FewShotPredictor
 from fss.web.examples import EXAMPLES, Shown, coins, shapes
-from fss.web.session import LONGEST, MOST_CLASSES, MOST_QUERIES, MOST_SUPPORTS, Session, alike, read_upload
+from fss.web.session import (
+    LONGEST,
+    MOST_CLASSES,
+    MOST_QUERIES,
+    MOST_SUPPORTS,
+    PREVIEW,
+    Session,
+    alike,
+    read_upload,
+)
 
 
 def support(name: str = "coin", size: tuple[int, int] = (60, 80)) -> Shown:
@@ -40,6 +49,7 @@ def asked(training_free: FewShotPredictor, tmp_path: Path) -> Session:
 def test_worked_examples_are_answered_as_the_predictor_answers(name: str, training_free: FewShotPredictor) -> None:
     example, session = EXAMPLES[name](), Session()
     session.take(example, training_free)
+    assert all(max(query.preview.shape) <= PREVIEW for query in session.queries)
     session.search()
     alone = alike(training_free)
     for shown in example.supports:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,20 @@ def test_a_point_resembles_itself_most(training_free: FewShotPredictor, point: t
     found = explained(training_free, [shown], shown.image).resemblance(*point)
     assert found.similarity == pytest.approx(1, abs=1e-5)
     assert np.abs(np.subtract(found.at, point)).max() <= 10  # a location covers 9.6 pixels
+
+
+def test_query_goes_through_the_network_once(
+    training_free: FewShotPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [shown] = coins().supports
+    predictor = alike(training_free)
+    predictor.fit(shown.image, shown.mask, name=shown.name)
+    backbone = type(predictor.segmenter.backbone)
+    with monkeypatch.context() as watched:
+        stem = mock.Mock(side_effect=partial(backbone.stem, predictor.segmenter.backbone))
+        watched.setattr(backbone, "stem", stem)
+        Explanation(predictor, [shown], shown.image)
+    assert stem.call_count == 2  # query, support
 
 
 def test_the_support_that_is_resembled_is_told(training_free: FewShotPredictor) -> None:

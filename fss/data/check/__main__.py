@@ -21,6 +21,7 @@ from fss.cli.errors import run_script
 from fss.configuration import conf_folder
 from fss.data.check.census import FoldCensus, count_classes, count_folds
 from fss.data.check.published import Comparison, Fact, compare, compare_official
+from fss.data.folds import fold_classes
 from fss.data.index import Index, build_index
 from fss.data.lists import in_order
 from fss.data.readers.reader import Reader
@@ -57,7 +58,7 @@ def main(cfg: DictConfig) -> None:
     if official := getattr(readers[1], "official", None):
         console.print(f"Number of pictures: {official.source}", soft_wrap=True, highlight=False)
     if cfg.pictures:
-        _write_sheet(cfg)
+        _write_sheet(cfg, training=bool(fold_classes(len(names), cfg.fold, scheme).base))
         console.print(f"Episodes of fold {cfg.fold}: {cfg.sheet}", soft_wrap=True)
     if differing := [comparison for comparison in compared if not comparison.equal]:
         console.print(
@@ -132,15 +133,22 @@ def _cell(published: Fact, found: Fact) -> Text:
     return Text(f"{found.entries}, {differs}", style="bold red")
 
 
-def _write_sheet(cfg: DictConfig) -> None:
-    """Draws the first training episodes (augmented) and evaluation episodes of a run with these settings."""
+def _write_sheet(cfg: DictConfig, training: bool) -> None:
+    """Draws the first evaluation episodes of a run with these settings, below those of training (augmented).
+
+    Args:
+        cfg: All settings.
+        training: Whether the fold has classes to train on.
+    """
     from fss.data.datamodule import FewShotDataModule  # these bring torch, which --help need not wait for
     from fss.visualize import EpisodePicture, save_sheet
 
     datamodule: FewShotDataModule = instantiate(cfg.datamodule, _convert_="all")
-    datamodule.setup("fit")
+    datamodule.setup("fit" if training else "test")
+    parts = {"training": datamodule.training} if training else {}
+    parts["evaluation"] = datamodule.evaluation
     pictures = []
-    for part, episodes in (("training", datamodule.training), ("evaluation", datamodule.evaluation)):
+    for part, episodes in parts.items():
         for i in range(cfg.pictures):
             episode = episodes[i]
             pictures.append(

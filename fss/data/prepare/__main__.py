@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from fss.data.parallel import cores
@@ -40,9 +41,9 @@ def main() -> int:
 
     root = given.root.expanduser()
     archives = given.archives.expanduser() if given.archives else root
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
-        if root.is_dir():
-            lock.hold(root, "prepare another folder")
+        lock.hold(root, "prepare another folder")
         if given.dataset == "pascal5i":
             print(*prepare_pascal(root, archives, given.workers, given.download), *summary(root), sep="\n")
         elif given.dataset == "isic":
@@ -65,6 +66,11 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted: run the same command again to continue.", file=sys.stderr)
         return 130
+    finally:
+        lock.release(root)
+        with suppress(OSError):  # not empty: something has been prepared
+            for folder in made:
+                folder.rmdir()
     return 0
 
 

@@ -131,8 +131,6 @@ def unpack(archive: Path, wanted: str, destination: Path, limit: int = LARGEST) 
         ValueError: If the archive is damaged, truncated, contains no matching file, a name that leads out of
             `destination`, or more than `limit`.
     """
-    destination.mkdir(parents=True, exist_ok=True)
-    staging = destination / ".unpacking.part"  # on the same file system, so that files can be moved by renaming
     found = new = 0
     try:
         with archive.open("rb") as raw, progress() as bar:
@@ -154,17 +152,14 @@ def unpack(archive: Path, wanted: str, destination: Path, limit: int = LARGEST) 
                 target = destination / match[1]
                 if target.is_file() and target.stat().st_size == entry.size:
                     continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                entry.extract(staging)
-                staging.replace(target)
+                with whole(target) as unfinished:
+                    entry.extract(unfinished)
                 new += 1
     except _RefusedError:
         raise
     except _DAMAGE as error:
         what = str(error).partition(":\n")[0][:200]  # tarfile then lists every compression that it tried
         raise ValueError(f"{archive} is damaged or truncated ({what}): download it again") from error
-    finally:
-        staging.unlink(missing_ok=True)
     if not found:
         raise ValueError(f"{archive} is not the official archive (no file matches {wanted}): download that one")
     return new

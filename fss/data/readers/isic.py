@@ -40,6 +40,7 @@ def open_isic(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
             "archives: python -m fss.data.prepare isic"
         )
     pictures = with_suffix(folder, ".jpg")
+    lists = [base / CLASS_LIST] if pictures else []
     if pictures:
         named = _listed(base / CLASS_LIST, pictures)
     else:
@@ -58,7 +59,8 @@ def open_isic(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
         )
         for name, path in named
     ]
-    return Regions(classes, sorted(items), base / index_cache.FOLDER / "isic.npz", max_pixels, OFFICIAL)
+    cache = base / index_cache.FOLDER / "isic.npz"
+    return Regions(classes, sorted(items), cache, max_pixels, OFFICIAL, lists)
 
 
 def _listed(path: Path, pictures: list[Path]) -> list[tuple[str, Path]]:

@@ -39,6 +39,7 @@ class Regions:
         cache: File in which the index is cached.
         max_pixels: Pictures with more pixels are refused before they are decoded.
         official: What `fss.data.check` compares the number of pictures with; None if no source is known for it.
+        lists: Files that say of pictures which class they show.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Regions:
         cache: Path,
         max_pixels: int = MAX_PIXELS,
         official: Official | None = None,
+        lists: Sequence[Path] = (),
     ) -> None:
         self.classes, self.cache, self.official = tuple(classes), cache, official
-        self._items, self._max_pixels = list(items), max_pixels
+        self._items, self._max_pixels, self._lists = list(items), max_pixels, lists
 
     def __len__(self) -> int:
         return len(self._items)
@@ -78,7 +80,7 @@ class Regions:
         return [item.picture for item in self._items]
 
     def files(self) -> list[Path]:
-        return [*self.pictures(), *(item.mask for item in self._items)]
+        return [*self._lists, *self.pictures(), *(item.mask for item in self._items)]
 
 
 def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

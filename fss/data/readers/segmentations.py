@@ -72,7 +72,7 @@ def _runs(encoded: dict[str, Any], height: int, width: int) -> np.ndarray:
 
 
 def _decompressed(text: str) -> list[int]:
-    """Lengths of runs: five bits a character, low ones first; from the third on less the length two before."""
+    """Lengths of runs: five bits a character, low ones first; from the fourth on less the length two before."""
     counts: list[int] = []
     value = shift = 0
     for character in text:

@@ -32,7 +32,7 @@ class ClassScores(lightning.Callback):
             console.print(class_tables(class_iou))
         else:
             scores = "  ".join(f"{name} {iou:.3f}" for name, iou in class_iou.items())
-            console.print(f"  {scores}", soft_wrap=True, highlight=False, markup=False)
+            console.print(Text(f"  {scores}"), soft_wrap=True)
 
 
 def class_tables(class_iou: dict[str, float], rows: int = 10) -> Columns:

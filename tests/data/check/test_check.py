@@ -180,6 +180,21 @@ def test_own_pictures_and_their_sheet(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (width, height) == ((shot + 2) * 198 + 6, 26 + 6 * row)  # supports, query, truth; three episodes each
 
 
+def test_sheet_of_a_fold_without_base_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path / "data")
+    sheet = tmp_path / "sheet.png"
+    run(
+        "dataset=folder",
+        f"dataset.root={tmp_path / 'data'}",
+        "dataset.fold_scheme=all_novel",
+        "pictures=3",
+        f"sheet={sheet}",
+    )
+    assert str(sheet) in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.height == 26 + 3 * (192 + 6 + 18)  # three episodes, all of evaluation
+
+
 def test_number_of_pictures_of_the_official_archives(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,12 +204,14 @@ def test_number_of_pictures_of_the_official_archives(
         for path in (tmp_path / f"CXR_png/CHNCXR_000{i}_0.png", tmp_path / f"masks/CHNCXR_000{i}_0_mask.png"):
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(lungs).save(path)
-    command = ("dataset=chestxray", f"dataset.root={tmp_path}", "pictures=0")
+    sheet = tmp_path / "sheet.png"
+    command = ("dataset=chestxray", f"dataset.root={tmp_path}", "dataset.min_pixels=1", f"sheet={sheet}")
     with pytest.raises(SystemExit):
         run(*command)
     told = capsys.readouterr().out
     assert "2, not 566" in told
     assert "704 masks, of which 566 are Shenzhen's" in told
+    assert sheet.is_file()  # of evaluation alone, before the verdict
     monkeypatch.setitem(chestxray.MASKED, "shenzhen", 2)
     run(*command)
     assert "All 1 published lists agree" in capsys.readouterr().out

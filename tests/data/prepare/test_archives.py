@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -58,7 +59,7 @@ def test_names_stay_inside(tmp_path: Path, pack: object, name: str) -> None:
     archive = pack(tmp_path / "a.tar", **{name: b"evil"})
     with pytest.raises(ValueError, match="leads outside"):
         unpack(archive, WANTED, tmp_path / "data")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.tar", "data"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tar"}
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -110,6 +111,25 @@ def test_damaged_content_leaves_no_file(tmp_path: Path) -> None:
 
 
 # Downloads
+
+
+def test_two_that_unpack_the_same_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The half-written file of one was given its name by the other."""
+    archive = zipped(tmp_path / "a.zip", **{"files/a.jpg": b"first"})
+    other = zipped(tmp_path / "b.zip", **{"files/a.jpg": b"other"})
+    extract = archives._Entry.extract
+
+    def then_another_process(entry: archives._Entry, target: Path) -> None:
+        extract(entry, target)
+        with monkeypatch.context() as there:
+            there.setattr(os, "getpid", lambda: -1)
+            there.setattr(archives._Entry, "extract", extract)
+            unpack(other, WANTED, tmp_path / "data")
+
+    monkeypatch.setattr(archives._Entry, "extract", then_another_process)
+    assert unpack(archive, WANTED, tmp_path / "data") == 1
+    assert (tmp_path / "data/files/a.jpg").read_bytes() == b"first"
+    assert len(list((tmp_path / "data/files").iterdir())) == 1
 
 
 def official() -> list[Archive]:

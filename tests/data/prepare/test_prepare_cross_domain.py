@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 from PIL import Image
 
 from fss.data.index import build_index
+from fss.data.prepare import cross_domain
+from fss.data.prepare.__main__ import main
 from fss.data.prepare.cross_domain import prepare_deepglobe, prepare_isic
 from fss.data.readers.deepglobe import CLASSES, open_deepglobe
 from fss.data.readers.isic import MASKS, PICTURES
+from fss.files import lock
 
 
 def encoded(pixels: np.ndarray, kind: str) -> bytes:
@@ -51,3 +55,34 @@ def test_isic(tmp_path: Path) -> None:
     lines = prepare_isic(tmp_path / "out", tmp_path)
     assert lines == ["isic: 1 pictures, 1 masks", "The official archives have 2594 of each."]
     assert (tmp_path / f"out/{MASKS}/ISIC_0000000_segmentation.png").is_file()
+
+
+def command(monkeypatch: pytest.MonkeyPatch, root: Path, archives: Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["prepare", "isic", f"--root={root}", f"--archives={archives}"])
+    return main()
+
+
+def test_new_folder_is_held_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "new/isic"
+    monkeypatch.setattr(cross_domain, "prepare_isic", lambda root, *_: [f"held: {(root / lock.NAME).is_file()}"])
+    assert command(monkeypatch, root, tmp_path) == 0
+    assert capsys.readouterr().out == "held: True\n"
+
+
+def test_refusal_leaves_no_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, tmp_path / "new/isic", tmp_path) == 1
+    with zipfile.ZipFile(tmp_path / f"{PICTURES}.zip", "w") as archive:
+        archive.writestr("other.txt", b"")
+    assert command(monkeypatch, tmp_path / "new/isic", tmp_path) == 1
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        f"no {PICTURES}.zip in {tmp_path} or {tmp_path}/new/isic",
+        f"{tmp_path}/{PICTURES}.zip is not the official archive (no file matches (?",
+    ]
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    assert command(monkeypatch, tmp_path / "there", tmp_path) == 1
+    assert not list((tmp_path / "there").iterdir())

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from support.scripts import start
 
+from fss.data import index
 from fss.data.folds import check_base, fold_classes
 from fss.data.index import build_index
 from fss.data.readers import deepglobe, isic, suim
@@ -149,6 +150,16 @@ def test_isic_in_folders_and_with_faulty_lists(tmp_path: Path) -> None:
     reader = open_isic(str(tmp_path))
     assert reader.classes == ("1", "2", "3")
     assert len(reader) == 9
+
+
+def test_kept_index_of_isic_goes_by_its_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of pictures is the same in both."""
+    monkeypatch.setattr(index, "WORTHWHILE", 1)
+    write_isic(tmp_path)
+    for first in (3, 2):
+        rows = [f"ISIC_000000{i},{'melanoma' if i < first else 'nevus'}" for i in range(9)]
+        (tmp_path / "class_id.csv").write_text("\n".join(["ID,Class", *rows]))
+        assert build_index(open_isic(str(tmp_path))).class_id.tolist() == [1] * first + [2] * (9 - first)
 
 
 def test_hospitals(tmp_path: Path) -> None:
