@@ -9,8 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fss.data.readers.folder import SUFFIXES
-from fss.data.readers.pictures import MAX_PIXELS, read_image
+from fss.data.readers.pictures import MAX_PIXELS, SUFFIXES, read_image
 from fss.files.text import printable
 
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
@@ -119,9 +118,12 @@ class QueryReader:
 
 
 def _frames(file: Path) -> int:
-    """Number of frames that a video says it has; 0 if it cannot be read."""
+    """Number of frames that a video says it has, or that it has where it says none; 0 if it cannot be read."""
     video = cv2.VideoCapture(str(file))
     try:
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
+        if not video.isOpened():
+            return 0
+        told = int(video.get(cv2.CAP_PROP_FRAME_COUNT))  # made of the duration: without one, nonsense below 0
+        return told if told > 0 else sum(1 for _ in iter(video.grab, False))
     finally:
         video.release()
