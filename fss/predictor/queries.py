@@ -11,6 +11,7 @@ import numpy as np
 
 from fss.data.readers.pictures import MAX_PIXELS, SUFFIXES, read_image
 from fss.files.text import printable
+from fss.predictor.refusals import check_count
 
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
 
@@ -41,8 +42,7 @@ def find_queries(place: Path, every: int = 1) -> tuple[list[Query], dict[str, st
         FileNotFoundError: There is nothing.
         ValueError: Two would give files of the same name, or `every` is below 1.
     """
-    if every < 1:
-        raise ValueError(f"every={every}: must be at least 1")
+    check_count("every", every)
     place = place.expanduser()
     if not place.exists():
         raise FileNotFoundError(f"no queries {printable(place)}: give a picture, a video, or a folder of them")

@@ -12,7 +12,6 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -189,7 +188,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     encoded = path.read_bytes()
     mask = _load_mask(path, encoded, max_pixels)
-    mode, values = mask.mode, np.asarray(mask)
+    mode, values = mask.mode, np.asarray(upright(mask))
     if values.ndim != 2:
         raise ValueError(
             f"{printable(path)} is a colour picture ({mode}): a mask needs one value per pixel or a palette"
@@ -213,11 +212,13 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads the mask of a single object from any kind of picture: (h, w) bool, True for bright pixels.
 
+    The EXIF orientation is applied, here and by `read_colours`.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
     """
-    brightness = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("L"))
+    brightness = np.asarray(upright(_load_mask(path, path.read_bytes(), max_pixels)).convert("L"))
     between = np.count_nonzero((brightness >= 64) & (brightness < 192)) / brightness.size
     if between > 0.2:
         raise ValueError(
@@ -234,7 +235,7 @@ def read_colours(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
     """
-    colours = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("RGB"))
+    colours = np.asarray(upright(_load_mask(path, path.read_bytes(), max_pixels)).convert("RGB"))
     between = np.mean(((colours >= 64) & (colours < 192)).any(axis=2))
     if between > 0.2:
         raise ValueError(
@@ -251,14 +252,15 @@ def _load_mask(path: Path, encoded: bytes, max_pixels: int) -> Image.Image:
         mask.load()
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise _unreadable(path, "mask", error) from error
-    turn_upright(mask)
     return mask
 
 
-def turn_upright(picture: Image.Image) -> None:
-    """Turns a picture, in place, as its EXIF orientation says; EXIF that cannot be read says nothing."""
-    with suppress(*_DAMAGE):
-        ImageOps.exif_transpose(picture, in_place=True)
+def upright(picture: Image.Image) -> Image.Image:
+    """A decoded picture turned as its EXIF orientation says; EXIF that cannot be read says nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except _DAMAGE:
+        return picture
 
 
 def absent(paths: Iterable[AnyPath]) -> list[AnyPath]:
