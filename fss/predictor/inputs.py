@@ -128,14 +128,17 @@ def _turned(picture: Image.Image, max_pixels: int) -> Image.Image:
     _check_area(picture.height, picture.width, max_pixels)
     try:
         picture.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"a PIL picture that cannot be decoded ({error}): open it again") from error
+    except (OSError, SyntaxError, ValueError, AttributeError, AssertionError) as error:  # whatever Pillow raises
+        raise ValueError("a PIL picture whose file is closed or damaged: open it again") from error
     return upright(picture)
 
 
 def _tensor_values(tensor: Tensor) -> np.ndarray:
-    plain = tensor.detach().cpu()
-    return (plain.float() if plain.is_floating_point() and plain.dtype not in _FRACTIONS else plain).numpy()
+    try:
+        plain = tensor.detach().cpu()
+        return (plain.float() if plain.is_floating_point() and plain.dtype not in _FRACTIONS else plain).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, or without content
+        raise ValueError(f"a tensor of {tensor.dtype} that is no array of numbers: give a dense one") from error
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

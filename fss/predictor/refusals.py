@@ -28,5 +28,5 @@ def check_count(setting: str, value: object, least: int = 1) -> None:
 
 def check_share(setting: str, value: object) -> None:
     """Raises ValueError where a setting is no number in 0..1."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:  # NaN fails too
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:  # NaN fails too
         raise ValueError(f"{setting}={value!r:.100}: must be a number in 0..1")

@@ -99,6 +99,8 @@ def test_orientation_is_that_of_files(orientation: int, tmp_path: Path) -> None:
         (np.zeros((200, 100, 3), np.uint8), "larger than max_pixels=10000"),
         (Image.new("I", (W, H), 70_000), r"from 70000 to 70000: values must be in 0\.\.255, or of uint16"),
         (Image.new("F", (W, H), 200), r"from 200\.0 to 200\.0: values must be in 0\.\.1$"),
+        (torch.zeros(3, H, W).to_sparse(), "a tensor of torch.float32 .* give a dense one"),
+        (torch.zeros(3, H, W, device="meta"), "a tensor of torch.float32 .* give a dense one"),
         (Image.new("La", (W, H)), "mode La: convert it to RGB"),
         (Image.new("L", (200, 100)), "larger than max_pixels=10000"),
     ],
@@ -117,8 +119,12 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         as_picture(tmp_path / "absent.jpg")
     Image.fromarray(RGB).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"a PIL picture that cannot be decoded \(.*\): open it again"):
-        as_picture(Image.open(tmp_path / "cut.png"))
+    Image.fromarray(RGB).save(tmp_path / "closed.png")
+    with Image.open(tmp_path / "closed.png") as closed:
+        pass
+    for opened in (Image.open(tmp_path / "cut.png"), closed):
+        with pytest.raises(ValueError, match="a PIL picture whose file is closed or damaged: open it again"):
+            as_picture(opened)
     Image.new("1", (200, 100)).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match=r"huge\.png: 200 x 100 pixels are more than"):
         as_picture(tmp_path / "huge.png", max_pixels=10_000)

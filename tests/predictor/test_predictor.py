@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -170,6 +170,8 @@ def test_calls_out_of_turn_and_settings_out_of_range() -> None:
         found.forget("ant")
     with pytest.raises(ValueError, match="device=cuda:99"):
         FewShotPredictor(segmenter(), SIZE, device="cuda:99")
+    with pytest.raises(ValueError, match=r"device=None: torch has no such device here \([^\n]*$"):
+        FewShotPredictor(segmenter(), SIZE, device=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision='float8'"):
         FewShotPredictor(segmenter(), SIZE, precision="float8")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"threshold=1\.5: must be a number in 0\.\.1"):
@@ -187,7 +189,10 @@ PICTURE, MASK = shot(0)
         (lambda p: p.fit({"a": [(PICTURE, MASK), (PICTURE, MASK, "b")]}), "support 2 of 'a' is no pair"),
         (lambda p: p.fit({"a": "cat.jpg"}), "the supports of 'a' are no list: give"),
         (lambda p: p.fit({"a": None}), "the supports of 'a' are no list: give"),
-        (lambda p: p.fit(PICTURE, Points((10, 20))), r"support 1 of 'object': Points takes lists of pairs"),
+        (
+            lambda p: p.fit(PICTURE, Points(cast(Any, (10, 20)))),
+            r"support 1 of 'object': Points takes lists of pairs",
+        ),
         (lambda p: p.fit([None], [MASK]), "support 1 of 'object': None is no picture: give a file"),
         (lambda p: p.fit([PICTURE, PICTURE], [MASK, None]), "support 2 of 'object': None is no mask: give a file"),
         (lambda p: p.fit(None, MASK), "None is no picture: give a file"),
