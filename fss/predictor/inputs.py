@@ -6,18 +6,23 @@ Shapes: h w height and width of the picture, in pixels.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+import torch
+from PIL import Image
 from torch import Tensor
 
-from fss.data.readers.pictures import MAX_PIXELS, read_image, read_mask
+from fss.data.readers.pictures import MAX_PIXELS, read_image, read_mask, upright
+from fss.files.text import printable
 from fss.labels import IGNORE
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_FORMS = "a file, a PIL picture, an array or a tensor"
+_FRACTIONS = (torch.float64, torch.float32, torch.float16)  # that numpy has too
 
 
 def is_picture(given: Any) -> bool:
@@ -25,9 +30,24 @@ def is_picture(given: Any) -> bool:
     return isinstance(given, str | os.PathLike | Image.Image | np.ndarray | Tensor)
 
 
-def as_list(given: Any) -> list[Any]:
-    """One picture or several as a list."""
-    return [given] if is_picture(given) else list(given)
+def as_list(given: Any, what: str = "picture") -> list[Any]:
+    """One picture or several as a list.
+
+    Args:
+        given: The picture, or any number of them.
+        what: What messages call one.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    return [given] if is_picture(given) else list(several(given, what))
+
+
+def several(given: Any, what: str = "picture") -> Iterable[Any]:
+    """Several pictures as they come; see `as_list`."""
+    if isinstance(given, bytes | bytearray | Mapping) or not isinstance(given, Iterable):
+        raise ValueError(f"{_shown(given)} is no {what}: give {_FORMS}, or a list of these")
+    return given
 
 
 def name_of(picture: Picture, number: int) -> str:
@@ -49,18 +69,16 @@ def as_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ValueError: If it is no such picture, or too large.
     """
     if isinstance(picture, str | os.PathLike):
-        return read_image(Path(picture).expanduser(), max_pixels)
+        return read_image(_file(picture, "picture"), max_pixels)
     if isinstance(picture, Image.Image):
-        _check_area(picture.height, picture.width, max_pixels)
-        picture = ImageOps.exif_transpose(picture)
-        # 32 bits are how Pillow reads some pictures of 16
-        deep = picture.mode in (*_SIXTEEN_BITS, "I")
-        values = np.asarray(picture).astype(np.uint16) if deep else np.asarray(picture.convert("RGB"))
+        values = _pil_values(picture, max_pixels)
     elif isinstance(picture, Tensor):
-        values = picture.detach().cpu().numpy()
+        values = _tensor_values(picture)
         values = np.moveaxis(values, 0, -1) if values.ndim == 3 else values
-    else:
+    elif isinstance(picture, np.ndarray):
         values = picture
+    else:
+        raise ValueError(f"{_shown(picture)} is no picture: give {_FORMS}")
     if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] not in (1, 3, 4)):
         raise ValueError(
             f"a picture of shape {values.shape} (channels last): give one picture at a time, as an array "
@@ -73,6 +91,56 @@ def as_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return np.ascontiguousarray(colours)
 
 
+def _shown(given: Any) -> str:
+    """What was given in place of a picture, in a few words."""
+    return "None" if given is None else f"a value of type {type(given).__name__}"
+
+
+def _file(given: str | os.PathLike[str], what: str) -> Path:
+    """The path of a file that exists."""
+    name = os.fspath(given)
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{name!r} is no name of a {what}: give {_FORMS}")
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
+        raise ValueError(f"{printable(path)} is a folder, no {what}: give its files, in a list")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no {what} {printable(name)[:200]}: give a file that exists")
+    return path
+
+
+def _pil_values(picture: Image.Image, max_pixels: int) -> np.ndarray:
+    """(h, w) or (h, w, 3), turned upright; of 16 bits and of Pillow's modes I and F as numbers, else RGB."""
+    turned = _turned(picture, max_pixels)
+    # as Pillow opens PGM of 16 bits
+    if turned.mode in _SIXTEEN_BITS or (turned.mode == "I" and picture.format == "PPM"):
+        return np.asarray(turned).astype(np.uint16)
+    if turned.mode in ("I", "F"):
+        return np.asarray(turned)
+    try:
+        return np.asarray(turned.convert("RGB"))
+    except ValueError as error:
+        raise ValueError(f"a PIL picture of mode {turned.mode}: convert it to RGB") from error
+
+
+def _turned(picture: Image.Image, max_pixels: int) -> Image.Image:
+    """A PIL picture, decoded and upright."""
+    _check_area(picture.height, picture.width, max_pixels)
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError, AttributeError, AssertionError) as error:  # whatever Pillow raises
+        raise ValueError("a PIL picture whose file is closed or damaged: open it again") from error
+    return upright(picture)
+
+
+def _tensor_values(tensor: Tensor) -> np.ndarray:
+    try:
+        plain = tensor.detach().cpu()
+        return (plain.float() if plain.is_floating_point() and plain.dtype not in _FRACTIONS else plain).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, or without content
+        raise ValueError(f"a tensor of {tensor.dtype} that is no array of numbers: give a dense one") from error
+
+
 def _bytes(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint8:
         return values
@@ -83,9 +151,10 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     whole = values.dtype.kind in "iu"
     if not (whole or values.dtype.kind == "f"):
         raise ValueError(f"a picture of {values.dtype}: give uint8 in 0..255 or fractions in 0..1")
-    low, high, most = values.min(), values.max(), 255 if whole else 1
+    low, high = values.min(), values.max()
+    most, allowed = (255, "0..255, or of uint16 in 0..65535") if whole else (1, "0..1")
     if not (low >= 0 and high <= most):  # NaN fails too
-        raise ValueError(f"a picture of {values.dtype} from {low} to {high}: values must be in 0..{most}")
+        raise ValueError(f"a picture of {values.dtype} from {low} to {high}: values must be in {allowed}")
     return (values if whole else np.rint(values * 255)).astype(np.uint8)
 
 
@@ -93,7 +162,8 @@ def as_mask(mask: Picture, size: tuple[int, int], max_pixels: int = MAX_PIXELS) 
     """Returns the mask of one object as (h, w) uint8: 1 object, 0 background, 255 ignored.
 
     Args:
-        mask: A file or PIL picture of one channel or with a palette; or an array or tensor (h, w). 0 is background
+        mask: A file or PIL picture of one channel or with a palette, which are turned as their EXIF orientation
+            says; or an array or tensor (h, w). 0 is background
             and one other value the object; 255 is ignored if it is a third one.
         size: (h, w) of the picture.
         max_pixels: See `as_picture`.
@@ -103,7 +173,7 @@ def as_mask(mask: Picture, size: tuple[int, int], max_pixels: int = MAX_PIXELS) 
         ValueError: If it is no such mask, is of another size, or shows nothing.
     """
     if isinstance(mask, str | os.PathLike):
-        file = Path(mask).expanduser()
+        file = _file(mask, "mask")
         values, what = read_mask(file, max_pixels), f"the mask {file}"
     else:
         values, what = _mask_values(mask, max_pixels), "the mask"
@@ -131,11 +201,12 @@ def as_mask(mask: Picture, size: tuple[int, int], max_pixels: int = MAX_PIXELS) 
 def _mask_values(mask: Image.Image | np.ndarray | Tensor, max_pixels: int) -> np.ndarray:
     """(h, w) whole numbers."""
     if isinstance(mask, Image.Image):
-        _check_area(mask.height, mask.width, max_pixels)
-        values = np.asarray(mask)
-    else:
-        values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
+        values = np.asarray(_turned(mask, max_pixels))
+    elif isinstance(mask, np.ndarray | Tensor):
+        values = _tensor_values(mask) if isinstance(mask, Tensor) else mask
         values = values.squeeze() if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]) else values
+    else:
+        raise ValueError(f"{_shown(mask)} is no mask: give {_FORMS}")
     if values.ndim != 2:
         raise ValueError(f"a mask of shape {values.shape}: it needs one value per pixel, (height, width)")
     if values.dtype.kind not in "biu":

@@ -6,6 +6,7 @@ them, and weights are read as tensors alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,10 @@ from fss.models.model_file import read_model
 from fss.models.segmenter import FewShotSegmenter
 
 TRAINING_FREE = ("match", "prior")  # methods that need no training
+_MODELS = (
+    "give the folder of a run (it holds checkpoints/), a model file, or "
+    f"{' or '.join(TRAINING_FREE)}, which need no training"
+)
 MODEL, CHECKPOINT = Path("checkpoints", "model.safetensors"), Path("checkpoints", "last.ckpt")
 SETTINGS = "config.yaml"
 _BASE_CLASSIFIER = ".head.learner_base.1.4.weight"
@@ -45,17 +50,21 @@ def load_model(model: str | Path) -> Model:
         FileNotFoundError: There is no such file or folder, or no weights in it.
         ValueError: It cannot be used; the message says why.
     """
-    if model in TRAINING_FREE:
+    if not isinstance(model, str | os.PathLike):
+        raise ValueError(f"no model {model!r:.100}: {_MODELS}")
+    if is_training_free(model):
         return _training_free(str(model))
     path = Path(model).expanduser()
     if path.is_dir():
         return Model(*read_model(path / MODEL)) if (path / MODEL).is_file() else _run(path)
     if path.is_file():
         return Model(*read_model(path))
-    raise FileNotFoundError(
-        f"no model {path}: give the folder of a run (it holds checkpoints/), a model file, or "
-        f"{' or '.join(TRAINING_FREE)}, which need no training"
-    )
+    raise FileNotFoundError(f"no model {path}: {_MODELS}")
+
+
+def is_training_free(model: str | Path) -> bool:
+    """Whether a model is the name of a method that needs no training; as a path, only if nothing lies there."""
+    return str(model) in TRAINING_FREE and not (isinstance(model, Path) and model.exists())
 
 
 def _training_free(method: str) -> Model:

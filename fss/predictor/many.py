@@ -20,6 +20,7 @@ from fss.files.whole import whole
 from fss.models.fingerprint import fingerprint
 from fss.predictor.predictor import FewShotPredictor
 from fss.predictor.queries import Query, QueryReader
+from fss.predictor.refusals import check_count
 from fss.predictor.segmentation import Segmentation, categories
 from fss.visualize import picture_sheet
 
@@ -68,8 +69,9 @@ def segment_all(
 
     Raises:
         OSError: The folder cannot be written, or another process works in it.
-        ValueError: Nothing has been fitted.
+        ValueError: Nothing has been fitted, or a setting is out of range.
     """
+    check_count("batch_size", batch_size)
     lock.hold(out, "choose another folder with out=DIR")
     try:
         journal = out / JOURNAL

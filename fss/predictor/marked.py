@@ -15,13 +15,15 @@ from fss.data.preprocessing import EvaluationTransform
 from fss.files.text import is_name
 from fss.geometry import fitted
 from fss.labels import IGNORE
-from fss.predictor.inputs import Picture, as_mask, as_picture
+from fss.predictor.inputs import Picture, as_mask, as_picture, is_picture
 from fss.predictor.marks import Box, Points, grow
 from fss.predictor.network import Network
+from fss.predictor.refusals import named
 from fss.predictor.supports import Support
 
 Annotation = Picture | Box | Points
 Shots = Iterable[tuple[Picture, Annotation]]
+_PAIRS = "give {name: [(picture, mask), ...]}"
 
 
 class MarkedPictures:
@@ -59,11 +61,14 @@ class MarkedPictures:
         if not isinstance(name, str) or not is_name(name):
             raise ValueError(f"a class cannot be named {name!r:.100}: give printable text")
         found = []
-        for number, (picture, annotation) in enumerate(shots, start=1):
-            try:
+        if is_picture(shots) or not isinstance(shots, Iterable):
+            raise ValueError(f"the supports of {name!r} are no list: {_PAIRS}")
+        for number, shot in enumerate(shots, start=1):
+            if not isinstance(shot, list | tuple) or len(shot) != 2:
+                raise ValueError(f"support {number} of {name!r} is no pair of picture and mask: {_PAIRS}")
+            picture, annotation = shot
+            with named(f"support {number} of {name!r}"):
                 found.append(self._support(as_picture(picture, self._max_pixels), annotation))
-            except ValueError as error:
-                raise ValueError(f"support {number} of {name!r}: {error}") from error
         if not found:
             raise ValueError(f"no supports for {name!r}: give at least one picture with a mask")
         return found

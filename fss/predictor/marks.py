@@ -5,8 +5,10 @@ Shapes: C channels, h w feature height and width, S side of the square that the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,11 +33,13 @@ class Box:
         """(height, width) uint8: 1 in the box.
 
         Raises:
-            ValueError: No pixel of the picture is in it.
+            ValueError: A side is no finite number, or no pixel of the picture is in it.
         """
-        top, left = max(0, round(self.top)), max(0, round(self.left))
+        if not all(map(_is_finite, astuple(self))):
+            raise ValueError(f"{self}: left, top, right and bottom must be finite numbers of pixels")
+        left, top, right, bottom = (max(0, round(float(side))) for side in astuple(self))
         mask = np.zeros((height, width), np.uint8)
-        mask[top : max(0, round(self.bottom)), left : max(0, round(self.right))] = 1
+        mask[top:bottom, left:right] = 1
         if not mask.any():
             raise ValueError(f"{self} holds no pixel of a picture of {width} x {height} pixels")
         return mask
@@ -54,12 +58,31 @@ class Points:
     of_background: Sequence[Point] = ()
 
     def check(self, height: int, width: int) -> None:
-        """Raises ValueError if there is none of the object, or one outside the picture."""
-        if not len(self.of_object):
+        """Raises ValueError if there is none of the object, or one that is no pair or outside the picture."""
+        of_object, of_background = _pairs(self.of_object), _pairs(self.of_background)
+        if not of_object:
             raise ValueError("Points needs at least one point of the object")
-        for x, y in (*self.of_object, *self.of_background):
+        for x, y in (*of_object, *of_background):
             if not (0 <= x < width and 0 <= y < height):
-                raise ValueError(f"the point ({x}, {y}) is outside a picture of {width} x {height} pixels")
+                raise ValueError(f"the point ({x:g}, {y:g}) is outside a picture of {width} x {height} pixels")
+
+
+def _is_finite(number: Any) -> bool:
+    try:
+        return math.isfinite(number)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _pairs(points: Any) -> list[Point]:
+    """Points as pairs of numbers, from a list of pairs or an array (n, 2)."""
+    try:
+        found = np.asarray(points, float)
+    except (TypeError, ValueError):  # text, or pairs of unequal lengths
+        found = np.empty(())
+    if found.shape != (0,) and (found.ndim != 2 or found.shape[1] != 2):
+        raise ValueError("Points takes lists of pairs (x, y) of pixels: give Points([(10, 20)]) for a single one")
+    return [(x, y) for x, y in found.tolist()]
 
 
 def grow(

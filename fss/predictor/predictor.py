@@ -21,15 +21,16 @@ from fss.models.segmenter import FewShotSegmenter
 from fss.predictor.adaptation import Adapted
 from fss.predictor.adaptation import adapt as adapt_to
 from fss.predictor.fitted import Fitted
-from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of
-from fss.predictor.loading import TRAINING_FREE, load_model
+from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_of, several
+from fss.predictor.loading import is_training_free, load_model
 from fss.predictor.marked import Annotation, MarkedPictures, Shots
 from fss.predictor.marks import Box, Points
 from fss.predictor.network import Encoded, Network, Precision
+from fss.predictor.refusals import check_count, check_share, named
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Shots as Shown
 from fss.predictor.supports import Support, load_supports, save_supports
-from fss.predictor.tiles import blend, tiles
+from fss.predictor.tiles import SMALLEST, blend, tiles
 
 PRESENCE = 0.45  # where a model has no verifier; chosen on base classes of the embedded data
 UNTRAINED = 0.32  # of training-free models, whose similarities are lower; chosen on photographs of base classes
@@ -75,11 +76,9 @@ class FewShotPredictor:
         verifier = segmenter.verifier
         if presence_threshold is None:
             presence_threshold = PRESENCE if verifier is None else verifier.threshold
-        for given in (threshold, presence_threshold):
-            if not 0 <= given <= 1:
-                raise ValueError(f"a threshold of {given}: must be in 0..1")
-        self.network = Network(segmenter, device, precision)
+        check_count("max_pixels", max_pixels)
         self.threshold, self.presence_threshold, self.max_pixels = threshold, presence_threshold, max_pixels
+        self.network = Network(segmenter, device, precision)
         self._transform = EvaluationTransform(size, geometry)
         self._marked = MarkedPictures(self.network, self._transform, max_pixels)
         self.adapted: Adapted | None = None
@@ -111,7 +110,7 @@ class FewShotPredictor:
             card.size,
             card.geometry,
             card.threshold,
-            UNTRAINED if model in TRAINING_FREE else None,
+            UNTRAINED if is_training_free(model) else None,
             device,
             precision,
             max_pixels,
@@ -131,6 +130,26 @@ class FewShotPredictor:
     def device(self) -> torch.device:
         """Where the model is."""
         return self.network.device
+
+    @property
+    def threshold(self) -> float:
+        """Probability that a pixel must exceed to be foreground, in 0..1."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        check_share("threshold", value)
+        self._threshold = value
+
+    @property
+    def presence_threshold(self) -> float:
+        """Presence in 0..1 below which a class is taken to be absent; see `presence_thresholds`."""
+        return self._presence_threshold
+
+    @presence_threshold.setter
+    def presence_threshold(self, value: float) -> None:
+        check_share("presence_threshold", value)
+        self._presence_threshold = value
 
     @property
     def size(self) -> int:
@@ -196,7 +215,7 @@ class FewShotPredictor:
         if masks is None:
             raise ValueError("fit needs a mask for every picture")
         pictures = as_list(images)
-        marks = [masks] if isinstance(masks, Box | Points) else as_list(masks)
+        marks = [masks] if isinstance(masks, Box | Points) else as_list(masks, "mask")
         if len(pictures) != len(marks):
             raise ValueError(f"{len(pictures)} pictures with {len(marks)} masks: every picture needs one mask")
         read = {name: self._marked.read(zip(pictures, marks, strict=True), name)}
@@ -204,13 +223,17 @@ class FewShotPredictor:
 
     def _without(self, pictures: Picture | Iterable[Picture]) -> list[Support]:
         """Negatives as the network sees them."""
-        given = as_list(pictures)
+        given = as_list(pictures, "picture of negatives=")
         if given and self.segmenter.verifier is None:
             raise ValueError(
                 "negatives= needs a model that base classes have taught when a class is absent: the model file of "
                 "a run, not a training-free one"
             )
-        return [self._marked.negative(as_picture(picture, self.max_pixels)) for picture in given]
+        found = []
+        for number, picture in enumerate(given, start=1):
+            with named(f"negative {number}"):
+                found.append(self._marked.negative(as_picture(picture, self.max_pixels)))
+        return found
 
     def forget(self, name: str) -> Self:
         """Removes a class.
@@ -280,14 +303,13 @@ class FewShotPredictor:
                 supports.
         """
         self._fitted.check()
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        check_count("batch_size", batch_size)
         if tile is not None:
-            tiles(1, 1, tile)  # refuses a side that is too small
+            check_count("tile", tile, least=SMALLEST)
         self._fitted.check_shots()
         if is_picture(image):
             return next(self._predict([image], 1, abstain, tile))  # type: ignore[list-item]
-        return self._predict(image, batch_size, abstain, tile)  # type: ignore[arg-type]
+        return self._predict(several(image), batch_size, abstain, tile)
 
     def presence_thresholds(self) -> dict[str, float]:
         """For each class the presence in 0..1 below which `predict(..., abstain=True)` takes it to be absent.
@@ -309,13 +331,17 @@ class FewShotPredictor:
     ) -> Iterator[Segmentation]:
         numbered = zip(count(1), images)  # one is endless
         while batch := list(islice(numbered, batch_size)):
-            pictures = [as_picture(picture, self.max_pixels) for _, picture in batch]
+            pictures = [self._picture(picture, number) for number, picture in batch]
             names = [name_of(picture, number) for number, picture in batch]
             whole = [tile is None or max(picture.shape[:2]) <= tile for picture in pictures]
             squares = [self._marked.square(picture) for picture, fits in zip(pictures, whole, strict=True) if fits]
             queries = iter(self.network.encode_queries(squares) if squares else ())
             for name, picture, fits in zip(names, pictures, whole, strict=True):
                 yield self._answer(name, picture, next(queries) if fits else None, abstain, tile)
+
+    def _picture(self, given: Picture, number: int) -> np.ndarray:
+        with named(f"picture {number}"):
+            return as_picture(given, self.max_pixels)
 
     def _answer(
         self, name: str, picture: np.ndarray, query: Encoded | None, abstain: bool, tile: int | None

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fss.data.readers.folder import SUFFIXES
-from fss.data.readers.pictures import MAX_PIXELS, read_image
+from fss.data.readers.pictures import MAX_PIXELS, SUFFIXES, read_image
 from fss.files.text import printable
+from fss.predictor.refusals import check_count
 
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
 
@@ -42,8 +42,7 @@ def find_queries(place: Path, every: int = 1) -> tuple[list[Query], dict[str, st
         FileNotFoundError: There is nothing.
         ValueError: Two would give files of the same name, or `every` is below 1.
     """
-    if every < 1:
-        raise ValueError(f"every={every}: must be at least 1")
+    check_count("every", every)
     place = place.expanduser()
     if not place.exists():
         raise FileNotFoundError(f"no queries {printable(place)}: give a picture, a video, or a folder of them")
@@ -119,9 +118,12 @@ class QueryReader:
 
 
 def _frames(file: Path) -> int:
-    """Number of frames that a video says it has; 0 if it cannot be read."""
+    """Number of frames that a video says it has, or that it has where it says none; 0 if it cannot be read."""
     video = cv2.VideoCapture(str(file))
     try:
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
+        if not video.isOpened():
+            return 0
+        told = int(video.get(cv2.CAP_PROP_FRAME_COUNT))  # made of the duration: without one, nonsense below 0
+        return told if told > 0 else sum(1 for _ in iter(video.grab, False))
     finally:
         video.release()

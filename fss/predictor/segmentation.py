@@ -19,6 +19,7 @@ from PIL import Image
 
 from fss.files.whole import whole
 from fss.models.answers import merge_classes
+from fss.predictor.refusals import check_share
 from fss.visualize import class_color, outline
 
 
@@ -91,8 +92,7 @@ class Segmentation:
 
     def at(self, threshold: float) -> Segmentation:
         """The same answer with another threshold, in 0..1, without predicting again."""
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold}: must be in 0..1")
+        check_share("threshold", threshold)
         return replace(self, threshold=threshold)
 
     def overlay(self) -> Image.Image:

@@ -9,8 +9,8 @@ import numpy as np
 
 from fss.data.episodes import read, select
 from fss.data.readers.annotated_folder import ANNOTATIONS
-from fss.data.readers.folder import SUFFIXES, open_folder
-from fss.data.readers.pictures import MAX_PIXELS
+from fss.data.readers.folder import open_folder
+from fss.data.readers.pictures import MAX_PIXELS, SUFFIXES
 from fss.files.text import printable, some
 from fss.labels import ignored
 from fss.predictor.inputs import Picture

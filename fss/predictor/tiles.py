@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fss.predictor.refusals import check_count
+
+SMALLEST = 8  # pixels of a side
 OVERLAP = 0.25  # of a tile's side that neighbours share at least
 
 
@@ -27,10 +30,9 @@ def tiles(height: int, width: int, side: int) -> list[Tile]:
     """Tiles of at most `side` x `side` pixels that cover a picture, evenly spread; one if it fits.
 
     Raises:
-        ValueError: The side is below 8 pixels.
+        ValueError: The side is no whole number of at least `SMALLEST` pixels.
     """
-    if side < 8:
-        raise ValueError(f"tile={side}: must be at least 8 pixels")
+    check_count("tile", side, SMALLEST)
     rows, columns = (_spans(length, side) for length in (height, width))
     return [Tile(top, left, bottom, right) for top, bottom in rows for left, right in columns]
 

@@ -38,6 +38,10 @@ VERSION = "1"
 _LARGEST_HEADER = 2**20  # bytes
 _HEAD = "head."
 _METADATA = {"svf_adapter", "weights", "layers", "sha256"}
+_NUMBERS = (  # of a head: types in which torch can tell NaN and infinity
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 
 
 class AdapterFile(NamedTuple):
@@ -81,7 +85,7 @@ class Adapters:
     def __init__(
         self,
         network: nn.Module,
-        only: Mapping[str, int] | Iterable[str] | Callable[[str, nn.Module], bool] | None = None,
+        only: Mapping[str, int] | str | Iterable[str] | Callable[[str, nn.Module], bool] | None = None,
         head: nn.Module | None = None,
         progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
         svd: SVD = exact_svd,
@@ -90,7 +94,7 @@ class Adapters:
             raise ValueError(
                 "the network is factored already: adapters need its plain weights, so give it as it was"
             )
-        chosen = only if only is None or callable(only) else list(only)
+        chosen = only if only is None or callable(only) or isinstance(only, str) else list(only)
         plain = {name: value.detach() for name, value in network.state_dict().items()}
         self._digest = weights_digest(plain)
         sizes = only if isinstance(only, Mapping) else {}
@@ -111,7 +115,12 @@ class Adapters:
         return tuple(self._adapters)
 
     def add_adapter(self, name: str) -> None:
-        """Keeps the singular values that the network has now, and its head, under a name; it is then in use."""
+        """Keeps the singular values that the network has now, and its head, under a name; it is then in use.
+
+        Raises:
+            ValueError: The network has been merged.
+        """
+        self._check_factored()
         self._adapters[name] = self._now(), _copied(self.head)
         self.active = name
 
@@ -124,9 +133,10 @@ class Adapters:
 
         Raises:
             OSError: The file cannot be written.
-            ValueError: Something else than S was trained, so that S alone would not bring it back; or S is not
-                finite.
+            ValueError: Something else than S was trained, so that S alone would not bring it back; S is not
+                finite; or the network has been merged.
         """
+        self._check_factored()
         self._check_rest()
         head = _copied(self.head) if with_head else {}
         write_adapter(path, AdapterFile(self._digest, self._sizes, self._now().cpu(), head))
@@ -152,8 +162,10 @@ class Adapters:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is damaged, belongs to other weights or layers, or its head does not fit.
+            ValueError: It is damaged, belongs to other weights or layers, or its head does not fit; or the network
+                has been merged.
         """
+        self._check_factored()
         found = read_adapter(path)
         self._check_fits(found, Path(path))
         state = found.head
@@ -170,8 +182,9 @@ class Adapters:
         """Uses an adapter, and its head if it has one.
 
         Raises:
-            ValueError: There is none of that name.
+            ValueError: There is none of that name, or the network has been merged.
         """
+        self._check_factored()
         values, head = self._adapter(name)
         self._set(values)
         self._set_head(head)
@@ -179,7 +192,12 @@ class Adapters:
 
     @torch.no_grad()
     def disable(self) -> None:
-        """Makes the network the plain one again, to the bit; the head gets the weights that it had at first."""
+        """Makes the network the plain one again, to the bit; the head gets the weights that it had at first.
+
+        Raises:
+            ValueError: The network has been merged.
+        """
+        self._check_factored()
         for layer in self._layers.values():
             layer.S.copy_(layer.S0)
         self._set_head(self._first_head)
@@ -196,8 +214,9 @@ class Adapters:
                 rounding, and {} the plain network.
 
         Raises:
-            ValueError: There is no adapter of a name, or a weight is not finite.
+            ValueError: There is no adapter of a name, a weight is not finite, or the network has been merged.
         """
+        self._check_factored()
         if odd := [name for name, weight in weights.items() if not math.isfinite(weight)]:
             raise ValueError(f"the weight of {odd[0]!r} is {weights[odd[0]]}: must be a finite number")
         first = torch.cat([layer.S0 for layer in self._layers.values()])
@@ -212,6 +231,15 @@ class Adapters:
         merge(self.network)
         self._layers, self._adapters = {}, {}
         return self.network
+
+    def _check_factored(self) -> None:
+        """Raises ValueError where the network has been merged, by `merge` here or that of `fss.svf`."""
+        first = next(iter(self._layers.items()), None)
+        if first is None or self.network.get_submodule(first[0]) is not first[1]:
+            raise ValueError(
+                "the network is merged already and has no S any more: make new Adapters of a network with the "
+                "plain weights"
+            )
 
     def _now(self) -> Tensor:
         return torch.cat([layer.S.detach() for layer in self._layers.values()])
@@ -313,10 +341,9 @@ def _read(path: Path) -> AdapterFile:
         raise ValueError("its singular values are not as many as its layers have")
     if any(not name.startswith(_HEAD) for name in tensors):
         raise ValueError("it holds other tensors than S and a head")
-    if not all(value.dtype in (torch.float32, torch.int64) for value in (S, *tensors.values())):
-        raise ValueError("its numbers are not float32")
-    if not all(torch.isfinite(value).all() for value in (S, *tensors.values())):
-        raise ValueError("it holds NaN or infinity")
+    if S.dtype != torch.float32:
+        raise ValueError("its singular values are not float32")
+    _check_numbers((S, *tensors.values()))
     head = {name.removeprefix(_HEAD): value.clone() for name, value in tensors.items()}
     return AdapterFile(told["weights"], layers, S.clone(), head)
 
@@ -326,23 +353,34 @@ def write_adapter(path: str | Path, adapter: AdapterFile) -> None:
 
     Raises:
         OSError: The file cannot be written.
-        ValueError: It holds what is not finite.
+        ValueError: It holds what is not finite, or numbers of a type that would not be read again.
     """
     path = Path(path)
     tensors = {f"{_HEAD}{name}": value.cpu().contiguous() for name, value in adapter.head.items()}
     if adapter.layers:
         tensors["S"] = adapter.S.to(torch.float32)
-    if not all(torch.isfinite(value).all() for value in tensors.values()):
-        raise ValueError(f"{path} is not written: it would hold NaN or infinity")
+    try:
+        _check_numbers(tensors.values())
+    except ValueError as error:
+        raise ValueError(f"{path} is not written: {error}") from error
     layers = json.dumps(adapter.layers, separators=(",", ":"))
     told = {"svf_adapter": VERSION, "weights": adapter.weights, "layers": layers}
     content = save(tensors, {**told, "sha256": _checksum(told, tensors)})
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         unfinished.write_bytes(content)
         unfinished.replace(path)  # whole or not at all
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _check_numbers(tensors: Iterable[Tensor]) -> None:
+    for value in tensors:
+        if value.dtype not in _NUMBERS:
+            raise ValueError(f"it holds {value.dtype}, must be one of {', '.join(map(str, _NUMBERS))}")
+        if not torch.isfinite(value).all():
+            raise ValueError("it holds NaN or infinity")
 
 
 def _checksum(told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -33,7 +33,7 @@ class SingularValues(NamedTuple):
 
 def decompose(
     module: M,
-    only: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
+    only: str | Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
     progress: Callable[[Sequence[Slot]], Iterable[Slot]] = iter,
     svd: SVD = exact_svd,
     parts: Callable[[str, nn.Module], int] = lambda name, layer: 1,
@@ -49,7 +49,7 @@ def decompose(
     Args:
         module: Any torch network (not itself a single layer).
         only: Which layers to decompose: names of submodules ("layer2", "layer3.0.conv1"; everything
-            inside them is included), or a predicate on a layer's name and the layer. Default: all.
+            inside them is included), one name alone, or a predicate on a layer's name and the layer. Default: all.
         progress: Wraps the list of layers while they are decomposed, to show a progress bar
             (`rich.progress.track` and `tqdm.tqdm` work as they are).
         svd: Factors a weight (O, I, ...) into U (O, R), S (R,) and V (R, I, ...). The default is exact and
@@ -70,13 +70,13 @@ def decompose(
     elif only is None:
         chosen = lambda name, layer: True  # noqa: E731
     else:
+        stems = (only,) if isinstance(only, str) else tuple(only)  # text is a sequence too, of its letters
         names = {name for name, _ in module.named_modules(remove_duplicate=False)}
-        if unknown := sorted(set(only) - names):
+        if unknown := sorted(set(stems) - names):
             raise ValueError(
                 f"no submodule named {', '.join(unknown)}; at the top are "
                 f"{', '.join(name for name, _ in module.named_children())}"
             )
-        stems = tuple(only)
         chosen = lambda name, layer: any(name == s or name.startswith(s + ".") for s in stems)  # noqa: E731
     plain = plain_slots(module)
     # a layer used in several places is decomposed in all of them if it is chosen in one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,33 @@ def test_grey_of_8_and_16_bits_and_palettes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(as_picture(MASK == 1)[..., 1], MASK * 255)
 
 
+def test_pil_pictures_of_32_bits_follow_the_rules_of_arrays() -> None:
+    grey = RGB[..., 0]
+    expected = np.repeat(grey[..., None], 3, axis=2)
+    for values in (grey.astype(np.int32), grey.astype(np.float32) / 255):
+        np.testing.assert_array_equal(as_picture(Image.fromarray(values)), expected)
+    deep = io.BytesIO(b"P5 9 6 65535\n" + (grey.astype(">u2") * 257).tobytes())
+    np.testing.assert_array_equal(as_picture(Image.open(deep)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2])
+def test_tensors_of_numbers_that_numpy_lacks(dtype: torch.dtype) -> None:
+    tensor = torch.tensor(MASK, dtype=torch.float32).to(dtype)
+    np.testing.assert_array_equal(as_picture(tensor[None])[..., 0], MASK * 255)
+    np.testing.assert_array_equal(as_mask(tensor, (H, W)), MASK)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_are_turned_with_their_pictures(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(MASK).save(tmp_path / "mask.png", exif=exif)
+    Image.fromarray(np.repeat(MASK[..., None], 3, axis=2)).save(tmp_path / "picture.png", exif=exif)
+    expected = as_picture(tmp_path / "picture.png")[..., 0]
+    for mask in (tmp_path / "mask.png", Image.open(tmp_path / "mask.png")):
+        np.testing.assert_array_equal(as_mask(mask, expected.shape), expected)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_that_of_files(orientation: int, tmp_path: Path) -> None:
     file = tmp_path / "a.png"
@@ -69,6 +97,11 @@ def test_orientation_is_that_of_files(orientation: int, tmp_path: Path) -> None:
         (np.full((H, W, 3), 256), "must be in 0..255"),
         (np.zeros((H, W, 3), complex), "give uint8"),
         (np.zeros((200, 100, 3), np.uint8), "larger than max_pixels=10000"),
+        (Image.new("I", (W, H), 70_000), r"from 70000 to 70000: values must be in 0\.\.255, or of uint16"),
+        (Image.new("F", (W, H), 200), r"from 200\.0 to 200\.0: values must be in 0\.\.1$"),
+        (torch.zeros(3, H, W).to_sparse(), "a tensor of torch.float32 .* give a dense one"),
+        (torch.zeros(3, H, W, device="meta"), "a tensor of torch.float32 .* give a dense one"),
+        (Image.new("La", (W, H)), "mode La: convert it to RGB"),
         (Image.new("L", (200, 100)), "larger than max_pixels=10000"),
     ],
 )
@@ -82,8 +115,16 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     text.write_text("hello")
     with pytest.raises(ValueError, match=r"a\.jpg cannot be read as a picture"):
         as_picture(text)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no picture .*absent\.jpg: give a file that exists"):
         as_picture(tmp_path / "absent.jpg")
+    Image.fromarray(RGB).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    Image.fromarray(RGB).save(tmp_path / "closed.png")
+    with Image.open(tmp_path / "closed.png") as closed:
+        pass
+    for opened in (Image.open(tmp_path / "cut.png"), closed):
+        with pytest.raises(ValueError, match="a PIL picture whose file is closed or damaged: open it again"):
+            as_picture(opened)
     Image.new("1", (200, 100)).save(tmp_path / "huge.png")
     with pytest.raises(ValueError, match=r"huge\.png: 200 x 100 pixels are more than"):
         as_picture(tmp_path / "huge.png", max_pixels=10_000)

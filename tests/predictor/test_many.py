@@ -156,6 +156,23 @@ def test_frames_of_a_video(tmp_path: Path) -> None:
     assert [(image["file_name"], image["frame"]) for image in images] == [("clip.avi", f) for f in (0, 3, 6)]
 
 
+@pytest.mark.parametrize("suffix", ["webm", "mkv"])
+def test_frames_of_a_video_that_does_not_say_how_long_it_is(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"stream.{suffix}"
+    pictures = [np.full((32, 48, 3), 8 * i, np.uint8) for i in range(7)]
+    file.write_bytes(b"".join(cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures))
+    assert find_queries(file, every=3) == ([Query(file, frame) for frame in (0, 3, 6)], {})
+    assert np.abs(QueryReader().read(Query(file, 6)).astype(int) - pictures[6]).max() < 6  # JPEG
+
+
+@pytest.mark.parametrize("suffix", ["gif", "GIF", "jfif", "tif"])
+def test_pictures_that_are_read_alone_are_found_in_folders(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(shot(0)[0]).save(file)
+    assert find_queries(tmp_path) == find_queries(file) == ([Query(file)], {})
+    assert QueryReader().read(Query(file)).shape == (40, 56, 3)
+
+
 def test_queries_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no queries"):
         find_queries(tmp_path / "absent")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,8 +25,8 @@ from fss.data.readers.shapes import Shapes
 from fss.evaluation.reuse import ReusingEvaluator
 from fss.geometry import Geometry, at_original_size
 from fss.models.tuning import svf
-from fss.predictor import FewShotPredictor
-from fss.predictor.predictor import PRESENCE, SLACK
+from fss.predictor import Box, FewShotPredictor, Points
+from fss.predictor.predictor import PRESENCE, SLACK, UNTRAINED
 
 HEADS = [("pfenet", 1), ("pfenet", 3), ("baseline", 2), ("bam", 2), ("prior", 1)]
 
@@ -168,10 +170,111 @@ def test_calls_out_of_turn_and_settings_out_of_range() -> None:
         found.forget("ant")
     with pytest.raises(ValueError, match="device=cuda:99"):
         FewShotPredictor(segmenter(), SIZE, device="cuda:99")
+    with pytest.raises(ValueError, match=r"device=None: torch has no such device here \([^\n]*$"):
+        FewShotPredictor(segmenter(), SIZE, device=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision='float8'"):
         FewShotPredictor(segmenter(), SIZE, precision="float8")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"threshold of 1\.5"):
+    with pytest.raises(ValueError, match=r"threshold=1\.5: must be a number in 0\.\.1"):
         FewShotPredictor(segmenter(), SIZE, threshold=1.5)
+
+
+PICTURE, MASK = shot(0)
+
+
+@pytest.mark.parametrize(
+    ("fit", "message"),
+    [
+        (lambda p: p.fit({"a": (PICTURE, MASK)}), r"support 1 of 'a' is no pair .* \[\(picture, mask\), \.\.\.\]"),
+        (lambda p: p.fit({"a": [PICTURE]}), "support 1 of 'a' is no pair of picture and mask: give"),
+        (lambda p: p.fit({"a": [(PICTURE, MASK), (PICTURE, MASK, "b")]}), "support 2 of 'a' is no pair"),
+        (lambda p: p.fit({"a": "cat.jpg"}), "the supports of 'a' are no list: give"),
+        (lambda p: p.fit({"a": None}), "the supports of 'a' are no list: give"),
+        (
+            lambda p: p.fit(PICTURE, Points(cast(Any, (10, 20)))),
+            r"support 1 of 'object': Points takes lists of pairs",
+        ),
+        (lambda p: p.fit([None], [MASK]), "support 1 of 'object': None is no picture: give a file"),
+        (lambda p: p.fit([PICTURE, PICTURE], [MASK, None]), "support 2 of 'object': None is no mask: give a file"),
+        (lambda p: p.fit(None, MASK), "None is no picture: give a file"),
+        (lambda p: p.fit(PICTURE, 5), "type int is no mask: give a file"),
+        (lambda p: p.fit(PICTURE, {"a": MASK}), "type dict is no mask: give a file"),
+        (lambda p: p.fit([[PICTURE]], [MASK]), "support 1 of 'object': a value of type list is no picture"),
+        (lambda p: p.fit("absent.jpg", MASK), r"support 1 of 'object': no picture absent\.jpg"),
+        (lambda p: p.fit(PICTURE, "absent.png"), r"support 1 of 'object': no mask absent\.png"),
+        (lambda p: p.fit(PICTURE, Box(0, 0, float("inf"), 10)), r"support 1 .*right=inf.*: .* finite numbers"),
+        (lambda p: p.fit(PICTURE, Box(float("nan"), 0, 9, 9)), r"support 1 .*left=nan.*: .* finite numbers"),
+        (lambda p: p.fit(PICTURE, MASK, name=None), "a class cannot be named None"),
+        (lambda p: p.fit(PICTURE, MASK, negatives="."), r"negative 1: \. is a folder, no picture: give its files"),
+        (lambda p: p.fit(PICTURE, MASK, negatives=None), "None is no picture of negatives="),
+    ],
+)
+def test_mistakes_with_fit_are_told(fit: Callable[[FewShotPredictor], object], message: str) -> None:
+    found = predictor()
+    found.segmenter.verifier = verifier(sum(found.segmenter.backbone.channels[:2]))
+    found.fit(PICTURE, MASK, name="there already")
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        fit(found)
+    assert "\n" not in str(error.value)
+    assert found.classes == ("there already",)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"x", "type bytes is no picture: give a file"),
+        (None, "None is no picture"),
+        (3, "type int is no picture"),
+        ({"a": PICTURE}, "type dict is no picture"),
+        ("", "'' is no name of a picture"),
+        (ROOT / "docs", "docs is a folder, no picture: give its files, in a list"),
+        ("absent.jpg", r"no picture absent\.jpg: give a file that exists"),
+        ([[PICTURE]], "picture 1: a value of type list is no picture"),
+        ([PICTURE, None], "picture 2: None is no picture"),
+        ([PICTURE, PICTURE * 1.0], r"picture 2: a picture of float64 from .*: values must be in 0\.\.1$"),
+    ],
+)
+def test_mistakes_with_predict_are_told(given: Any, message: str) -> None:
+    found = predictor().fit(PICTURE, MASK)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        list(found.predict(given))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": "2"}, "batch_size='2': must be a whole number"),
+        ({"batch_size": 1.5}, r"batch_size=1\.5: must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
+        ({"tile": 100.5}, r"tile=100\.5: must be a whole number"),
+        ({"tile": 7}, "tile=7: must be at least 8"),
+    ],
+)
+def test_settings_of_predict_are_whole_numbers(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predictor().fit(PICTURE, MASK).predict([PICTURE], **settings)
+
+
+@pytest.mark.parametrize("setting", ["threshold", "presence_threshold"])
+@pytest.mark.parametrize("value", [float("nan"), 2, -1, "0.5", None])
+def test_thresholds_are_checked_whenever_they_are_set(setting: str, value: Any) -> None:
+    found = predictor()
+    before = getattr(found, setting)
+    with pytest.raises(ValueError, match=f"{setting}=.*: must be a number in 0..1"):
+        setattr(found, setting, value)
+    assert getattr(found, setting) == before
+    setattr(found, setting, np.float32(0.25))
+    assert getattr(found, setting) == 0.25
+
+
+def test_models_may_be_named_by_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = FewShotPredictor.load(Path("prior"), device="cpu")
+    assert found.presence_threshold == UNTRAINED
+    with pytest.raises(ValueError, match="no model None: give the folder of a run"):
+        FewShotPredictor.load(None)  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prior").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no prior/config\.yaml: give the folder of a run"):
+        FewShotPredictor.load(Path("prior"))
 
 
 def test_factored_models_are_merged() -> None:

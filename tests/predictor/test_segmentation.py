@@ -51,7 +51,7 @@ def test_another_threshold_and_absent_classes() -> None:
     assert set(np.unique(found.at(0.8).labels)) == {0, 2}  # a has 0.73
     assert not found.at(1.0).labels.any()
     assert found.at(0.0).labels.all()
-    with pytest.raises(ValueError, match=r"must be in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"must be a number in 0\.\.1"):
         found.at(1.1)
     without = answer(absent=frozenset({"b"}))
     assert without.present == {"a": 0.9}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from support.tiny import cheap_svd
 from torch import Tensor, nn
 
 from fss.models.backbones import ResNetBackbone
-from fss.svf import decompose, merge, plain_state_dict
+from fss.svf import decompose, merge, plain_state_dict, singular_values
 from fss.svf.adapter import AdapterFile, Adapters, read_adapter, write_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -157,8 +158,26 @@ def test_merged_it_is_a_plain_network(files: Path) -> None:
     assert [type(module) for module in merged] == [type(module) for module in network()]  # type: ignore[attr-defined]
     with torch.no_grad():
         torch.testing.assert_close(merged(IMAGES), answer)
-    with pytest.raises(ValueError, match="no adapter 'cats'; there are none"):
-        adapters.set_adapter("cats")
+
+
+@pytest.mark.parametrize("by", ["Adapters", "fss.svf"])
+def test_once_merged_nothing_can_be_set_or_saved(by: str, files: Path) -> None:
+    adapters = loaded(files)
+    if by == "Adapters":
+        adapters.merge()
+    else:
+        merge(adapters.network)
+    calls: list[Callable[[], None]] = [
+        lambda: adapters.add_adapter("now"),
+        lambda: adapters.save_adapter(files / "now.safetensors"),
+        lambda: adapters.load_adapter(files / "cats.safetensors", "cats"),
+        lambda: adapters.set_adapter("cats"),
+        lambda: adapters.mix({"cats": 0.5}),
+        adapters.disable,
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="merged already and has no S any more: make new Adapters"):
+            call()
 
 
 def test_s_is_trained_with_the_gradients_of_svf() -> None:
@@ -244,6 +263,48 @@ def test_a_head_travels_along(apart: bool, tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="holds no head for this network"):
         Adapters(network(4), head=head)._head_of(tmp_path / "h.safetensors")
+
+
+@pytest.mark.parametrize("type_", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_head_of_any_usual_type_comes_back(type_: torch.dtype, tmp_path: Path) -> None:
+    def head() -> nn.Module:
+        made = nn.BatchNorm1d(5).to(type_)
+        made.register_buffer("seen", torch.tensor([True, False]))
+        made.register_buffer("counts", torch.tensor([3, 4], dtype=torch.int32))
+        return made
+
+    trained, adapters = (Adapters(network(), head=head()) for _ in range(2))
+    assert trained.head is not None
+    assert adapters.head is not None
+    trained.head.get_parameter("weight").data.fill_(0.3)
+    trained.head.get_buffer("counts").add_(1)
+    trained.save_adapter(tmp_path / "a.safetensors")
+    trained.save_head(tmp_path / "h.safetensors")
+    for apart in (None, tmp_path / "h.safetensors"):
+        adapters.disable()
+        adapters.load_adapter(tmp_path / "a.safetensors", "a", head=apart)
+        adapters.set_adapter("a")
+        assert same(adapters.head.state_dict(), trained.head.state_dict())
+
+
+def test_a_head_that_would_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    adapters = Adapters(network(), head=nn.Linear(5, 2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"a\.safetensors is not written: it holds torch\.complex64"):
+        adapters.save_adapter(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_are_made_for_an_adapter(tmp_path: Path) -> None:
+    Adapters(network()).save_adapter(tmp_path / "new/folder/a.safetensors")
+    assert read_adapter(tmp_path / "new/folder/a.safetensors").layers == {"0": 8, "3": 12, "5": 5}
+
+
+def test_one_name_of_a_layer_is_a_name() -> None:
+    assert Adapters(network(), only="3")._sizes == {"3": 12}
+    deep = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2))
+    assert [each.name for each in singular_values(decompose(deep, only="0.1"))] == ["0.1"]
+    with pytest.raises(ValueError, match=r"no submodule named features\.3; at the top are 0, 1"):
+        decompose(deep, only="features.3")
 
 
 def test_what_the_network_has_now_can_be_kept() -> None:

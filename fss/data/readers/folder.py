@@ -15,14 +15,12 @@ from fss.data import index_cache
 from fss.data.readers.annotated_folder import ANNOTATIONS, AnnotatedFolder
 from fss.data.readers.class_names import class_folders, class_name, read_class_names
 from fss.data.readers.matched import Matched
-from fss.data.readers.pictures import MAX_PIXELS, image_size, read_image, read_mask
+from fss.data.readers.pictures import MAX_PIXELS, SUFFIXES, image_size, read_image, read_mask
 from fss.data.readers.reader import Reader
 from fss.files.text import printable, some
 from fss.labels import IGNORE, MAX_CLASSES
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def open_folder(root: str, like: str | None = None, max_pixels: int = MAX_PIXELS) -> Reader:
@@ -181,8 +179,12 @@ class Folder:
             return tuple(self._class_folders)
         with ThreadPoolExecutor() as pool:
             paths = [path for paths in self._mask_paths.values() for path in paths]
-            n = max(pool.map(_greatest_id, paths, repeat(self._max_pixels)), default=0)
+            found = list(pool.map(_greatest_id, paths, repeat(self._max_pixels)))
+        n = max((each for each in found if isinstance(each, int)), default=0)
         if n == 0:
+            for error in found:
+                if isinstance(error, ValueError):
+                    raise error
             raise ValueError(
                 f"the masks in {self._masks} contain no class id ({IGNORE} is ignored): put masks of 0 and "
                 f"{IGNORE} into one folder per class, masks/CLASS/STEM.png"
@@ -195,11 +197,12 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _greatest_id(path: Path, max_pixels: int) -> int:
+def _greatest_id(path: Path, max_pixels: int) -> int | ValueError:
+    """The greatest class id of a mask, or why it cannot be read: where others can, the scan reports it later."""
     try:
         mask = _read_labels(path, max_pixels)
-    except ValueError:  # the scan will report it along with all others
-        return 0
+    except ValueError as error:
+        return error
     return int(np.max(mask, where=mask != IGNORE, initial=0))
 
 

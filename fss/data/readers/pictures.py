@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fss.files.text import printable
 
@@ -26,9 +26,12 @@ AnyPath = TypeVar("AnyPath", str, Path)
 # Pixels that a picture may have (10 000 x 10 000): a small file can claim to be gigabytes.
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF")
+# by which pictures are found in folders; a file that is named is judged by its content
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 Image.init()  # or some of them would not be known yet
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are judged here
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = 0  # PNG's colour type of one number a pixel
 # what Pillow raises for damaged files; SyntaxError is for PNGs
 _DAMAGE = (
@@ -55,10 +58,13 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture, truncated, or (`TooLargeError`) larger than `max_pixels`.
+        ValueError: If it is not a picture, truncated, of more than 16 bits a number, or (`TooLargeError`) larger
+            than `max_pixels`.
     """
     encoded = path.read_bytes()  # imread does not distinguish a missing file from a damaged one
-    _open(path, encoded, max_pixels, "picture")
+    file = _open(path, encoded, max_pixels, "picture")
+    if _bits(file) > 16:
+        raise ValueError(f"{printable(path)} has numbers of {_bits(file)} bits: convert it to 8 or 16 bits")
     _check_png(path, encoded, "picture")
     image = None if _is_cut_short(encoded) else _decoded(encoded)
     if image is None or image.dtype != np.uint8 or image.ndim != 3:
@@ -69,6 +75,12 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _unreadable(path: Path, what: str, why: object = None) -> ValueError:
     reason = f" ({str(why)[:200]})" if why and what == "mask" else ""
     return ValueError(f"{printable(path)} cannot be read as a {what}{reason}: get a new copy of this file")
+
+
+def _bits(file: Image.Image) -> int:
+    """Bits of one number of a TIFF; of other formats, which have 16 at most, 8."""
+    told = getattr(file, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, 8)
+    return max(told) if isinstance(told, tuple) else told
 
 
 def _decoded(encoded: bytes) -> np.ndarray | None:
@@ -88,6 +100,11 @@ def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image
         pixels = re.search(r"\d+ pixels", str(error))
         raise _too_large(path, pixels[0] if pixels else "its pixels", max_pixels) from None
     except UnidentifiedImageError as error:
+        if encoded.startswith(_TIFF):
+            raise ValueError(
+                f"{printable(path)} is a TIFF of a kind that is not read here, such as fractions, or damaged: "
+                "convert it to 8 or 16 bits, or get a new copy of this file"
+            ) from error
         raise _unreadable(path, what, f"none of {', '.join(FORMATS)}") from error
     except _DAMAGE as error:
         raise _unreadable(path, what, error) from error
@@ -160,7 +177,7 @@ def _tail(path: Path, length: int = 256) -> bytes:
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads the raw values (h, w) uint8 of a single-channel or palette picture.
+    """Reads the raw values (h, w) uint8 of a single-channel or palette picture, its EXIF orientation applied.
 
     Uses Pillow, since OpenCV would convert a palette's indices to the brightness of their colours.
 
@@ -171,7 +188,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     encoded = path.read_bytes()
     mask = _load_mask(path, encoded, max_pixels)
-    mode, values = mask.mode, np.asarray(mask)
+    mode, values = mask.mode, np.asarray(upright(mask))
     if values.ndim != 2:
         raise ValueError(
             f"{printable(path)} is a colour picture ({mode}): a mask needs one value per pixel or a palette"
@@ -195,11 +212,13 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def read_region(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads the mask of a single object from any kind of picture: (h, w) bool, True for bright pixels.
 
+    The EXIF orientation is applied, here and by `read_colours`.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
     """
-    brightness = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("L"))
+    brightness = np.asarray(upright(_load_mask(path, path.read_bytes(), max_pixels)).convert("L"))
     between = np.count_nonzero((brightness >= 64) & (brightness < 192)) / brightness.size
     if between > 0.2:
         raise ValueError(
@@ -216,7 +235,7 @@ def read_colours(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a picture, looks like a photograph, or is larger than `max_pixels`.
     """
-    colours = np.asarray(_load_mask(path, path.read_bytes(), max_pixels).convert("RGB"))
+    colours = np.asarray(upright(_load_mask(path, path.read_bytes(), max_pixels)).convert("RGB"))
     between = np.mean(((colours >= 64) & (colours < 192)).any(axis=2))
     if between > 0.2:
         raise ValueError(
@@ -234,6 +253,14 @@ def _load_mask(path: Path, encoded: bytes, max_pixels: int) -> Image.Image:
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise _unreadable(path, "mask", error) from error
     return mask
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A decoded picture turned as its EXIF orientation says; EXIF that cannot be read says nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except _DAMAGE:
+        return picture
 
 
 def absent(paths: Iterable[AnyPath]) -> list[AnyPath]:

@@ -180,6 +180,12 @@ def binary_masks(root: Path) -> None:
         Image.fromarray(np.eye(H, W, dtype=np.uint8) * 255).save(path)
 
 
+def colour_masks(root: Path) -> None:
+    binary_masks(root)
+    for path in (root / "masks").iterdir():
+        Image.open(path).convert("RGB").save(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -194,6 +200,7 @@ def binary_masks(root: Path) -> None:
             binary_masks,
             r"contain no class id \(255 is ignored\): put masks of 0 and 255 into one folder per class",
         ),
+        (colour_masks, rf"{stem(0)}\.png is a colour picture \(RGB\): a mask needs one value per pixel"),
     ],
 )
 def test_folder_that_cannot_be_used(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:

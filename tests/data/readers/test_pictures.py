@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from fss.data.readers.pictures import absent, image_size, read_image, read_mask
+from fss.data.readers.pictures import absent, image_size, read_image, read_mask, read_region
 
 H, W = 20, 30
 RGB = np.zeros((H, W, 3), np.uint8)
@@ -92,6 +93,37 @@ def test_bytes_after_the_picture_do_no_harm(tmp_path: Path) -> None:
     assert read_image(path).shape == (H, W, 3)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((H, W), 70_000, np.int32), r"a\.tif has numbers of 32 bits: convert it to 8 or 16 bits$"),
+        (np.full((H, W), 0.5, np.float32), r"a\.tif has numbers of 32 bits: convert it to 8 or 16 bits$"),
+        (
+            RGB.astype(np.float32) / 255,
+            r"a\.tif is a TIFF of a kind that is not read here.* convert it to 8 or 16",
+        ),
+        (RGB.astype(np.float64), r"a\.tif is a TIFF of a kind that is not read here.* convert it to 8 or 16"),
+    ],
+)
+def test_sound_tiffs_of_more_bits_are_told_to_be_converted(
+    values: np.ndarray, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.tif"
+    if values.ndim == 2:
+        save(path, values)
+    else:
+        cv2.imwrite(str(path), values)
+    with pytest.raises(ValueError, match=message):
+        read_image(path)
+    assert "OpenCV" not in capfd.readouterr().err
+
+
+def test_tiffs_of_8_and_16_bits_are_read(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.tif")), RGB)
+    cv2.imwrite(str(tmp_path / "b.tif"), RGB[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), RGB)
+
+
 # Sizes without decoding
 
 
@@ -150,6 +182,22 @@ def test_mask_of_sixteen_bits(tmp_path: Path) -> None:
     save(tmp_path / "b.png", IDS.astype(np.uint16) + 300)
     with pytest.raises(ValueError, match=r"b\.png has values from 300 to 555: a mask must have 0 to 255"):
         read_mask(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_are_turned_as_pictures_are(orientation: int, suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a.{suffix}", IDS, exif=exif)
+    expected = read_image(path)[..., 0]
+    np.testing.assert_array_equal(read_mask(path), expected)
+    np.testing.assert_array_equal(read_region(save(path, (IDS > 0) * np.uint8(255), exif=exif)), expected > 0)
+    assert image_size(path) == expected.shape
+
+
+def test_exif_that_cannot_be_read_turns_no_mask(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", IDS, exif=b"Exif\0\0nothing of it")), IDS)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
