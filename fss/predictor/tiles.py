@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SMALLEST = 8  # pixels of a tile's side
 OVERLAP = 0.25  # of a tile's side that neighbours share at least
 
 
@@ -27,10 +28,10 @@ def tiles(height: int, width: int, side: int) -> list[Tile]:
     """Tiles of at most `side` x `side` pixels that cover a picture, evenly spread; one if it fits.
 
     Raises:
-        ValueError: The side is below 8 pixels.
+        ValueError: The side is below `SMALLEST`.
     """
-    if side < 8:
-        raise ValueError(f"tile={side}: must be at least 8 pixels")
+    if side < SMALLEST:
+        raise ValueError(f"tile={side}: must be at least {SMALLEST} pixels")
     rows, columns = (_spans(length, side) for length in (height, width))
     return [Tile(top, left, bottom, right) for top, bottom in rows for left, right in columns]
 
