@@ -25,6 +25,7 @@ from fss.evaluation.reuse import Reuse
 from fss.evaluation.several import evaluate_several
 from fss.evaluation.tables import folds_table
 from fss.files.plain import read_yaml
+from fss.files.whole import check_target
 from fss.models.adaptation import Adaptation
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
@@ -55,6 +56,8 @@ def evaluate(cfg: DictConfig) -> None:
             "programs; ONNX and torch.export are made by python -m fss.export"
         )
     kinds.check(cfg, _KINDS)
+    if cfg.published is not None:
+        check_target(Path(cfg.published))
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
         adaptation_of(request.cfg)  # complains before data is read

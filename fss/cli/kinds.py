@@ -113,7 +113,7 @@ OF_RUNS: Mapping[str, Kind] = {
     **dict.fromkeys(("tf32", "compile", "checkpointing", "resume"), flag),
     **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),
     **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best"), whole(0)),
-    "fold": lambda value: None if value == "all" else whole(0)(value),
+    "fold": lambda value: None if value == "all" or (mend := whole(0)(value)) is None else f"{mend}, or all",
     "seeds": listed(whole(0)),
     "patience": optional(whole(1)),
     "precision": precision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 # What every metrics.json has, besides its format and the numbers that `summarize` makes.
@@ -13,6 +13,17 @@ _TEXTS = (
 )
 _LONGEST = 4096  # characters of a text: a path
 _NUMBERS = ("fold", "shot", "train_shot", "seed", "episodes")
+_OTHERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "train_seconds": (lambda v: v is None or _is_amount(v), "a number of seconds"),
+    "test_seconds": (lambda v: v is None or _is_amount(v), "a number of seconds"),
+    "trained_parameters": (lambda v: v is None or _is_count(v), "a whole number"),
+    "git_revision": (lambda v: v is None or isinstance(v, str), "a text"),
+    "versions": (lambda v: isinstance(v, dict) and all(map(_is_text, v.values())), "texts by name"),
+    "config": (lambda v: isinstance(v, dict), "settings by name"),
+    "classes_left_out": (lambda v: isinstance(v, list) and all(map(_is_text, v)), "a list of names"),
+    "eval_seeds": (lambda v: isinstance(v, list) and bool(v) and all(map(_is_count, v)), "a list of seeds"),
+    "seeds": (lambda v: isinstance(v, list) and bool(v), "a list of results"),
+}
 SUMS = (("intersection", "union"), ("background_intersection", "background_union"))
 
 
@@ -26,22 +37,7 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
     Raises:
         ValueError: They are not; the message names the entry.
     """
-    for key in _TEXTS:
-        _check(isinstance(metrics[key], str) and len(metrics[key]) <= _LONGEST, key, metrics[key], "a text")
-    for key in _NUMBERS:
-        _check(_is_count(metrics[key]), key, metrics[key], "a whole number")
-    for key in ("train_seconds", "test_seconds"):
-        _check(metrics[key] is None or _is_amount(metrics[key]), key, metrics[key], "a number of seconds")
-    for key, is_kind, kind in (
-        ("trained_parameters", lambda v: v is None or _is_count(v), "a whole number"),
-        ("git_revision", lambda v: v is None or isinstance(v, str), "a text"),
-        ("versions", lambda v: isinstance(v, dict) and all(map(_is_text, v.values())), "texts by name"),
-        ("config", lambda v: isinstance(v, dict), "settings by name"),
-        ("classes_left_out", lambda v: isinstance(v, list) and all(map(_is_text, v)), "a list of names"),
-        ("eval_seeds", lambda v: isinstance(v, list) and bool(v) and all(map(_is_count, v)), "a list of seeds"),
-        ("seeds", lambda v: isinstance(v, list) and bool(v), "a list of results"),
-    ):
-        _check(is_kind(metrics[key]), key, metrics[key], kind)
+    check_entries(metrics, (*_TEXTS, *_NUMBERS, *_OTHERS))
     _check(isinstance(metrics.get("adapt", False), bool), "adapt", metrics.get("adapt"), "true or false")
     drawing = metrics.get("drawing", {})
     known = isinstance(drawing, dict) and drawing.get("absent", "zero") in ("zero", "leave_out")
@@ -52,6 +48,23 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
     )
     for key, expected in summarize(sums).items():
         _compare(metrics[key], expected, key)
+
+
+def check_entries(told: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Looks whether entries of a metrics.json are of their kind.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for key in keys:
+        value = told[key]
+        if key in _OTHERS:
+            is_kind, kind = _OTHERS[key]
+            _check(is_kind(value), key, value, kind)
+        elif key in _NUMBERS:
+            _check(_is_count(value), key, value, "a whole number")
+        else:
+            _check(isinstance(value, str) and len(value) <= _LONGEST, key, value, "a text")
 
 
 def check_training(training: Any) -> None:
