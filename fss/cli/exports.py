@@ -143,7 +143,9 @@ def _settings(cfg: DictConfig, run: Path) -> DictConfig:
     settings = run_settings(run)
     checkpoint = run / CHECKPOINTS / f"{cfg.checkpoint}.ckpt"
     if not checkpoint.is_file():
-        raise FileNotFoundError(f"no {checkpoint}: model={run} has not been trained so far; train it, or name another")
+        raise FileNotFoundError(
+            f"no {checkpoint}: model={run} has not been trained so far; train it, or name another"
+        )
     if cfg.root is not None:
         settings.dataset.root = cfg.root
     return settings

@@ -111,15 +111,19 @@ precision = one_of("32-true", "bf16-mixed", "16-mixed")
 # Of train.py and evaluate.py alike.
 OF_RUNS: Mapping[str, Kind] = {
     **dict.fromkeys(("tf32", "compile", "checkpointing", "resume"), flag),
+    **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),
     **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),
-    **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best"), whole(0)),
+    **dict.fromkeys(("dataset.size", "dataset.epochs", "dataset.val_episodes"), whole(1)),
+    **dict.fromkeys(("dataset.eval_batch_size", "panels.every_n_epochs"), whole(1)),
+    **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best", "panels.episodes"), whole(0)),
+    **dict.fromkeys(("dataset.num_workers", "dataset.min_pixels"), whole(0)),
+    **dict.fromkeys(("dataset.train_episodes", "patience"), optional(whole(1))),
     "fold": lambda value: None if value == "all" or (mend := whole(0)(value)) is None else f"{mend}, or all",
     "seeds": listed(whole(0)),
-    "patience": optional(whole(1)),
     "precision": precision,
     **dict.fromkeys(("cache_gb", "reuse.limit_gb"), number(0)),
     "save_minutes": optional(number(0)),
-    "run_dir": path,
+    **dict.fromkeys(("outputs", "run_dir"), path),
     **dict.fromkeys(("ckpt", "model", "backbone.weights"), optional(path)),
     **dict.fromkeys(("dataset.root", "dataset.eval_root", "dataset.eval_list"), optional(path)),
 }

@@ -89,7 +89,9 @@ def evaluate_several(
         soft_wrap=True,
     )
     if setting == "absent":
-        shares = ", ".join(f"{_shown(share, 2)} at {points}" for points, share in told["empty_at_points_lost"].items())
+        shares = ", ".join(
+            f"{_shown(share, 2)} at {points}" for points, share in told["empty_at_points_lost"].items()
+        )
         console.print(f"Absent answered empty, by points of that mIoU lost with other thresholds: {shares}")
     origin = "the model file's" if brought else "chosen on base classes"
     console.print(f"Threshold of presence, {origin}: {threshold:.3f}. Results: {path}", soft_wrap=True)

@@ -113,8 +113,8 @@ def where_present(answers: Sequence[Answer], threshold: float) -> dict[str, Any]
 
     Returns:
         The mIoU of `always` answering and of `abstaining`, and the share of absent classes that are answered empty
-        by the best thresholds that lose 0, 1, 2 and 5 points of that mIoU (`empty_at_points_lost`). None stands for
-        a mean of nothing: no class was present, or absent.
+        by the best thresholds that lose 0, 1, 2 and 5 points of that mIoU (`empty_at_points_lost`). None is a mean
+        of nothing: no class was present, or absent.
     """
     present = [one for one in answers if one.present]
     absent = np.sort([one.presence if one.answered else -1.0 for one in answers if not one.present])

@@ -56,7 +56,8 @@ def segment_all(
 ) -> Done:
     """Segments pictures and writes `masks/NAME.png`, `overlays/NAME.jpg`, `predictions.json` and `sheet.png`.
 
-    Where no picture could be used, nothing is written, and what an earlier start has written stays. Answers of an earlier start with the same model, supports, settings and pictures that was stopped are kept.
+    Where no picture could be used, nothing is written, and what was there stays. Answers of an earlier start with
+    the same model, supports, settings and pictures that was stopped are kept.
 
     Args:
         predictor: With everything fitted.

@@ -84,7 +84,7 @@ def write_page(file: Path, page: Path) -> list[Path]:
         ValueError: It is none, or the page has lost a mark, or its name has no suffix.
     """
     if not page.suffix:
-        raise ValueError(f"{page}: give the page a suffix, as in results.md: its drawings go into a folder without")
+        raise ValueError(f"{page}: give the page a suffix, as in results.md; its drawings go into results/")
     folder = page.with_suffix("")
     for path in (page, folder / CLASSES, folder / CURVES):
         check_target(path)

@@ -153,7 +153,11 @@ def test_an_adapter_of_a_run_gives_its_model(run: Path, tmp_path: Path) -> None:
         ({"model": ".", "int8": "no"}, ValueError, "int8=no: must be true or false"),
         ({"model": ".", "factored": "off"}, ValueError, "factored=off: must be true or false"),
         ({"model": ".", "format": "adapter", "head": "no"}, ValueError, "head=no: must be true or false"),
-        ({"model": ".", "format": "adapter", "out": "a.txt"}, ValueError, "of format=adapter ends with .safetensors"),
+        (
+            {"model": ".", "format": "adapter", "out": "a.txt"},
+            ValueError,
+            "of format=adapter ends with .safetensors",
+        ),
         ({"model": ".", "format": "safetensors"}, FileNotFoundError, "give the folder of a run"),
     ],
 )
@@ -224,6 +228,10 @@ def test_evaluations_that_cannot_be(
         ("compile=off", "compile=off: must be true or false"),
         ("batch_size=many", "batch_size=many: must be a whole number"),
         ("fold=all", "fold=all: must be a whole number"),
+        ("outputs=null", "outputs=null: must be one path"),
+        ("dataset.val_episodes=abc", "dataset.val_episodes=abc: must be a whole number"),
+        ("dataset.exclude_novel=no", "dataset.exclude_novel=no: must be true or false"),
+        ("method.train_base=no", "method.train_base=no: must be true or false"),
         ("precision=16", "precision=16: must be one of 32-true"),
     ],
 )

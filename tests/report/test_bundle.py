@@ -246,7 +246,8 @@ def test_commands(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("out", "message"), [("there", "exists already: delete it"), ("file/b", "file is no folder; choose another place")]
+    ("out", "message"),
+    [("there", "exists already: delete it"), ("file/b", "file is no folder; choose another place")],
 )
 def test_a_bundle_that_cannot_be_written_is_told_before_work_starts(
     out: str,
