@@ -110,7 +110,7 @@ def run_again(bundled: Bundled, count: int) -> Again:
 
     Args:
         bundled: The evaluation.
-        count: How many; they are taken at equal distances.
+        count: How many, at least 1; they are taken at equal distances.
 
     Raises:
         NoRecordError: The weights are not there, or were tuned on the supports of each episode.

@@ -12,7 +12,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from fss.cli import build, recipe, start
+from fss.cli import build, kinds, recipe, start
 from fss.cli.model_files import is_graph, segmenter_of_file
 from fss.cli.requests import Request, find_checkpoint, requests
 from fss.data.datamodule import FewShotDataModule
@@ -25,11 +25,22 @@ from fss.evaluation.reuse import Reuse
 from fss.evaluation.several import evaluate_several
 from fss.evaluation.tables import folds_table
 from fss.files.plain import read_yaml
+from fss.files.whole import check_target
 from fss.models.adaptation import Adaptation
 from fss.models.checkpoints import load_checkpoint, save_published
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 
+_KINDS = {
+    **kinds.OF_RUNS,
+    "classes": kinds.whole(1),
+    "threshold": kinds.fraction,
+    "published": kinds.optional(kinds.path),
+    "adapt": kinds.flag,
+    **dict.fromkeys(("adaptation.steps", "adaptation.every"), kinds.whole(1)),
+    "adaptation.rate": kinds.fraction,
+    "adaptation.shots": kinds.optional(kinds.whole(1)),
+}
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations")
 
 
@@ -44,6 +55,9 @@ def evaluate(cfg: DictConfig) -> None:
             f"export={cfg.export}: this setting is now published=FILE, which writes the weights for the published "
             "programs; ONNX and torch.export are made by python -m fss.export"
         )
+    kinds.check(cfg, _KINDS)
+    if cfg.published is not None:
+        check_target(Path(cfg.published))
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
         adaptation_of(request.cfg)  # complains before data is read

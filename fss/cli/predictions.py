@@ -8,19 +8,31 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fss.cli import kinds
 from fss.display.console import PlainConsole
-from fss.files.text import printable
+from fss.files.text import printable, some
 from fss.predictor import FewShotPredictor
-from fss.predictor.many import OVERLAYS, PREDICTIONS, SHEET, Done, segment_all
+from fss.predictor.many import OVERLAYS, PREDICTIONS, SHEET, Done, check_out, segment_all
 from fss.predictor.queries import Query, find_queries
 from fss.predictor.support_folder import read_supports
+from fss.predictor.tiles import SMALLEST
 
 logger = logging.getLogger(__name__)
 
+_KINDS = {
+    **dict.fromkeys(("model", "supports", "queries", "out"), kinds.path),
+    "negatives": kinds.optional(kinds.path),
+    "abstain": kinds.flag,
+    **dict.fromkeys(("threshold", "presence_threshold"), kinds.optional(kinds.fraction)),
+    "tile": kinds.optional(kinds.whole(SMALLEST)),
+    **dict.fromkeys(("every", "batch_size", "max_pixels"), kinds.whole(1)),
+    "device": kinds.text,
+    "precision": kinds.precision,
+}
 LINE_EVERY = 20.0  # seconds between lines of progress in a log file
 
 
@@ -32,22 +44,20 @@ def predict(cfg: DictConfig) -> Done:
         OSError: The results cannot be written.
         ValueError: A setting is missing or out of range, or supports or the model cannot be used.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
+    kinds.check_given(cfg)
+    kinds.check(cfg, _KINDS)
+    out = Path(cfg.out).expanduser()
+    check_out(out)
     queries, unreadable = find_queries(Path(cfg.queries), cfg.every)  # first: it is quick
+    without = [] if cfg.negatives is None else _negatives(Path(cfg.negatives))
     supports = read_supports(Path(cfg.supports), cfg.max_pixels)
     predictor = FewShotPredictor.load(cfg.model, cfg.device, cfg.precision, cfg.max_pixels)
     for setting in ("threshold", "presence_threshold"):
         if (value := cfg[setting]) is not None:
-            if not 0 <= value <= 1:
-                raise ValueError(f"{setting}={value}: must be in 0..1")
             setattr(predictor, setting, value)
-    named = [] if cfg.negatives is None else find_queries(Path(cfg.negatives))[0]
-    without = [query.file for query in named if query.frame is None]
     predictor.fit(supports, negatives=without)
     told = ", ".join(f"{name} ({len(shots)})" for name, shots in sorted(supports.items()))
     logger.info("classes (supports): %s; %d pictures", told, len(queries))
-    out = Path(cfg.out).expanduser()
     done = segment_all(predictor, queries, out, cfg.abstain, cfg.batch_size, cfg.tile, _shown)
     done = done._replace(skipped={**unreadable, **done.skipped})
     console = PlainConsole()
@@ -57,8 +67,28 @@ def predict(cfg: DictConfig) -> Done:
         console.print(f"  skipped: {reason}", soft_wrap=True)
     if len(done.skipped) > 20:
         console.print(f"  and {len(done.skipped) - 20} more")
+    if not done.answered:
+        console.print("No results: nothing is written where no picture could be used")
+        return done
     console.print(f"Results: {printable(out / PREDICTIONS)}, {OVERLAYS}/, {SHEET}", soft_wrap=True)
     return done
+
+
+def _negatives(place: Path) -> list[Path]:
+    """The pictures at a place.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: There are videos, which nobody would miss otherwise.
+    """
+    found, unreadable = find_queries(place)
+    videos = dict.fromkeys([*(query.file.name for query in found if query.frame is not None), *unreadable])
+    if videos:
+        raise ValueError(
+            f"negatives={printable(place)} holds videos ({some(map(printable, videos))}): negatives are pictures, "
+            "take frames out of them or leave them out"
+        )
+    return [query.file for query in found]
 
 
 def _shown(queries: Iterable[Query], total: int) -> Iterator[Query]:

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
-from fss.cli import base_stage, build, evaluations, messages, model_files, overrides, recipe, start
+from fss.cli import base_stage, build, evaluations, kinds, messages, model_files, overrides, recipe, start
 from fss.cli.recorded import EVALUATIONS_OWN
 from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING
 from fss.files.plain import write_json
@@ -36,6 +36,7 @@ def train(cfg: DictConfig) -> float:
         raise ValueError(
             f"{' '.join(misplaced)}: a setting of evaluate.py; train.py evaluates what it has trained"
         )
+    kinds.check(cfg, {**kinds.OF_RUNS, "fold": kinds.whole(0)})
     start.prepare(cfg, needs_weights=cfg.start != "base_learner")
     base_checkpoint = base_stage.base_learner(cfg, start.typed(), start.is_first())
     checkpoint = begin(cfg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 # What every metrics.json has, besides its format and the numbers that `summarize` makes.
@@ -13,6 +13,17 @@ _TEXTS = (
 )
 _LONGEST = 4096  # characters of a text: a path
 _NUMBERS = ("fold", "shot", "train_shot", "seed", "episodes")
+_OTHERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "train_seconds": (lambda v: v is None or is_amount(v), "a number of seconds"),
+    "test_seconds": (lambda v: v is None or is_amount(v), "a number of seconds"),
+    "trained_parameters": (lambda v: v is None or is_count(v), "a whole number"),
+    "git_revision": (lambda v: v is None or isinstance(v, str), "a text"),
+    "versions": (lambda v: isinstance(v, dict) and all(map(is_text, v.values())), "texts by name"),
+    "config": (lambda v: isinstance(v, dict), "settings by name"),
+    "classes_left_out": (lambda v: isinstance(v, list) and all(map(is_text, v)), "a list of names"),
+    "eval_seeds": (lambda v: isinstance(v, list) and bool(v) and all(map(is_count, v)), "a list of seeds"),
+    "seeds": (lambda v: isinstance(v, list) and bool(v), "a list of results"),
+}
 SUMS = (("intersection", "union"), ("background_intersection", "background_union"))
 
 
@@ -26,22 +37,7 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
     Raises:
         ValueError: They are not; the message names the entry.
     """
-    for key in _TEXTS:
-        _check(isinstance(metrics[key], str) and len(metrics[key]) <= _LONGEST, key, metrics[key], "a text")
-    for key in _NUMBERS:
-        _check(_is_count(metrics[key]), key, metrics[key], "a whole number")
-    for key in ("train_seconds", "test_seconds"):
-        _check(metrics[key] is None or _is_amount(metrics[key]), key, metrics[key], "a number of seconds")
-    for key, is_kind, kind in (
-        ("trained_parameters", lambda v: v is None or _is_count(v), "a whole number"),
-        ("git_revision", lambda v: v is None or isinstance(v, str), "a text"),
-        ("versions", lambda v: isinstance(v, dict) and all(map(_is_text, v.values())), "texts by name"),
-        ("config", lambda v: isinstance(v, dict), "settings by name"),
-        ("classes_left_out", lambda v: isinstance(v, list) and all(map(_is_text, v)), "a list of names"),
-        ("eval_seeds", lambda v: isinstance(v, list) and bool(v) and all(map(_is_count, v)), "a list of seeds"),
-        ("seeds", lambda v: isinstance(v, list) and bool(v), "a list of results"),
-    ):
-        _check(is_kind(metrics[key]), key, metrics[key], kind)
+    check_entries(metrics, (*_TEXTS, *_NUMBERS, *_OTHERS))
     _check(isinstance(metrics.get("adapt", False), bool), "adapt", metrics.get("adapt"), "true or false")
     drawing = metrics.get("drawing", {})
     known = isinstance(drawing, dict) and drawing.get("absent", "zero") in ("zero", "leave_out")
@@ -54,6 +50,23 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
         _compare(metrics[key], expected, key)
 
 
+def check_entries(told: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Looks whether entries of a metrics.json are of their kind.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for key in keys:
+        value = told[key]
+        if key in _OTHERS:
+            is_kind, kind = _OTHERS[key]
+            _check(is_kind(value), key, value, kind)
+        elif key in _NUMBERS:
+            _check(is_count(value), key, value, "a whole number")
+        else:
+            _check(isinstance(value, str) and len(value) <= _LONGEST, key, value, "a text")
+
+
 def check_training(training: Any) -> None:
     """Looks whether the values of a training.json are of their kind.
 
@@ -62,16 +75,32 @@ def check_training(training: Any) -> None:
     """
     _check(isinstance(training, dict), "training.json", training, "values by name")
     for key, is_kind, kind in (
-        ("seconds", _is_amount, "a number of seconds"),
-        ("parameters", _is_count, "a whole number"),
+        ("seconds", is_amount, "a number of seconds"),
+        ("parameters", is_count, "a whole number"),
     ):
         value = training.get(key)
         _check(value is None or is_kind(value), key, value, kind)
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a text."""
+    return isinstance(value, str)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number from 0 on that a 64-bit integer holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_amount(value: Any, least: float = 0.0) -> bool:
+    """Whether a value is a finite number from `least` on."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and value >= least and abs(value) < 1e300
+
+
 def _sums(seed: Any, place: str) -> list[tuple[Any, ...]]:
     """(eval_seed, class id, name, integers) of each class of a seed."""
-    _check(isinstance(seed, dict) and _is_count(seed.get("eval_seed")), place, seed, "a seed's result")
+    _check(isinstance(seed, dict) and is_count(seed.get("eval_seed")), place, seed, "a seed's result")
     classes = seed.get("classes")
     _check(isinstance(classes, dict) and bool(classes), f"{place}.classes", classes, "results by class")
     rows = []
@@ -79,7 +108,7 @@ def _sums(seed: Any, place: str) -> list[tuple[Any, ...]]:
         where = f"{place}.classes.{name}"
         _check(isinstance(scores, dict), where, scores, "a class's result")
         for key in ("id", "episodes", *(key for pair in SUMS for key in pair)):
-            _check(_is_count(scores.get(key)), f"{where}.{key}", scores.get(key), "a whole number")
+            _check(is_count(scores.get(key)), f"{where}.{key}", scores.get(key), "a whole number")
         for part, all_ in SUMS:
             _check(scores[part] <= scores[all_], f"{where}.{part}", scores[part], f"at most its {all_}")
         rows.append((seed["eval_seed"], scores["id"], name, *(scores[key] for pair in SUMS for key in pair)))
@@ -99,7 +128,7 @@ def _compare(found: Any, expected: Any, place: str) -> None:
         for number, value in enumerate(expected):
             _compare(found[number], value, f"{place}[{number}]")
     elif isinstance(expected, float):
-        same = _is_amount(found, -math.inf) and math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9)
+        same = is_amount(found, -math.inf) and math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9)
         _check(same, place, found, f"{expected:g}, which its integers give")
     else:
         _check(type(found) is type(expected) and found == expected, place, found, f"{expected}")
@@ -108,16 +137,3 @@ def _compare(found: Any, expected: Any, place: str) -> None:
 def _check(condition: bool, place: str, value: Any, kind: str) -> None:
     if not condition:
         raise ValueError(f"{place} is {value!r:.200}, not {kind}")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _is_amount(value: Any, least: float = 0.0) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value >= least and abs(value) < 1e300

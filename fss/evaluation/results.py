@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from fss.display.shown import shown
 from fss.evaluation.metrics_file import check_metrics, check_training
 from fss.files.digests import digest, stem
-from fss.files.plain import read_json
+from fss.files.plain import as_json, read_json
 from fss.files.text import read_text
 from fss.files.whole import whole
 
@@ -220,13 +220,9 @@ def write_results(folder: Path, metrics: Mapping[str, Any], episodes: Iterable[E
     )
     with ExitStack() as stack:  # all are on the disk before the first takes its name, which the last opened does
         json_file = stack.enter_context(whole(folder / METRICS))
-        json_file.write_text(_json({"format": FORMAT, **metrics}), encoding="utf-8")
+        json_file.write_text(as_json({"format": FORMAT, **metrics}), encoding="utf-8")
         _write_csv(stack.enter_context(whole(folder / CLASSES)), CLASS_COLUMNS, classes)
         _write_csv(stack.enter_context(whole(folder / EPISODES)), EPISODE_COLUMNS, rows)
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2) + "\n"
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

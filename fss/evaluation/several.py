@@ -14,7 +14,7 @@ from fss.display.console import PlainConsole
 from fss.evaluation.absence import choose
 from fss.evaluation.record import Record
 from fss.evaluation.several_answers import SeveralEvaluation
-from fss.evaluation.several_scores import SeveralIoU, where_present
+from fss.evaluation.several_scores import SeveralIoU, known, where_present
 from fss.files.plain import write_json
 from fss.models.segmenter import FewShotSegmenter
 
@@ -80,16 +80,18 @@ def evaluate_several(
     for heading in ("mIoU", "absent answered empty", "present found"):
         table.add_column(heading, justify="right")
     for name in rows:
-        table.add_row(name, *(f"{content[name][part]:.3f}" for part in ("miou", "empty", "found")))
+        table.add_row(name, *(_shown(content[name][part]) for part in ("miou", "empty", "found")))
     console = PlainConsole()
     console.print(table)
     told = content["where_present"]
     console.print(
-        f"Queries that show the class: mIoU {told['always']:.3f}, abstaining {told['abstaining']:.3f}",
+        f"Queries that show the class: mIoU {_shown(told['always'])}, abstaining {_shown(told['abstaining'])}",
         soft_wrap=True,
     )
     if setting == "absent":
-        shares = ", ".join(f"{share:.2f} at {points}" for points, share in told["empty_at_points_lost"].items())
+        shares = ", ".join(
+            f"{_shown(share, 2)} at {points}" for points, share in told["empty_at_points_lost"].items()
+        )
         console.print(f"Absent answered empty, by points of that mIoU lost with other thresholds: {shares}")
     origin = "the model file's" if brought else "chosen on base classes"
     console.print(f"Threshold of presence, {origin}: {threshold:.3f}. Results: {path}", soft_wrap=True)
@@ -99,7 +101,7 @@ def evaluate_several(
 def _told(metric: SeveralIoU, names: Sequence[str]) -> dict[str, Any]:
     scores = metric.compute()
     return {
-        **{part: float(scores[part]) for part in ("miou", "empty", "found")},
+        **{part: known(scores[part]) for part in ("miou", "empty", "found")},
         "pairs": {"absent": metric.pairs[0].tolist(), "present": metric.pairs[1].tolist()},
         "classes": {
             names[class_id - 1]: {
@@ -110,3 +112,7 @@ def _told(metric: SeveralIoU, names: Sequence[str]) -> dict[str, Any]:
             for row, class_id in enumerate(metric.classes)
         },
     }
+
+
+def _shown(score: float | None, digits: int = 3) -> str:
+    return "-" if score is None else f"{score:.{digits}f}"

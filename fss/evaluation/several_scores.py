@@ -5,6 +5,7 @@ Shapes: N classes asked for, M evaluated classes, h w height and width of a pict
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -112,22 +113,30 @@ def where_present(answers: Sequence[Answer], threshold: float) -> dict[str, Any]
 
     Returns:
         The mIoU of `always` answering and of `abstaining`, and the share of absent classes that are answered empty
-        by the best thresholds that lose 0, 1, 2 and 5 points of that mIoU (`empty_at_points_lost`).
+        by the best thresholds that lose 0, 1, 2 and 5 points of that mIoU (`empty_at_points_lost`). None is a mean
+        of nothing: no class was present, or absent.
     """
     present = [one for one in answers if one.present]
     absent = np.sort([one.presence if one.answered else -1.0 for one in answers if not one.present])
     always = _miou(present, 0)
     candidates = sorted({one.presence for one in answers})
     losses = [100 * (always - _miou(present, cut)) for cut in candidates]
-    shares = [float((absent < cut).mean()) if len(absent) else float("nan") for cut in candidates]
+    best: dict[str, float | None] = dict.fromkeys(map(str, POINTS))
+    if len(absent):
+        shares = [float((absent < cut).mean()) for cut in candidates]
+        for points in POINTS:
+            kept = (share for share, lost in zip(shares, losses, strict=True) if lost <= points)
+            best[str(points)] = max(kept, default=0.0)
     return {
-        "always": always,
-        "abstaining": _miou(present, threshold),
-        "empty_at_points_lost": {
-            str(points): max((s for s, lost in zip(shares, losses, strict=True) if lost <= points), default=0.0)
-            for points in POINTS
-        },
+        "always": known(always),
+        "abstaining": known(_miou(present, threshold)),
+        "empty_at_points_lost": best,
     }
+
+
+def known(score: float | Tensor) -> float | None:
+    """A score; None where it is NaN, the mean of nothing."""
+    return None if math.isnan(score) else float(score)
 
 
 def _miou(present: Sequence[Answer], threshold: float) -> float:
@@ -137,4 +146,5 @@ def _miou(present: Sequence[Answer], threshold: float) -> float:
         intersection, union = sums.setdefault(one.class_id, [0, 0])
         kept = one.presence >= threshold
         sums[one.class_id] = [intersection + kept * one.intersection, union + (one.union if kept else one.truth)]
-    return float(np.mean([intersection / union for intersection, union in sums.values()]))
+    ious = [intersection / union for intersection, union in sums.values()]
+    return float(np.mean(ious)) if ious else math.nan

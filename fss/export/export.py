@@ -17,7 +17,6 @@ from fss.models.segmenter import FewShotSegmenter
 from fss.svf import merge
 
 Format = Literal["onnx", "torch"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 class Exported(NamedTuple):

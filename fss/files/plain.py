@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         OSError: It cannot be written.
     """
     with whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        unfinished.write_text(as_json(content), encoding="utf-8")
+
+
+def as_json(content: Mapping[str, Any], indent: int | None = 2) -> str:
+    """Values as the text of a JSON file; numbers that are not finite, which JSON does not have, become null."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n"
 
 
 def read_yaml(path: Path) -> Any:
@@ -60,6 +66,14 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, LookupError) as error:
         raise ValueError(f"{path} is no YAML file of plain values ({_reason(error)})") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(path: Path) -> str:

@@ -15,7 +15,11 @@ from fss.svf.digest import weights_digest
 def fingerprint(segmenter: FewShotSegmenter) -> str:
     """SHA-256 of a segmenter's weights, its layers, and settings that neither shows, such as a threshold."""
     tensors = {**dict(segmenter.named_parameters()), **dict(segmenter.named_buffers())}
-    told: list[Any] = [weights_digest(tensors), str(segmenter), *map(_settings, (segmenter.backbone, segmenter.head))]
+    told: list[Any] = [
+        weights_digest(tensors),
+        str(segmenter),
+        *map(_settings, (segmenter.backbone, segmenter.head)),
+    ]
     if segmenter.verifier is not None:
         told.append(segmenter.verifier.weights)
     return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()

@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from fss.files import lock
+from fss.files.plain import as_json
 from fss.files.text import printable
-from fss.files.whole import whole
+from fss.files.whole import UnusableNameError, check_target, whole
 from fss.models.fingerprint import fingerprint
 from fss.predictor.predictor import FewShotPredictor
 from fss.predictor.queries import Query, QueryReader
-from fss.predictor.refusals import check_count
 from fss.predictor.segmentation import Segmentation, categories
 from fss.visualize import picture_sheet
 
@@ -56,7 +56,8 @@ def segment_all(
 ) -> Done:
     """Segments pictures and writes `masks/NAME.png`, `overlays/NAME.jpg`, `predictions.json` and `sheet.png`.
 
-    Answers of an earlier start with the same model, supports, settings and pictures that was stopped are kept.
+    Where no picture could be used, nothing is written, and what was there stays. Answers of an earlier start with
+    the same model, supports, settings and pictures that was stopped are kept.
 
     Args:
         predictor: With everything fitted.
@@ -69,9 +70,10 @@ def segment_all(
 
     Raises:
         OSError: The folder cannot be written, or another process works in it.
-        ValueError: Nothing has been fitted, or a setting is out of range.
+        ValueError: Nothing has been fitted, or a setting is out of range; nothing is touched then.
     """
-    check_count("batch_size", batch_size)
+    predictor.predict([], batch_size, abstain, tile)  # complains
+    check_out(out)
     lock.hold(out, "choose another folder with out=DIR")
     try:
         journal = out / JOURNAL
@@ -87,18 +89,28 @@ def segment_all(
             while batch := list(islice(readable, batch_size)):
                 answers = predictor.predict([picture for _, picture in batch], batch_size, abstain, tile)
                 for (query, _), answer in zip(batch, answers, strict=True):
-                    entry = _write(replace(answer, name=query.name), query, out)
+                    try:
+                        entry = _write(replace(answer, name=query.name), query, out)
+                    except UnusableNameError as error:
+                        _skip(query, error, skipped)
+                        continue
                     known[_identity(query)] = entry
                     file.write(json.dumps([_identity(query), entry]) + "\n")
                     file.flush()
         answered = [query for query in queries if _identity(query) in known]
-        _write_predictions(out, predictor.classes, [known[_identity(query)] for query in answered])
         if answered:
+            _write_predictions(out, predictor.classes, [known[_identity(query)] for query in answered])
             _write_sheet(out, [query.name for query in answered])
         journal.unlink()
         return Done(len(answered), earlier, skipped)
     finally:
         lock.release(out)
+
+
+def check_out(out: Path) -> None:
+    """Raises an OSError if results could not be written into a folder, which need not be there yet."""
+    for file in (Path(PREDICTIONS), Path(SHEET), Path(MASKS, "picture.png"), Path(OVERLAYS, "picture.jpg")):
+        check_target(out / file)
 
 
 def _read(
@@ -109,10 +121,14 @@ def _read(
         try:
             picture = reader.read(query)
         except (ValueError, OSError) as error:
-            logger.warning("skipped: %s", error)
-            skipped[f"{query.file}#{query.frame}" if query.frame else str(query.file)] = str(error)
+            _skip(query, error, skipped)
         else:
             yield query, picture
+
+
+def _skip(query: Query, error: Exception, skipped: dict[str, str]) -> None:
+    logger.warning("skipped: %s", error)
+    skipped[f"{query.file}#{query.frame}" if query.frame else str(query.file)] = str(error)
 
 
 def _write(answer: Segmentation, query: Query, out: Path) -> dict[str, Any]:
@@ -138,7 +154,7 @@ def _write_predictions(out: Path, classes: Sequence[str], entries: Sequence[dict
             annotations.append({**annotation, "image_id": image_id, "id": len(annotations) + 1})
     content = {"images": images, "annotations": annotations, "categories": categories(classes)}
     with whole(out / PREDICTIONS) as unfinished:
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
+        unfinished.write_text(as_json(content, indent=None), encoding="utf-8")
 
 
 def _write_sheet(out: Path, names: Sequence[str]) -> None:

@@ -5,8 +5,8 @@ Shapes: N classes, h w height and width of the picture, in pixels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fss.files.plain import as_json
 from fss.files.whole import whole
 from fss.models.answers import merge_classes
 from fss.predictor.refusals import check_share
@@ -163,18 +164,20 @@ class Segmentation:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes NAME.png (labels, with a palette), NAME-overlay.jpg and NAME.json (COCO's format), each whole.
+        """Writes NAME.png (labels, with a palette), NAME-overlay.jpg and NAME.json (COCO's format), all or none.
 
         Raises:
             OSError: The folder cannot be written.
         """
         folder = Path(folder).expanduser()
-        with whole(folder / f"{self.name}.png") as unfinished:
-            self.palette().save(unfinished, format="PNG")
-        with whole(folder / f"{self.name}-overlay.jpg") as unfinished:
-            self.overlay().save(unfinished, format="JPEG", quality=90)
-        with whole(folder / f"{self.name}.json") as unfinished:
-            unfinished.write_text(json.dumps(self.to_coco()), encoding="utf-8")
+        with ExitStack() as stack:
+
+            def unfinished(ending: str) -> Path:
+                return stack.enter_context(whole(folder / f"{self.name}{ending}"))
+
+            self.palette().save(unfinished(".png"), format="PNG")
+            self.overlay().save(unfinished("-overlay.jpg"), format="JPEG", quality=90)
+            unfinished(".json").write_text(as_json(self.to_coco(), indent=None), encoding="utf-8")
 
 
 def categories(classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -33,7 +33,10 @@ def read_supports(folder: Path, max_pixels: int = MAX_PIXELS) -> dict[str, list[
     """
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of supports {printable(folder)}")
+        raise FileNotFoundError(
+            f"no folder of supports {printable(folder)}: give one that has a folder for each class, with "
+            "CLASS/STEM.jpg and CLASS/STEM.png"
+        )
     if (folder / "images").is_dir() and ((folder / "masks").is_dir() or (folder / ANNOTATIONS).is_file()):
         return _labelled(folder, max_pixels)
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fss.predictor.refusals import check_count
 
-SMALLEST = 8  # pixels of a side
+SMALLEST = 8  # pixels of a tile's side
 OVERLAP = 0.25  # of a tile's side that neighbours share at least
 
 

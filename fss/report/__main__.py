@@ -134,6 +134,7 @@ def _later(typed: list[str]) -> int:
 
 
 def _collect(typed: list[str]) -> int:
+    from fss.files.whole import check_target
     from fss.report.collection import add, collect, read_collection, write_collection
     from fss.report.paired import paired
 
@@ -148,9 +149,13 @@ def _collect(typed: list[str]) -> int:
         "--add", action="store_true", help="keep what FILE already holds of other runs, of other machines too"
     )
     parsed = parser.parse_args(typed)
+    check_target(parsed.json)
+    if parsed.add and not parsed.json.exists():
+        raise FileNotFoundError(f"no {parsed.json} to add to: leave --add out, which makes it")
+    old = read_collection(parsed.json) if parsed.add else None
     collection = collect(parsed.folder)
-    if parsed.add:
-        collection = add(read_collection(parsed.json), collection)
+    if old is not None:
+        collection = add(old, collection)
     write_collection(parsed.json, collection, paired(collection))
     told = f"{parsed.json}: {len(collection.results)} evaluations"
     PlainConsole().print(told, soft_wrap=True, highlight=False)
@@ -174,7 +179,7 @@ def _page(typed: list[str]) -> int:
 
 
 def _bundle(typed: list[str]) -> int:
-    from fss.report.bundle import RUNS, places, write_bundle
+    from fss.report.bundle import RUNS, check_out, places, write_bundle
 
     parser = argparse.ArgumentParser(
         prog="python -m fss.report bundle",
@@ -191,6 +196,7 @@ def _bundle(typed: list[str]) -> int:
     parser.add_argument("--no-data", action="store_true", help="leave out the digests of the data")
     parsed = parser.parse_args(typed)
     console = PlainConsole()
+    check_out(parsed.out)
     found = places(parsed.runs)
     digests = {}
     if not parsed.no_data:
@@ -221,8 +227,10 @@ def _verify(typed: list[str]) -> int:
     parser.add_argument("bundle", type=Path, help="the folder of a bundle")
     parser.add_argument("--fingerprint", help="the fingerprint that was quoted with the results")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the data set is; embedded data needs none")
-    parser.add_argument("--episodes", type=int, default=0, metavar="N", help="episodes of each evaluation to run")
+    parser.add_argument("--episodes", type=int, default=0, metavar="N", help="episodes of each to run; default: 0")
     parsed = parser.parse_args(typed)
+    if parsed.episodes < 0:
+        raise ValueError(f"--episodes {parsed.episodes}: must be at least 0, which runs none again")
     console = PlainConsole()
     problems = check_bundle(parsed.bundle)
     told = "" if problems else (parsed.bundle / FINGERPRINT).read_text().split()[0]
@@ -252,6 +260,10 @@ def _run_again(console: Console, bundle: Path, data: Path | None, count: int) ->
         here = picture_digests(opened)
         if others := {name for name, _ in here.items() ^ noted.get(place, here).items()}:
             problems.append(f"{place}: {len(others)} pictures are others here, such as {min(others)}")
+            continue
+        if not count:
+            told = f"{len(here)} pictures are the same here" if place in noted else "no digests of its pictures"
+            console.print(f"{place}: {told}", soft_wrap=True, highlight=False)
             continue
         try:
             again = run_again(opened, count)

@@ -35,6 +35,7 @@ from fss.evaluation.results import (
     read_metrics,
 )
 from fss.files.plain import read_json
+from fss.files.whole import check_target, unfinished_of
 from fss.report.curves import LOGS
 from fss.report.found import Evaluation, Found
 from fss.report.hub_card import hub_card
@@ -63,13 +64,12 @@ def write_bundle(
         The bundle's fingerprint.
 
     Raises:
-        FileExistsError: There is such a folder.
         FileNotFoundError: There is no evaluation in the folders, or a file of one is missing.
+        OSError: There is such a folder, or it cannot be written.
         ValueError: Two folders have one name, or a file is not what this program writes.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists already: delete it, or choose another place with --out")
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
+    check_out(out)
+    unfinished = unfinished_of(out)
     try:
         unfinished.mkdir(parents=True)
         _fill(unfinished, folders, data, weights)
@@ -81,6 +81,17 @@ def write_bundle(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return fingerprint
+
+
+def check_out(out: Path) -> None:
+    """Makes sure that a bundle can be written, before digests are made for it.
+
+    Raises:
+        OSError: There is something at its place, or it cannot be written.
+    """
+    if os.path.lexists(out):
+        raise FileExistsError(f"{out} exists already: delete it, or choose another place with --out")
+    check_target(out)
 
 
 def places(folders: Sequence[Path]) -> dict[str, Evaluation]:

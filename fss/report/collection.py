@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fss.display.shown import shown
+from fss.evaluation.metrics_file import check_entries, is_amount, is_count, is_text
 from fss.evaluation.results import EpisodeResult, read_episodes, summarize
 from fss.evaluation.tables import is_adapted
 from fss.files.digests import digest, stem
 from fss.files.plain import read_json
 from fss.files.whole import whole
-from fss.report.curves import LOGS, read_logs
+from fss.report.curves import LARGEST, LOGS, read_logs
 from fss.report.found import Evaluation, Found, Run
 from fss.report.machine import machine
 
@@ -176,10 +177,10 @@ def read_collection(file: Path) -> Collection:
     try:
         questions = dict(_read_questions(**told) for told in content["questions"])
         results = [_read_result(questions, **told) for told in content["results"]]
-        machines = [dict(one) for one in content["machines"]]
+        machines = [_read_machine(one) for one in content["machines"]]
         if odd := {result.made_by[0] for result in results} - set(range(len(machines))):
             raise ValueError(f"no machine {min(odd)}")
-        return Collection(machines, questions, results, [Curve(**curve) for curve in content["curves"]])
+        return Collection(machines, questions, results, [_read_curve(**told) for told in content["curves"]])
     except (TypeError, LookupError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({type(error).__name__}: {shown(error)}): collect anew") from error
 
@@ -191,11 +192,25 @@ def read_content(file: Path) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: It is no collection of this version.
     """
+    if not file.exists():
+        raise FileNotFoundError(f"no {file}: make it (python -m fss.report collect RUNS --json {file})")
     content = read_json(file)
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise ValueError(f"{file} is no collection of this version (format {shown(found)}): collect anew")
     return dict(content)
+
+
+def check(sound: bool, what: str) -> None:
+    """Raises a ValueError that says what in a file is none of what this program writes."""
+    if not sound:
+        raise ValueError(f"{what}: not what this program writes")
+
+
+def is_numbers(value: Any, count: int) -> bool:
+    """Whether a value is a list of so many numbers of a size that can be drawn."""
+    drawn = isinstance(value, list) and all(is_amount(one, -LARGEST) and one <= LARGEST for one in value)
+    return drawn and len(value) == count
 
 
 def _result(evaluation: Evaluation, folder: Path, questions: dict[str, Questions]) -> Result:
@@ -249,6 +264,8 @@ def _plain_questions(key: str, questions: Questions) -> dict[str, Any]:
 def _read_questions(digest: str, classes: Mapping[str, str], asked: Mapping[str, Any]) -> tuple[str, Questions]:
     numbered = {int(number): name for number, name in classes.items()}
     of_seed = {int(seed): [(class_id, pixels) for class_id, pixels in of] for seed, of in asked.items()}
+    check(all(map(is_text, (digest, *numbered.values()))), "names of classes")
+    check(all(is_count(one) for of in of_seed.values() for pair in of for one in pair), "what episodes ask")
     return digest, Questions(numbered, of_seed)
 
 
@@ -263,8 +280,24 @@ def _read_result(
 ) -> Result:
     if lacking := set(_TOLD) - told.keys():
         raise ValueError(f"a result does not tell its {', '.join(sorted(lacking))}")
+    check_entries(told, _TOLD)
     number, revision = made_by
-    return _of(place, told, (int(number), str(revision)), questions, known[questions], counts)
+    check(is_text(place) and is_count(number) and is_text(revision), "where a result was made")
+    check(all(is_count(one) for pair in counts for one in pair), "the integers of episodes")
+    return _of(place, told, (number, revision), questions, known[questions], counts)
+
+
+def _read_machine(told: Any) -> dict[str, str]:
+    check(isinstance(told, dict) and all(map(is_text, told.values())), "a machine")
+    return dict(told)
+
+
+def _read_curve(**told: Any) -> Curve:
+    curve = Curve(**told)
+    check(all(map(is_text, curve[:4])) and all(map(is_count, curve[4:6])), "what a curve is of")
+    for points in (curve.loss, curve.miou):
+        check(all(is_numbers(point, 2) for point in points), "the points of a curve")
+    return curve
 
 
 def _has_curve(run: Run) -> bool:

@@ -22,7 +22,7 @@ from fss.report.found import Run
 
 LOGS = "csv"  # see conf/logger/csv.yaml: version_0/metrics.csv, and one more for each time a run was resumed
 _PANELS = (("train/loss", "training loss", 1), ("val/miou", "validation mIoU (%)", 100))
-_DRAWN = 1e12  # larger numbers are none of a training
+LARGEST = 1e12  # larger numbers are none of a training
 _POINTS = 150  # per curve, each the mean over consecutive steps
 _INK = "#010203"  # placeholder for the colour of the page's text
 
@@ -80,7 +80,7 @@ def _read_log(file: Path) -> dict[str, list[tuple[float, float]]]:
             step = float(row["step"])
             for name, text in row.items():
                 # what is not finite, or no loss or score at all, cannot be drawn
-                if text and name != "step" and abs(value := float(text)) < _DRAWN and 0 <= step < _DRAWN:
+                if text and name != "step" and abs(value := float(text)) < LARGEST and 0 <= step < LARGEST:
                     points[name].append((step, value))
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{file} is not a training log ({shown(error)}): delete it") from error

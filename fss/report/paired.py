@@ -10,11 +10,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fss.display.shown import shown
+from fss.evaluation.metrics_file import is_count
 from fss.evaluation.tables import tuning_told
-from fss.report.collection import Collection, Result, read_content
+from fss.report.collection import Collection, Result, check, is_numbers, read_content
 from fss.report.compare import Pair, compare
 
 OURS = "svf"
@@ -69,10 +70,10 @@ def read_pairs(file: Path) -> list[Paired]:
     """
     content = read_content(file)
     try:
-        pairs = [Paired(**pair) for pair in content["pairs"]]
+        pairs = [_read_pair(**told) for told in content["pairs"]]
         if odd := {i for pair in pairs for i in (pair.a, pair.b)} - set(range(len(content["results"]))):
             raise ValueError(f"no result {min(odd)}")
-    except (TypeError, LookupError, ValueError) as error:
+    except (TypeError, LookupError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({type(error).__name__}: {shown(error)}): collect anew") from error
     return pairs
 
@@ -80,6 +81,15 @@ def read_pairs(file: Path) -> list[Paired]:
 def is_control(result: Result) -> bool:
     """Whether training or supports lack something on purpose."""
     return result.place not in ("", "usual") or result.told["support_annotation"] != "mask"
+
+
+def _read_pair(**told: Any) -> Paired:
+    pair = Paired(**told)
+    check(all(map(is_count, (pair.a, pair.b, pair.episodes, *pair.folds, *pair.seeds))), "what a difference is of")
+    check(is_numbers(pair.values, 3) and is_numbers(pair.interval, 2), "a difference")
+    check(is_numbers(list(pair.of_seed.values()), len(pair.of_seed)), "the difference of each seed")
+    check(all(is_numbers(values, 3) for values in pair.classes.values()), "the difference of each class")
+    return pair
 
 
 def _reference(row: Sequence[Result], others: Sequence[list[Result]]) -> list[Result] | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fss.evaluation.results import Spread, spread
 from fss.evaluation.tables import supports_told, tuning_told
 from fss.files.text import read_text
-from fss.files.whole import whole
+from fss.files.whole import check_target, whole
 from fss.report.collection import Collection, Result, read_collection
 from fss.report.escape import in_markdown
 from fss.report.paired import Paired, is_control, read_pairs
@@ -80,14 +80,19 @@ def write_page(file: Path, page: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is no collection.
-        ValueError: It is none, or the page has lost a mark.
+        OSError: A file cannot be written.
+        ValueError: It is none, or the page has lost a mark, or its name has no suffix.
     """
-    collection, pairs = read_collection(file), read_pairs(file)
+    if not page.suffix:
+        raise ValueError(f"{page}: give the page a suffix, as in results.md; its drawings go into results/")
     folder = page.with_suffix("")
-    files = {page: _page(page, made(collection, pairs, file.name, folder.name))}
+    for path in (page, folder / CLASSES, folder / CURVES):
+        check_target(path)
+    collection, pairs = read_collection(file), read_pairs(file)
     main = [row for row in rows(collection) if row.shot == 1][:6]
     if not main:
         raise ValueError(f"{file} has no 1-shot evaluation of novel classes to show")
+    files = {page: _page(page, made(collection, pairs, file.name, folder.name))}
     files[folder / CLASSES] = draw_classes([(row.name, row.classes()) for row in main])
     if collection.curves:
         files[folder / CURVES] = draw_curves(collection.curves)

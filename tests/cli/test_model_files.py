@@ -143,8 +143,21 @@ def test_an_adapter_of_a_run_gives_its_model(run: Path, tmp_path: Path) -> None:
         ({"model": ".", "format": "tflite"}, ValueError, "format=tflite: must be one of onnx, torch"),
         ({"model": ".", "factored": "true"}, ValueError, "leave it out of format=onnx"),
         ({"model": ".", "format": "torch", "int8": "true"}, ValueError, "only format=onnx has it"),
-        ({"model": ".", "checkpoint": "newest"}, ValueError, "must be last or best"),
+        ({"model": ".", "checkpoint": "newest"}, ValueError, "must be one of last, best"),
         ({"model": "."}, FileNotFoundError, "give the folder of a run"),
+        ({}, ValueError, "settings without a default: model"),
+        ({"model": "7"}, ValueError, "model=7: must be a path; put ./ before"),
+        ({"model": "[a,b]"}, ValueError, "model=['a', 'b']: must be one path"),
+        ({"model": ".", "out": "7"}, ValueError, "out=7: must be a path; put ./ before"),
+        ({"model": ".", "int8": "no"}, ValueError, "int8=no: must be true or false"),
+        ({"model": ".", "factored": "off"}, ValueError, "factored=off: must be true or false"),
+        ({"model": ".", "format": "adapter", "head": "no"}, ValueError, "head=no: must be true or false"),
+        (
+            {"model": ".", "format": "adapter", "out": "a.txt"},
+            ValueError,
+            "of format=adapter ends with .safetensors",
+        ),
+        ({"model": ".", "format": "safetensors"}, FileNotFoundError, "give the folder of a run"),
     ],
 )
 def test_what_cannot_be_exported(
@@ -156,9 +169,44 @@ def test_what_cannot_be_exported(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("form", ["onnx", "torch", "safetensors", "adapter"])
+def test_a_run_without_a_checkpoint_has_nothing_to_export(form: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/overrides.yaml").write_text("[]")
+    with pytest.raises(FileNotFoundError, match=r"no .*last\.ckpt: model=.* has not been trained so far"):
+        export(model=tmp_path, format=form)
+
+
+@pytest.mark.parametrize(
+    ("form", "out"), [("onnx", "file/a.onnx"), ("torch", "folder.pt2"), ("adapter", "folder.safetensors")]
+)
+def test_what_cannot_be_written_is_told_before_work_starts(
+    form: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for place in ("run/.hydra", "run/checkpoints", "folder.pt2", "folder.safetensors"):
+        (tmp_path / place).mkdir(parents=True)
+    (run / ".hydra/overrides.yaml").write_text("[]")
+    for file in ("run/checkpoints/last.ckpt", "file"):
+        (tmp_path / file).touch()
+    monkeypatch.setattr(model_files, "write_model_file", lambda *_: pytest.fail("work has begun"))
+    with pytest.raises(OSError, match=r"could not be written \(.*\): .* folder; "):
+        export(model=run, format=form, out=tmp_path / out)
+
+
 @pytest.mark.parametrize(
     ("typed", "error", "message"),
     [
+        (["model=123"], ValueError, "model=123: must be a path; put ./ before"),
+        (["model=m.safetensors", "episodes=abc"], ValueError, "episodes=abc: must be a whole number"),
+        (["adapt=no"], ValueError, "adapt=no: must be true or false"),
+        (["resume=no"], ValueError, "resume=no: must be true or false"),
+        (["seeds=3"], ValueError, "seeds=3: must be a list, such as [1,2]"),
+        (["seeds=[a]"], ValueError, "seeds=['a']: must be a list of which each is a whole number"),
+        (["fold=first"], ValueError, "fold=first: must be a whole number, or all"),
+        (["dataset=folder", "dataset.root=7"], ValueError, "dataset.root=7: must be a path; put ./ before"),
+        (["save_minutes=soon"], ValueError, "save_minutes=soon: must be a number, or null"),
+        (["published=."], OSError, "it is a folder; name a file"),
         (["export=theirs.pth"], ValueError, "export=theirs.pth: this setting is now published=FILE"),
         (["model=nowhere.safetensors"], FileNotFoundError, "no model file nowhere.safetensors"),
         (["model=nowhere.onnx"], FileNotFoundError, "no nowhere.onnx.json"),
@@ -170,6 +218,25 @@ def test_evaluations_that_cannot_be(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=re.escape(message)):
         start("evaluate", *typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("resume=no", "resume=no: must be true or false"),
+        ("compile=off", "compile=off: must be true or false"),
+        ("batch_size=many", "batch_size=many: must be a whole number"),
+        ("fold=all", "fold=all: must be a whole number"),
+        ("outputs=null", "outputs=null: must be one path"),
+        ("dataset.val_episodes=abc", "dataset.val_episodes=abc: must be a whole number"),
+        ("dataset.exclude_novel=no", "dataset.exclude_novel=no: must be true or false"),
+        ("method.train_base=no", "method.train_base=no: must be true or false"),
+        ("precision=16", "precision=16: must be one of 32-true"),
+    ],
+)
+def test_trainings_that_cannot_be(typed: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        start("train", typed)
 
 
 def test_training_does_not_take_a_model_file() -> None:

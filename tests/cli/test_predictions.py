@@ -74,12 +74,75 @@ def test_what_is_no_picture_is_named_and_skipped(tmp_path: Path, capsys: pytest.
         ("tile=3", "tile=3: must be at least 8"),
         ("negatives=nowhere", "no queries nowhere"),
         ("negatives=.", "no pictures or videos in"),
+        ("batch_size=0", "batch_size=0: must be at least 1"),
+        ("batch_size=abc", "batch_size=abc: must be a whole number"),
+        ("batch_size=null", "batch_size=null: must be a whole number"),
+        ("every=abc", "every=abc: must be a whole number"),
+        ("every=null", "every=null: must be a whole number"),
+        ("tile=100.5", r"tile=100\.5: must be a whole number, or null"),
+        ("max_pixels=abc", "max_pixels=abc: must be a whole number"),
+        ("threshold=abc", "threshold=abc: must be a number, or null"),
+        ("threshold=nan", r"threshold=nan: must be in 0\.\.1, or null"),
+        ("abstain=no", "abstain=no: must be true or false"),
+        ("abstain=1", "abstain=1: must be true or false"),
+        ("queries=2024", "queries=2024: must be a path; put ./ before"),
+        ("out=20_24", "out=2024: must be a path; put ./ before"),
+        ("model=true", "model=true: must be a path"),
+        ("supports=null", "supports=null: must be one path"),
+        ("supports=[a,b]", r"supports=\['a', 'b'\]: must be one path"),
+        ("out=null", "out=null: must be one path"),
+        ("out=", "out=: must be one path"),
+        ("device=null", "device=null: must be a text"),
+        ("precision=16", "precision=16: must be one of 32-true"),
     ],
 )
-def test_what_can_be_mended_is_told_before_work_starts(setting: str, message: str, tmp_path: Path) -> None:
+def test_what_can_be_mended_is_told_before_work_starts(
+    setting: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if setting != "model=nowhere":
+        monkeypatch.setattr(FewShotPredictor, "load", lambda *_: pytest.fail("work has begun"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         start("predict", *write(tmp_path), setting)
-    assert not list(tmp_path.glob("out/masks/*"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["out", "out/sheet.png/a", "out/masks"])
+def test_a_folder_that_cannot_be_written_is_told_before_work_starts(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = write(tmp_path)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).touch()
+    monkeypatch.setattr(FewShotPredictor, "load", lambda *_: pytest.fail("work has begun"))
+    with pytest.raises(OSError, match=r"could not be written \((Is|Not) a directory\): .* folder; "):
+        start("predict", *settings)
+
+
+def test_negatives_are_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, others = write(tmp_path), tmp_path / "others"
+    others.mkdir()
+    (others / "clip.mp4").write_text("hello")
+    monkeypatch.setattr(FewShotPredictor, "load", lambda *_: pytest.fail("work has begun"))
+    with pytest.raises(ValueError, match=r"others holds videos \(.*clip\.mp4\): negatives are pictures"):
+        start("predict", *settings, f"negatives={others}")
+
+
+def test_where_nothing_could_be_answered_earlier_results_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path)
+    for file in (tmp_path / "queries").iterdir():
+        file.write_text("hello")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predictions.json").write_text("earlier")
+    with pytest.raises(SystemExit):
+        start("predict", *settings)
+    told = capsys.readouterr().out
+    assert "0 pictures answered, 2 skipped" in told
+    assert "No results" in told
+    assert "sheet.png" not in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+    assert (tmp_path / "out/predictions.json").read_text() == "earlier"
 
 
 def test_settings_without_a_default() -> None:

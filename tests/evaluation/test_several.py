@@ -15,7 +15,7 @@ from fss.data.readers.shapes import Shapes
 from fss.data.several_episodes import SeveralEpisodes
 from fss.evaluation.absence import choose, choose_threshold, learn_verifier
 from fss.evaluation.several_answers import SeveralEvaluation
-from fss.evaluation.several_scores import Answer, SeveralIoU, where_present
+from fss.evaluation.several_scores import Answer, SeveralIoU, known, where_present
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,6 +147,18 @@ def test_what_abstaining_costs_is_that_of_a_plain_loop() -> None:
         cuts = [one.presence for one in answers if 100 * (miou(0) - miou(one.presence)) <= int(points)]
         assert share == pytest.approx(max((absent < cut).mean() for cut in cuts))
     assert told["empty_at_points_lost"]["5"] > told["empty_at_points_lost"]["0"] > 0.2
+
+
+def test_means_of_nothing_are_none() -> None:
+    present, absent = Answer(1, 0.9, 5, 10, 8), Answer(1, 0.2, 0, 4, 0)
+    told = where_present([present], 0.5)
+    assert told == {"always": 0.5, "abstaining": 0.5, "empty_at_points_lost": dict.fromkeys("0125")}
+    told = where_present([absent], 0.5)
+    assert (told["always"], told["abstaining"]) == (None, None)
+    metric = SeveralIoU(CLASSES)
+    metric.update(torch.ones(4, 4), torch.ones(4, 4), [2])  # nothing was absent
+    scores = metric.compute()
+    assert [known(scores[part]) for part in ("miou", "empty", "found")] == [1.0, None, 1.0]
 
 
 def test_threshold_leaves_the_asked_share_empty() -> None:

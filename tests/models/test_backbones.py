@@ -688,6 +688,13 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
     assert not (tmp_path / "intruded").exists()
 
 
+@pytest.mark.parametrize("content", [b"hello", b"", b"\xff\xd8\xff\xe0 jpeg", b"<html>"])
+def test_what_is_no_checkpoint_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.jpg cannot be read .*: it is none, or damaged; give a \.pth"):
+        read_state_dict(tmp_path / "w.jpg")
+
+
 def test_entries_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     state = dict(torchvision_resnet50())
     del state["layer2.0.conv1.weight"]

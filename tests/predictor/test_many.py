@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,30 @@ def test_pictures_that_cannot_be_used_are_named_and_skipped(tmp_path: Path) -> N
     assert list(done.skipped) == [str(folder / "text.jpg")]
     assert "text.jpg cannot be read as a picture" in done.skipped[str(folder / "text.jpg")]
     assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == 2
+
+
+def test_names_that_are_too_long_are_skipped_and_the_longest_that_are_not_written(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "queries", 2)
+    longest, too_long = folder / f"{'Ж' * 124}.png", folder / f"{'Ж' * 126}.a"  # of which STEM.png has 256 bytes
+    (folder / "picture 0.png").rename(longest)
+    (folder / "picture 1.png").rename(too_long)
+    done = segment_all(fitted(), [Query(too_long), Query(longest)], tmp_path / "out")
+    assert done.answered == 1
+    assert "choose another name" in done.skipped[str(too_long)]
+    for place in ("queries", "out/masks"):
+        assert longest.name in [path.name for path in (tmp_path / place).iterdir()]
+    answer = replace(fitted().predict(longest), name=longest.stem)
+    with pytest.raises(OSError, match="choose another name"):
+        answer.save(tmp_path / "saved")  # NAME-overlay.jpg
+    assert not list((tmp_path / "saved").iterdir())
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"tile": 4}])
+def test_settings_are_refused_before_results_are_touched(settings: dict[str, int], tmp_path: Path) -> None:
+    queries, _ = find_queries(write_pictures(tmp_path / "queries", 1))
+    with pytest.raises(ValueError, match="must be at least"):
+        segment_all(fitted(), queries, tmp_path / "out", **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
 
 
 def test_goes_on_after_a_stop_with_the_same_result(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from support import made_up
 
+from fss.cli import bundles as data
 from fss.evaluation.results import EPISODES, METRICS
 from fss.report import bundle as bundles
 from fss.report.__main__ import main
@@ -242,3 +243,43 @@ def test_commands(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.startswith("packages.txt")
     assert main(["verify", str(tmp_path / "nowhere")]) == 1
     assert "give the folder of a bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("there", "exists already: delete it"), ("file/b", "file is no folder; choose another place")],
+)
+def test_a_bundle_that_cannot_be_written_is_told_before_work_starts(
+    out: str,
+    message: str,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(bundles, "places", lambda *_: pytest.fail("work has begun"))
+    assert main(["bundle", str(runs), "--out", str(tmp_path / out)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_pictures_are_compared_where_no_episode_is_run_again(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = results_of(bundle).relative_to(bundle).as_posix()
+    (bundle / "data.json").write_text(json.dumps({place: {"a": "1"}}))
+    rewritten(bundle, lambda manifest: None)
+    here = {"a": "1"}
+    monkeypatch.setattr(data, "open_evaluation", lambda *_: None)
+    monkeypatch.setattr(data, "picture_digests", lambda _: here)
+    monkeypatch.setattr(data, "run_again", lambda *_: pytest.fail("nobody asked for it"))
+    assert main(["verify", str(bundle), "--data", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert f"{place}: 1 pictures are the same here" in told
+    assert told.count("no digests of its pictures") == 2
+    here["a"] = "2"
+    assert main(["verify", str(bundle), "--data", str(tmp_path)]) == 1
+    assert "1 pictures are others here, such as a" in capsys.readouterr().err
+    assert main(["verify", str(bundle), "--episodes", "-3"]) == 1
+    assert "--episodes -3: must be at least 0" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -270,6 +271,62 @@ def test_files_that_are_no_collection(old: str, new: str, message: str, file: Pa
     assert not (tmp_path / "results.md").exists()
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        (("results", 0, "fold"), "x"),
+        (("results", 0, "backbone"), None),
+        (("results", 0, "eval_seeds"), 3),
+        (("results", 0, "train_seconds"), "x"),
+        (("results", 0, "train_seconds"), math.nan),
+        (("results", 0, "trained_parameters"), 1.5),
+        (("results", 0, "place"), ["usual"]),
+        (("results", 0, "made_by"), ["0", "abc"]),
+        (("results", 0, "counts", 0), [1.5, 2]),
+        (("results",), []),
+        (("curves", 0, "loss"), [1]),
+        (("curves", 0, "loss"), [[1, 10**400]]),
+        (("curves", 0, "fold"), "x"),
+        (("curves", 0, "method"), 3),
+        (("machines", 0), {"cores": 3}),
+        (("machines", 0), "x"),
+        (("questions", 0, "classes"), {"1": 3}),
+        (("pairs", 0, "values"), "abc"),
+        (("pairs", 0, "of_seed"), 3),
+        (("pairs", 0, "folds"), ["0"]),
+    ],
+)
+def test_values_of_another_kind(entry: tuple[str | int, ...], value: Any, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "results.json"
+    content = holder = json.loads(file.read_text())
+    for key in entry[:-1]:
+        holder = holder[key]
+    holder[entry[-1]] = value
+    other.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"is damaged .*: collect anew|no result|no 1-shot evaluation"):
+        write_page(other, tmp_path / "results.md")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("folder.md", "it is a folder; name a file"),
+        ("name-without-suffix", "give the page a suffix, as in results.md"),
+        ("file/results.md", "file is no folder; choose another place"),
+        ("file.md", "file is no folder; choose another place"),  # its drawings go into file/
+    ],
+)
+def test_a_page_that_cannot_be_written_leaves_no_drawings(
+    out: str, message: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "file").touch()
+    assert main(["page", str(file), "--out", str(tmp_path / out)]) == 1
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.md"]
+
+
 def test_commands(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "r.json"
     assert main(["collect", str(outputs), "--json", str(file)]) == 0
@@ -277,7 +334,11 @@ def test_commands(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["collect", str(outputs), "--json", str(file), "--add"]) == 0
     assert "13 evaluations" in capsys.readouterr().out
     assert main(["collect", str(outputs), "--json", str(tmp_path / "none.json"), "--add"]) == 1
-    assert "none.json" in capsys.readouterr().err
+    assert "none.json to add to: leave --add out" in capsys.readouterr().err
+    assert main(["page", str(tmp_path / "none.json")]) == 1
+    assert "none.json: make it (python -m fss.report collect" in capsys.readouterr().err
+    assert main(["collect", "nowhere", "--json", str(tmp_path)]) == 1
+    assert "it is a folder; name a file" in capsys.readouterr().err
     assert main(["page", str(file)]) == 0
     assert (tmp_path / "r.md").is_file()
     (tmp_path / "empty").mkdir()

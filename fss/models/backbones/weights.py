@@ -61,11 +61,11 @@ def read_state_dict(file: str | Path) -> dict[str, Tensor]:
 
 def _reason(error: Exception) -> str:
     """Why torch has not read a file, without its advice to trust the file."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return shown(error)
-    code = re.search(r"GLOBAL (\S+)", str(error))
-    named = f" ({shown(code[1])})" if code else ""
-    return f"it holds objects{named}, which could run code; save its state dict alone"
+    if isinstance(error, pickle.UnpicklingError) and (code := re.search(r"GLOBAL (\S+)", str(error))):
+        return f"it holds objects ({shown(code[1])}), which could run code; save its state dict alone"
+    if isinstance(error, pickle.UnpicklingError | LookupError | EOFError):  # whose text tells of a stack or a byte
+        return "it is none, or damaged; give a .pth, .ckpt or .safetensors file"
+    return shown(error)
 
 
 def _is_finite(value: Tensor) -> bool:

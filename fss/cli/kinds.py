@@ -1,0 +1,138 @@
+"""What kinds of values the settings of a command take, looked at before work starts.
+
+Hydra has read the values: `no` and `off` are text to it, which would count as true, and a folder named 2024 is a
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+
+from fss.display.shown import shown
+
+Kind = Callable[[Any], str | None]  # what a value must be; None if it is
+
+
+def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
+    """Looks whether settings are of their kinds; those without a value yet are passed over.
+
+    Args:
+        cfg: Composed configuration.
+        kinds: By full name of a setting.
+
+    Raises:
+        ValueError: One is not; the message says what it must be.
+    """
+    for name, kind in kinds.items():
+        try:
+            value = OmegaConf.select(cfg, name, throw_on_missing=True, default=_ABSENT)
+        except (MissingMandatoryValue, InterpolationToMissingValueError):
+            continue
+        if value is not _ABSENT and (mend := kind(value)) is not None:
+            raise ValueError(f"{name}={_typed(value)}: must be {mend}")
+
+
+def check_given(cfg: DictConfig) -> None:
+    """Raises a ValueError that names the settings without a default that were not given."""
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"settings without a default: {', '.join(missing)}; give them as {missing[0]}=VALUE")
+
+
+def flag(value: Any) -> str | None:
+    """True or false."""
+    return None if isinstance(value, bool) else "true or false"
+
+
+def text(value: Any) -> str | None:
+    """A text that is not empty."""
+    return None if isinstance(value, str) and value.strip() else "a text"
+
+
+def path(value: Any) -> str | None:
+    """A path; one that Hydra has read as a number may have been spelt otherwise (2024_01)."""
+    if isinstance(value, bool | int | float):
+        return "a path; put ./ before a name that reads as a number, or as true or false"
+    return None if isinstance(value, str) and value.strip() else "one path"
+
+
+def whole(least: int) -> Kind:
+    """A whole number from `least` on."""
+
+    def kind(value: Any) -> str | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return "a whole number"
+        return None if value >= least else f"at least {least}"
+
+    return kind
+
+
+def number(least: float, most: float | None = None) -> Kind:
+    """A number from `least` on, up to `most`."""
+
+    def kind(value: Any) -> str | None:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return "a number"
+        if value >= least and (most is None or value <= most):  # NaN is neither
+            return None
+        return f"at least {least:g}" if most is None else f"in {least:g}..{most:g}"
+
+    return kind
+
+
+def one_of(*words: str) -> Kind:
+    """One of some words."""
+    return lambda value: None if isinstance(value, str) and value in words else f"one of {', '.join(words)}"
+
+
+def optional(kind: Kind) -> Kind:
+    """What is of a kind, or null."""
+    return lambda value: None if value is None or (mend := kind(value)) is None else f"{mend}, or null"
+
+
+def listed(kind: Kind) -> Kind:
+    """A list of things of a kind, which is not empty."""
+
+    def of_list(value: Any) -> str | None:
+        if not isinstance(value, ListConfig) or not value:
+            return "a list, such as [1,2]"
+        mends = (f"a list of which each is {mend}" for one in value if (mend := kind(one)) is not None)
+        return next(mends, None)
+
+    return of_list
+
+
+fraction = number(0, 1)
+precision = one_of("32-true", "bf16-mixed", "16-mixed")
+
+# Of train.py and evaluate.py alike.
+OF_RUNS: Mapping[str, Kind] = {
+    **dict.fromkeys(("tf32", "compile", "checkpointing", "resume"), flag),
+    **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),
+    **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),
+    **dict.fromkeys(("dataset.size", "dataset.epochs", "dataset.val_episodes"), whole(1)),
+    **dict.fromkeys(("dataset.eval_batch_size", "panels.every_n_epochs"), whole(1)),
+    **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best", "panels.episodes"), whole(0)),
+    **dict.fromkeys(("dataset.num_workers", "dataset.min_pixels"), whole(0)),
+    **dict.fromkeys(("dataset.train_episodes", "patience"), optional(whole(1))),
+    "fold": lambda value: None if value == "all" or (mend := whole(0)(value)) is None else f"{mend}, or all",
+    "seeds": listed(whole(0)),
+    "precision": precision,
+    **dict.fromkeys(("cache_gb", "reuse.limit_gb"), number(0)),
+    "save_minutes": optional(number(0)),
+    **dict.fromkeys(("outputs", "run_dir"), path),
+    **dict.fromkeys(("ckpt", "model", "backbone.weights"), optional(path)),
+    **dict.fromkeys(("dataset.root", "dataset.eval_root", "dataset.eval_list"), optional(path)),
+}
+
+_ABSENT = object()
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return shown(value)

@@ -1,0 +1,48 @@
+"""Kinds of settings: what is taken, what is refused, and how that is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from support import ROOT
+
+from fss.cli import kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "refused"),  # these with the beginning of what is told
+    [
+        (kinds.flag, [True, False], [("no", "true or false"), (1, "true or false"), (None, "true or false")]),
+        (kinds.path, ["a", "./7"], [(7, "a path; put"), (1e3, "a path; put"), (True, "a path; put")]),
+        (kinds.path, [" a"], [("", "one path"), (None, "one path")]),
+        (kinds.whole(2), [2, 10**9], [(1, "at least 2"), (2.0, "a whole number"), (True, "a whole number")]),
+        (kinds.fraction, [0, 1, 0.5], [(-0.1, "in 0..1"), ("a", "a number"), (float("nan"), "in 0..1")]),
+        (kinds.number(0), [0, 1e9], [(-1, "at least 0"), (False, "a number")]),
+        (kinds.optional(kinds.whole(1)), [None, 1], [(0, "at least 1, or null"), ("x", "a whole number, or")]),
+        (kinds.one_of("a", "b"), ["a"], [("c", "one of a, b"), (None, "one of a, b")]),
+    ],
+)
+def test_what_is_taken(kind: kinds.Kind, taken: list[Any], refused: list[tuple[Any, str]]) -> None:
+    assert [kind(value) for value in taken] == [None] * len(taken)
+    for value, mend in refused:
+        assert (kind(value) or "").startswith(mend), value
+
+
+def test_settings_without_a_value_are_passed_over() -> None:
+    cfg = OmegaConf.create({"a": "???", "b": "${a}", "c": {"d": "no"}})
+    kinds.check(cfg, dict.fromkeys(("a", "b", "c.e", "f"), kinds.flag))
+    with pytest.raises(ValueError, match=r"^c\.d=no: must be true or false$"):
+        kinds.check(cfg, {"c.d": kinds.flag})
+    with pytest.raises(ValueError, match="without a default: a; give them as a=VALUE"):
+        kinds.check_given(OmegaConf.create({"a": "???", "b": 1}))
+
+
+@pytest.mark.parametrize("dataset", ["folder", "pascal5i"])
+def test_what_comes_with_the_program_is_of_its_kinds(dataset: str) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        kinds.check(compose("evaluate", [f"dataset={dataset}", "fold=all"]), kinds.OF_RUNS)
