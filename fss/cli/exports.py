@@ -65,11 +65,11 @@ def export(cfg: DictConfig) -> None:
             _write_model_file(cfg, settings, file)
             print(f"Model file: {file}")
         return
-    settings = None if model.is_file() else _settings(cfg, source)
+    bare = None if model.is_file() else _settings(cfg, source)  # of a run without a model file
     _check_targets(file, support_file(file), description_file(file))
     export_model = _exporter()
-    if settings is not None:
-        _write_model_file(cfg, settings, model)
+    if bare is not None:
+        _write_model_file(cfg, bare, model)
     with _quiet_tracers():
         done = export_model(model, file, cfg.format, "int8" if cfg.int8 else "float32")
     _print_export(done, file)

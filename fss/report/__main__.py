@@ -134,8 +134,7 @@ def _later(typed: list[str]) -> int:
 
 
 def _collect(typed: list[str]) -> int:
-    from fss.files.whole import check_target
-    from fss.report.collection import add, collect, read_collection, write_collection
+    from fss.report.collection import add, check_file, collect, read_collection, write_collection
     from fss.report.paired import paired
 
     parser = argparse.ArgumentParser(
@@ -149,9 +148,7 @@ def _collect(typed: list[str]) -> int:
         "--add", action="store_true", help="keep what FILE already holds of other runs, of other machines too"
     )
     parsed = parser.parse_args(typed)
-    check_target(parsed.json)
-    if parsed.add and not parsed.json.exists():
-        raise FileNotFoundError(f"no {parsed.json} to add to: leave --add out, which makes it")
+    check_file(parsed.json, parsed.add)
     old = read_collection(parsed.json) if parsed.add else None
     collection = collect(parsed.folder)
     if old is not None:

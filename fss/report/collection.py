@@ -22,7 +22,7 @@ from fss.evaluation.results import EpisodeResult, read_episodes, summarize
 from fss.evaluation.tables import is_adapted
 from fss.files.digests import digest, stem
 from fss.files.plain import read_json
-from fss.files.whole import whole
+from fss.files.whole import check_target, whole
 from fss.report.curves import LARGEST, LOGS, read_logs
 from fss.report.found import Evaluation, Found, Run
 from fss.report.machine import machine
@@ -141,6 +141,17 @@ def add(old: Collection, new: Collection) -> Collection:
     questions = {key: value for key, value in (old.questions | new.questions).items() if key in asked}
     curves = {curve[:6]: curve for curve in (*old.curves, *new.curves)}
     return Collection([machines[i] for i in used], questions, kept, [curves[key] for key in sorted(curves)])
+
+
+def check_file(file: Path, adds: bool) -> None:
+    """Makes sure that a collection can be written, and is there if something is to be added to it.
+
+    Raises:
+        OSError: It cannot, or is not.
+    """
+    check_target(file)
+    if adds and not file.exists():
+        raise FileNotFoundError(f"no {file} to add to: leave out --add, and it is made")
 
 
 def write_collection(file: Path, collection: Collection, pairs: Sequence[Any] = ()) -> None:

@@ -334,7 +334,7 @@ def test_commands(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["collect", str(outputs), "--json", str(file), "--add"]) == 0
     assert "13 evaluations" in capsys.readouterr().out
     assert main(["collect", str(outputs), "--json", str(tmp_path / "none.json"), "--add"]) == 1
-    assert "none.json to add to: leave --add out" in capsys.readouterr().err
+    assert "none.json to add to: leave out --add" in capsys.readouterr().err
     assert main(["page", str(tmp_path / "none.json")]) == 1
     assert "none.json: make it (python -m fss.report collect" in capsys.readouterr().err
     assert main(["collect", "nowhere", "--json", str(tmp_path)]) == 1
