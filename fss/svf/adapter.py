@@ -105,6 +105,7 @@ class Adapters:
         for name, layer in self._layers.items():
             layer.plain = plain[f"{name}.weight"]
         self._sizes = {name: len(layer.S) for name, layer in self._layers.items()}
+        self._frozen = self._frozen_digest()
         self._first_head = _copied(head)
         self._adapters: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
         self.active: str | None = None
@@ -283,7 +284,7 @@ class Adapters:
             )
 
     def _check_rest(self) -> None:
-        """Raises ValueError where anything but S differs from the plain network."""
+        """Raises ValueError where anything but S differs from the plain network and its factors."""
         state = dict(self.network.state_dict())
         for name, module in self.network.named_modules(remove_duplicate=False):
             if isinstance(module, SVFConv2d | SVFLinear):
@@ -291,10 +292,20 @@ class Adapters:
                 for factor in ("U", "S", "V", "S0"):
                     del state[f"{name}.{factor}"]
                 state[f"{name}.weight"] = module.plain
-        if weights_digest(state) != self._digest:
+        if weights_digest(state) != self._digest or self._frozen_digest() != self._frozen:
             raise ValueError(
-                "other weights of the network than S have changed (norms, biases): S alone is not enough"
+                "other weights of the network than S have changed (norms, biases, U, V): S alone is not enough"
             )
+
+    def _frozen_digest(self) -> str:
+        """Digest of what stands beside S in the factored layers."""
+        return weights_digest(
+            {
+                f"{name}.{factor}": getattr(layer, factor)
+                for name, layer in self._layers.items()
+                for factor in ("U", "V", "S0")
+            }
+        )
 
 
 def _parts(sizes: Mapping[str, int]) -> Callable[[str, nn.Module], int]:
