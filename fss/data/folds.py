@@ -52,14 +52,20 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
     elif scheme == "all_novel":
         novel = set(ids)
     elif given:
-        novel = set(scheme[fold])  # type: ignore[arg-type]
+        listed: object = scheme[fold]
+        if isinstance(listed, str) or not isinstance(listed, Sequence):
+            raise ValueError(
+                f"dataset.fold_scheme: fold {fold} is {listed!r}: list its class ids, as [[1, 2], [3]]"
+            )
+        if unknown := [one for one in listed if one not in ids]:
+            told = f"lists {unknown}, but class ids are 1 to {n_classes}"
+            raise ValueError(f"dataset.fold_scheme: fold {fold} {told}")
+        novel = set(listed)
     else:
         raise ValueError(
             f"dataset.fold_scheme={scheme!r}: must be 'contiguous', 'interleaved', 'uneven', 'all_novel', or a "
             "list of the novel class ids of each fold"
         )
-    if unknown := sorted(novel - set(ids), key=str):
-        raise ValueError(f"dataset.fold_scheme: fold {fold} lists {unknown}, but class ids are 1 to {n_classes}")
     base = set(ids) - novel
     if not novel:
         raise ValueError(f"fold {fold} of {n_classes} classes has no novel class")

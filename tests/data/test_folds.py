@@ -98,6 +98,14 @@ def test_few_classes_make_few_folds() -> None:
         check_base(alone, 0)
 
 
+@pytest.mark.parametrize("scheme", [[1], ["12"], [None, [1]], [[[1]]], [["1"]], [[0.5]]], ids=str)
+def test_lists_that_are_none(scheme: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^dataset\.fold_scheme: fold 0 .*(list its class ids|but class ids are)"
+    ):
+        fold_classes(5, 0, scheme)
+
+
 def test_given_folds() -> None:
     folds = [[3, 1], [2, 5]]
     assert fold_classes(5, 0, folds) == ((1, 3), (2, 4, 5))
