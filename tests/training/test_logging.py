@@ -23,7 +23,7 @@ from support.wandb_file import read_offline_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fss.models.tuning import frozen, svf
-from fss.training.callbacks import class_scores, progress
+from fss.training.callbacks import EpisodePanels, class_scores, progress
 from fss.training.callbacks.class_scores import class_tables
 from fss.training.callbacks.progress import LogLines, TerminalBar, progress_display
 from fss.training.callbacks.singular_values import stage_ratios
@@ -230,11 +230,15 @@ def test_live_logging_without_an_account_is_an_error(tmp_path: Path, monkeypatch
         start("train", *SMALL, "logger=wandb", "logger.wandb.offline=false")
 
 
-@pytest.mark.parametrize("panels", ["panels.episodes=-1", "panels.every_n_epochs=0"])
-def test_panel_settings_are_checked(panels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value", "least"), [("episodes", -1, 0), ("every_n_epochs", 0, 1)])
+def test_panel_settings_are_checked(
+    name: str, value: int, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"^panels\.{name}={value}: must be at least {least}"):
+        start("train", *SMALL, f"panels.{name}={value}")
     with pytest.raises(ValueError, match=r"must be at least 0, panels\.every_n_epochs=. at least 1"):
-        start("train", *SMALL, panels)
+        EpisodePanels(**{"episodes": 1, "every_n_epochs": 1, name: value})
 
 
 def test_ratio_of_singular_values() -> None:
