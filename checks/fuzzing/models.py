@@ -22,7 +22,7 @@ from fss.models.model_file import read_model, save_model
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.verification import Verifier
 from fss.predictor.supports import Support, load_supports, save_supports
-from fss.svf.adapter import AdapterFile, _checksum, read_adapter, write_adapter
+from fss.svf.adapter_file import AdapterFile, _checksum, read_adapter, write_adapter
 
 MODEL, ADAPTER, SUPPORTS = "model.safetensors", "adapter.safetensors", "supports.safetensors"
 SIZE = 32

@@ -17,7 +17,7 @@ from fss.evaluation.results import CHECKPOINTS
 from fss.export.files import description_file, support_file
 from fss.files.whole import check_target, whole
 from fss.models.factored import adapter_of
-from fss.svf.adapter import write_adapter
+from fss.svf.adapter_file import write_adapter
 
 if TYPE_CHECKING:
     from fss.export.export import Exported

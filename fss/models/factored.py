@@ -24,7 +24,7 @@ from fss.svf import (
     split_svd,
     with_values,
 )
-from fss.svf.adapter import AdapterFile
+from fss.svf.adapter_file import AdapterFile
 from fss.svf.digest import weights_digest
 
 BACKBONE, BASE = "backbone.", "base_backbone."  # prefixes of the tuned backbone and of the base learner's own

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fss.models.backbones import ResNetBackbone
 from fss.svf import decompose, merge, plain_state_dict, singular_values
-from fss.svf.adapter import AdapterFile, Adapters, read_adapter, write_adapter
+from fss.svf.adapter import Adapters, read_adapter
+from fss.svf.adapter_file import AdapterFile, write_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAYERS = ["layer2", "layer3", "layer4"]
