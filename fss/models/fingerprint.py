@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf.digest import weights_digest
@@ -14,14 +14,17 @@ from fss.svf.digest import weights_digest
 
 def fingerprint(segmenter: FewShotSegmenter) -> str:
     """SHA-256 of a segmenter's weights, its layers, and settings that neither shows, such as a threshold."""
-    tensors = {**dict(segmenter.named_parameters()), **dict(segmenter.named_buffers())}
+    tensors: dict[str, Tensor] = {**dict(segmenter.named_parameters()), **dict(segmenter.named_buffers())}
+    if (verifier := segmenter.verifier) is not None:
+        of_verifier = {name: value for name, value in vars(verifier).items() if isinstance(value, Tensor)}
+        tensors |= {f"verifier.{name}": value for name, value in of_verifier.items()}
     told: list[Any] = [
         weights_digest(tensors),
         str(segmenter),
         *map(_settings, (segmenter.backbone, segmenter.head)),
     ]
-    if segmenter.verifier is not None:
-        told.append(segmenter.verifier.weights)
+    if verifier is not None:
+        told.append(verifier.weights)
     return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
 
 

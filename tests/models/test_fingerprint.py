@@ -13,6 +13,7 @@ from support.tiny import CHANNELS, TinyBackbone
 from fss.models.fingerprint import fingerprint
 from fss.models.heads import Baseline, Head, Match, PFENet
 from fss.models.segmenter import FewShotSegmenter
+from fss.models.verification import Verifier
 
 
 def match(**settings: Any) -> Match:
@@ -49,3 +50,14 @@ def test_weights_and_buffers_tell_apart() -> None:
             tensor.add_(1)
             seen.add(fingerprint(made))
     assert len(seen) == 2 + bool(list(made.backbone.buffers()))
+
+
+def test_verifiers_tell_apart() -> None:
+    made = segmenter(lambda: PFENet(CHANNELS, 8, (1.0,)))
+    parts = torch.zeros(3), torch.eye(3)[:1], torch.ones(1), torch.eye(3)
+    seen = {fingerprint(made)}
+    for other in (None, torch.ones(1, 3)):
+        verifier = Verifier(*parts, (1.0, 1.0, 1.0, 0.0), 0.5)
+        made.verifier = verifier if other is None else verifier.knowing(other)
+        seen.add(fingerprint(made))
+    assert len(seen) == 3
