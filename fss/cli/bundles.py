@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -122,8 +122,8 @@ def run_again(bundled: Bundled, count: int) -> Again:
     if not file.is_file():
         raise NoRecordError("its weights are not in the bundle")
     segmenter, _ = read_model(file)
-    trainer = _trainer(bundled.metrics["config"])
-    device = trainer.strategy.root_device
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    in_its_precision = _autocast(bundled.metrics["config"], device)
     segmenter = segmenter.to(device).eval()
     asked = bundled.episodes[:: max(1, len(bundled.episodes) // count)][:count]
     equal, furthest = 0, 0.0
@@ -136,7 +136,7 @@ def run_again(bundled: Bundled, count: int) -> Again:
                 "the revision of the program and the data that the results were made with"
             )
         told = tuple(getattr(episode, key) for key in INTEGERS)
-        with trainer.precision_plugin.test_step_context():
+        with in_its_precision:
             found = _integers(segmenter, episodes, drawn, device)
         equal += found == told
         apart = max(abs(a - b) for a, b in zip(found, told, strict=True))
@@ -144,13 +144,14 @@ def run_again(bundled: Bundled, count: int) -> Again:
     return Again(len(asked), equal, furthest)
 
 
-def _trainer(settings: Mapping[str, Any]) -> lightning.Trainer:
-    """One for a single device, in the precision of an evaluation's settings."""
+def _autocast(settings: Mapping[str, Any], device: torch.device) -> AbstractContextManager[Any]:
+    """The precision of an evaluation's settings."""
     precision = settings.get("precision", "32-true")
-    if precision not in ("32-true", "bf16-mixed", "16-mixed"):
+    halves = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if not isinstance(precision, str) or precision not in halves:
         raise ValueError(f"precision {shown(precision)} of metrics.json is none that this program evaluates in")
     torch.backends.cudnn.allow_tf32 = settings.get("tf32", True) is not False
-    return lightning.Trainer(devices=1, precision=precision, logger=False, enable_progress_bar=False)
+    return torch.autocast(device.type, halves[precision], enabled=halves[precision] is not None)
 
 
 @torch.inference_mode()

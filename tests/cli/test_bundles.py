@@ -47,7 +47,8 @@ def test_in_its_own_precision(
     assert (again.equal, seen) == (1, [halved])
 
 
-def test_an_unknown_precision_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["8-true", None, ["32-true"]], ids=str)
+def test_an_unknown_precision_is_named(precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundles, "read_model", lambda file: (torch.nn.Identity(), None))
-    with pytest.raises(ValueError, match=r"precision .*8-true.* of metrics\.json is none"):
-        run_again(bundled(tmp_path, precision="8-true"), 1)
+    with pytest.raises(ValueError, match=r"^precision .* of metrics\.json is none"):
+        run_again(bundled(tmp_path, precision=precision), 1)
