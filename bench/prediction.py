@@ -69,6 +69,8 @@ def main() -> None:
         supports = range(shots)
         since = time.perf_counter()
         predictor.fit([reader.image(n) for n in supports], [reader.mask(n) > 0 for n in supports])
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # an answer waits for the device by itself
         fit = time.perf_counter() - since
         times: dict[str, list[float]] = {"published": [], "ours": []}
         differing = 0

@@ -10,13 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ}
-_OF_WRITING = _OF_THE_NAME | {
-    getattr(errno, name)
-    for name in (
-        *("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EEXIST", "ENOENT"),
-    )
-    if hasattr(errno, name)
-}
+_NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EEXIST", "ENOENT")
+_OF_WRITING = _OF_THE_NAME | {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 _SHORT = 100  # bytes of a name; with a longer one, the unfinished file's would be longer than names can be
 
 

@@ -72,7 +72,7 @@ def segment_all(
         OSError: The folder cannot be written, or another process works in it.
         ValueError: Nothing has been fitted, or a setting is out of range; nothing is touched then.
     """
-    predictor.predict([], batch_size, abstain, tile)  # complains
+    predictor.predict([], batch_size, abstain, tile)  # refuses settings before anything is written
     check_out(out)
     lock.hold(out, "choose another folder with out=DIR")
     try:
