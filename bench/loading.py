@@ -78,11 +78,11 @@ def make_pictures(root: Path, n: int) -> None:
 
 
 def published(
-    image_path: str, mask_path: str, is_query: bool, chance: random.Random
+    image_path: str, mask_path: str, is_query: bool, chance: random.Random, kind: type = np.float32
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prepares one training image as the published programs do."""
+    """Prepares one training image as the published programs do; with bytes (`kind`), all but normalisation."""
     read = np.asarray(cv2.imread(image_path, cv2.IMREAD_COLOR))
-    image: Any = cv2.cvtColor(read, cv2.COLOR_BGR2RGB).astype(np.float32)
+    image: Any = cv2.cvtColor(read, cv2.COLOR_BGR2RGB).astype(kind)
     mask: Any = np.asarray(cv2.imread(mask_path, cv2.IMREAD_GRAYSCALE))
     if is_query:  # the classes of a support are known
         assert 1 in np.unique(mask)
@@ -120,6 +120,8 @@ def published(
             break
     image = image[top : top + SIZE, left : left + SIZE]
 
+    if kind is np.uint8:
+        return torch.from_numpy(image), torch.from_numpy(cropped)
     tensor = torch.from_numpy(image.transpose((2, 0, 1))).float()
     for channel, mean, std in zip(tensor, MEAN, STD, strict=True):
         channel.sub_(mean).div_(std)
@@ -151,15 +153,18 @@ def training_images(root: Path, runs: int, console: Console) -> None:
     paths = [(str(root / f"images/{i:05d}.jpg"), str(root / f"masks/{i:05d}.png")) for i in range(n)]
     chance = random.Random(0)
 
-    def plainly() -> int:
-        for start in range(0, 2 * n, 2 * BATCH):
-            default_collate(
-                [published(*paths[i % n], i % 2 == 0, chance) for i in range(start, start + 2 * BATCH)]
-            )
-        return 2 * n
+    def plainly(kind: type) -> Callable[[], int]:
+        def batches() -> int:
+            for start in range(0, 2 * n, 2 * BATCH):
+                numbers = range(start, start + 2 * BATCH)
+                default_collate([published(*paths[i % n], i % 2 == 0, chance, kind) for i in numbers])
+            return 2 * n
+
+        return batches
 
     ways = {
-        "published": plainly,
+        "published": plainly(np.float32),
+        "the same steps on bytes, no library but OpenCV": plainly(np.uint8),
         "ours": ours(reader),
         "ours, pictures kept in memory": ours(CachedReader(reader, PictureCache(n * WIDTH * HEIGHT * 4))),
     }

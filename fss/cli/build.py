@@ -82,7 +82,9 @@ def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSe
     """Has a network compiled at its first training step if `compile` says so; evaluation takes a plain copy."""
     if cfg.compile:
         torch.compiler.reset()  # what an earlier job of a sweep left would make this one's sizes dynamic
-        segmenter.compile(dynamic=False)
+        # torch's name for recording CUDA graphs; without a GPU it compiles as usual
+        mode = "reduce-overhead" if cfg.compile == "cuda_graphs" else None
+        segmenter.compile(dynamic=False, mode=mode)
 
 
 def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:

@@ -88,9 +88,14 @@ def one_of(*words: str) -> Kind:
     return lambda value: None if isinstance(value, str) and value in words else f"one of {', '.join(words)}"
 
 
+def also(kind: Kind, one: str | None) -> Kind:
+    """What is of a kind, or one value besides."""
+    return lambda value: None if value == one or (mend := kind(value)) is None else f"{mend}, or {_typed(one)}"
+
+
 def optional(kind: Kind) -> Kind:
     """What is of a kind, or null."""
-    return lambda value: None if value is None or (mend := kind(value)) is None else f"{mend}, or null"
+    return also(kind, None)
 
 
 def listed(kind: Kind) -> Kind:
@@ -110,7 +115,7 @@ precision = one_of("32-true", "bf16-mixed", "16-mixed")
 
 # Of train.py and evaluate.py alike.
 OF_RUNS: Mapping[str, Kind] = {
-    **dict.fromkeys(("tf32", "compile", "checkpointing", "resume"), flag),
+    **dict.fromkeys(("tf32", "checkpointing", "resume"), flag),
     **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),
     **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),
     **dict.fromkeys(("dataset.size", "dataset.epochs", "dataset.val_episodes"), whole(1)),
@@ -118,9 +123,11 @@ OF_RUNS: Mapping[str, Kind] = {
     **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best", "panels.episodes"), whole(0)),
     **dict.fromkeys(("dataset.num_workers", "dataset.min_pixels"), whole(0)),
     **dict.fromkeys(("dataset.train_episodes", "patience"), optional(whole(1))),
-    "fold": lambda value: None if value == "all" or (mend := whole(0)(value)) is None else f"{mend}, or all",
+    "fold": also(whole(0), "all"),
     "seeds": listed(whole(0)),
     "precision": precision,
+    "compile": also(flag, "cuda_graphs"),
+    "optimizer.fused": optional(flag),
     **dict.fromkeys(("cache_gb", "reuse.limit_gb"), number(0)),
     "save_minutes": optional(number(0)),
     **dict.fromkeys(("outputs", "run_dir"), path),

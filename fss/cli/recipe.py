@@ -24,6 +24,7 @@ FREE = {
     *("dataset.train_reader.root", "dataset.eval_reader.root", "dataset.eval_root"),
     *("backbone.weights", "backbone.network.weights"),
     *("method.base_seed", "method.base_checkpoint", "method.train_base", "method.run_name"),
+    "optimizer.fused",
 }
 
 

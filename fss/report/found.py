@@ -19,7 +19,7 @@ _NOT_OWN = re.compile(
     r"|(pictures|run_dir|cache_gb|precision|tf32|compile|checkpointing|resume|keep_best|save_minutes|tags)="
     r"|dataset\.(root|exclude_novel|num_workers|eval_batch_size|val_episodes)="
     r"|trainer\.(accelerator|devices|num_nodes|strategy|log_every_n_steps|enable_progress_bar)="
-    r"|(hydra|logger|panels|reuse)\.|method\.base_(seed|checkpoint)="
+    r"|(hydra|logger|panels|reuse)\.|method\.base_(seed|checkpoint)=|optimizer\.fused="
 )
 
 

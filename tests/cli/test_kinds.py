@@ -23,6 +23,7 @@ from fss.cli import kinds
         (kinds.fraction, [0, 1, 0.5], [(-0.1, "in 0..1"), ("a", "a number"), (float("nan"), "in 0..1")]),
         (kinds.number(0), [0, 1e9], [(-1, "at least 0"), (False, "a number")]),
         (kinds.optional(kinds.whole(1)), [None, 1], [(0, "at least 1, or null"), ("x", "a whole number, or")]),
+        (kinds.also(kinds.flag, "b"), [True, "b"], [("c", "true or false, or b"), (None, "true or false, or b")]),
         (kinds.one_of("a", "b"), ["a"], [("c", "one of a, b"), (None, "one of a, b")]),
     ],
 )

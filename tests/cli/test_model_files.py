@@ -224,7 +224,8 @@ def test_evaluations_that_cannot_be(
     ("typed", "message"),
     [
         ("resume=no", "resume=no: must be true or false"),
-        ("compile=off", "compile=off: must be true or false"),
+        ("compile=off", "compile=off: must be true or false, or cuda_graphs"),
+        ("optimizer.fused=off", "optimizer.fused=off: must be true or false, or null"),
         ("batch_size=many", "batch_size=many: must be a whole number"),
         ("fold=all", "fold=all: must be a whole number"),
         ("outputs=null", "outputs=null: must be one path"),

@@ -114,3 +114,8 @@ def test_patience_is_counted_in_validations() -> None:
     assert not any(isinstance(callback, EarlyStopping) for callback in stops)
     with pytest.raises(ValueError, match="patience=0: must be at least 1"):
         build.safeguards(composed("patience=0"))
+
+
+def test_a_fused_optimiser_follows_the_recipe() -> None:
+    usual = ("method=pfenet", "dataset=pascal5i", "backbone=resnet50")
+    assert differences(*usual, "optimizer.fused=true") == differences(*usual) == {}

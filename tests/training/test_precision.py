@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.scripts import SMALL, metrics, run_folder, start
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from support.scripts import ROOT, SMALL, metrics, run_folder, start
 from support.tiny import CHANNELS, TinyBackbone
 from torch import Tensor, nn
 
+from fss.cli import build
 from fss.models.heads import BAM, Baseline, Head, PFENet
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
@@ -81,6 +84,36 @@ def test_compiled_segmenter() -> None:
     with torch.no_grad():
         answers = [s(*given[:2], given[2][:, 1:]).logits for s in (evaluated, compiled.eval())]
     torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("compile_", "expected"), [(True, None), ("cuda_graphs", "reduce-overhead")])
+def test_how_a_network_is_compiled(
+    compile_: bool | str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(FewShotSegmenter, "compile", lambda self, **how: asked.append(how))
+    segmenter = tuned(HEADS[0])
+    build.compile_network(OmegaConf.create({"compile": False}), segmenter)
+    build.compile_network(OmegaConf.create({"compile": compile_}), segmenter)
+    assert asked == [{"dynamic": False, "mode": expected}]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_fused_optimiser_takes_the_same_steps(name: str) -> None:
+    settings = OmegaConf.load(ROOT / f"conf/optimizer/{name}.yaml")
+    plain, given = tuned(HEADS[0]), batch()
+    fused = copy.deepcopy(plain)
+    for segmenter, choice in ((plain, None), (fused, True)):
+        settings.fused = choice
+        trained = [p for p in segmenter.parameters() if p.requires_grad]
+        optimizer = instantiate(settings)(trained, lr=1e-2)
+        assert all(group["fused"] is choice for group in optimizer.param_groups)
+        for _ in range(3):
+            optimizer.zero_grad()
+            losses(segmenter, *given).sum().backward()
+            optimizer.step()
+    for p, q in zip(plain.parameters(), fused.parameters(), strict=True):
+        torch.testing.assert_close(q, p, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
