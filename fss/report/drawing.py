@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
+
+from matplotlib.figure import Figure
 
 _COLORS = ("#3b82c4", "#d9713c", "#3f9e6b", "#b65fb0", "#a08a1f", "#5f6fc9", "#c94f68", "#3a9ba5")
 SVG_SETTINGS: Any = {  # matplotlib types every name of a setting
@@ -19,3 +22,11 @@ SVG_SETTINGS: Any = {  # matplotlib types every name of a setting
 def color_of(number: int) -> str:
     """The colour of line `number`, from 0; they repeat."""
     return _COLORS[number % len(_COLORS)]
+
+
+def as_svg(figure: Figure) -> str:
+    """The text of an SVG file, the same for the same drawing; call it within `SVG_SETTINGS`."""
+    figure.patch.set_facecolor("white")  # readable on dark pages too
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fss.display.shown import shown
 from fss.report.collection import Curve
-from fss.report.drawing import SVG_SETTINGS, color_of
+from fss.report.drawing import SVG_SETTINGS, as_svg, color_of
 
 
 def draw_curves(curves: Sequence[Curve]) -> str:
@@ -37,7 +36,7 @@ def draw_curves(curves: Sequence[Curve]) -> str:
             axes.set(xlabel="step", title=title)
             axes.grid(alpha=0.15)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def draw_classes(columns: Sequence[tuple[str, Mapping[str, float]]]) -> str:
@@ -60,15 +59,8 @@ def draw_classes(columns: Sequence[tuple[str, Mapping[str, float]]]) -> str:
         axes.set(xlabel="IoU (%)", xlim=(0, 100))
         axes.grid(axis="x", alpha=0.15)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _cycle(count: int) -> list[str]:
     return [color_of(i) for i in range(count)]
-
-
-def _svg(figure: Figure) -> str:
-    figure.patch.set_facecolor("white")  # readable on dark pages too
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
