@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -75,17 +76,20 @@ def mendable(error: BaseException) -> str | None:
     Configuration errors are mendable, and what this program raises on purpose: a `ValueError`, an error of the
     operating system or the like from a `raise` of its own.
     """
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return mendable(error.__cause__)
+    if isinstance(error, InstantiationException) and (reason := error.__cause__) is not None:
+        if isinstance(reason, ValueError) and not _is_ours(reason):  # a library refuses what it was given
+            built = re.search(r"full_key: (\S+)", str(error))
+            return f"settings of {built[1]}: {reason}" if built else str(reason)
+        return mendable(reason)
     if isinstance(error, ImportError) and isinstance(error.__cause__, ModuleNotFoundError):  # of a `_target_`
         return (
             f"no module {error.__cause__.name}, which a setting names or its module imports: install it, or put "
             "its folder into PYTHONPATH (PYTHONPATH=DIR python train.py ...)"
         )
     if isinstance(error, OverrideParseException):
-        name, reason = error.override.partition("=")[0], " ".join(str(error).partition("\n")[0].split())
+        name, why = error.override.partition("=")[0], " ".join(str(error).partition("\n")[0].split())
         return (
-            f"{error.override} cannot be read ({reason}). A value with =, ~, commas, brackets or quotes is put in "
+            f"{error.override} cannot be read ({why}). A value with =, ~, commas, brackets or quotes is put in "
             f"quotes, once for Hydra and once for the shell: '{name}=\"VALUE\"'"
         )
     if isinstance(error, HydraException):
@@ -93,8 +97,7 @@ def mendable(error: BaseException) -> str | None:
         return " ".join(f"{error}{cause}".split())
     if isinstance(error, OmegaConfBaseException):
         return " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(_PROJECT)
+    ours = _is_ours(error)
     if isinstance(error, OSError):
         where = (
             f": is the disk full, or the folder not yours to write? {PLACE}" if error.errno in _NO_PLACE else ""
@@ -102,6 +105,12 @@ def mendable(error: BaseException) -> str | None:
         return str(error) if ours else f"{error}{where}"
     kinds = (ValueError, RuntimeError, FloatingPointError, MemoryError, NotImplementedError)
     return str(error) if isinstance(error, kinds) and ours else None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a line of this project raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(_PROJECT)
 
 
 def environment() -> dict[str, str]:

@@ -33,7 +33,7 @@ def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
         except (MissingMandatoryValue, InterpolationToMissingValueError):
             continue
         if value is not _ABSENT and (mend := kind(value)) is not None:
-            raise ValueError(f"{name}={_typed(value)}: must be {mend}")
+            raise ValueError(f"{name}={typed(value)}: must be {mend}")
 
 
 def check_given(cfg: DictConfig) -> None:
@@ -59,24 +59,24 @@ def path(value: Any) -> str | None:
     return None if isinstance(value, str) and value.strip() else "one path"
 
 
-def whole(least: int) -> Kind:
-    """A whole number from `least` on."""
+def whole(least: int | None) -> Kind:
+    """A whole number from `least` on; None for any."""
 
     def kind(value: Any) -> str | None:
         if not isinstance(value, int) or isinstance(value, bool):
             return "a whole number"
-        return None if value >= least else f"at least {least}"
+        return None if least is None or value >= least else f"at least {least}"
 
     return kind
 
 
-def number(least: float, most: float | None = None) -> Kind:
-    """A number from `least` on, up to `most`."""
+def number(least: float | None, most: float | None = None) -> Kind:
+    """A number from `least` on, up to `most`; None for any."""
 
     def kind(value: Any) -> str | None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return "a number"
-        if value >= least and (most is None or value <= most):  # NaN is neither
+        if least is None or (value >= least and (most is None or value <= most)):  # NaN is neither
             return None
         return f"at least {least:g}" if most is None else f"in {least:g}..{most:g}"
 
@@ -90,7 +90,7 @@ def one_of(*words: str) -> Kind:
 
 def also(kind: Kind, one: str | None) -> Kind:
     """What is of a kind, or one value besides."""
-    return lambda value: None if value == one or (mend := kind(value)) is None else f"{mend}, or {_typed(one)}"
+    return lambda value: None if value == one or (mend := kind(value)) is None else f"{mend}, or {typed(one)}"
 
 
 def optional(kind: Kind) -> Kind:
@@ -138,7 +138,7 @@ OF_RUNS: Mapping[str, Kind] = {
 _ABSENT = object()
 
 
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as it is typed."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

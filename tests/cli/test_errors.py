@@ -36,6 +36,7 @@ def run(script: str, *typed: str, cwd: Path, **environment: str) -> subprocess.C
         (["method=bam", "start=imagenet"], "error: start=imagenet: method=bam needs a base learner"),
         (["trained_on=coco20i"], "error: trained_on=coco20i: a setting of evaluate.py"),
         (["method=prior"], "error: method=prior trains nothing"),
+        (["method.head.width=abc"], "error: method.head.width=abc: must be a whole number"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )
@@ -92,6 +93,13 @@ def test_a_module_that_is_not_found_is_told_with_the_mend() -> None:
     with pytest.raises(InstantiationException) as raised:
         instantiate({"_target_": "mine_own.Head"})
     assert str(mendable(raised.value)).startswith("no module mine_own, which a setting names")
+
+
+def test_what_a_library_refuses_to_be_built_from_is_told_with_the_settings() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"method": {"head": {"_target_": "torch.nn.Dropout2d", "p": 2}}})
+    told = str(mendable(raised.value))
+    assert told.startswith("settings of method.head: dropout probability has to be between 0 and 1")
 
 
 def test_a_fault_of_the_program_is_none_to_mend() -> None:
