@@ -69,7 +69,9 @@ class Job(NamedTuple):
         settings += [f"dataset.support_annotation={self.supports}"] if self.supports != "mask" else []
         settings += [f"dataset.eval_classes={self.classes}"] if self.classes != "novel" else []
         settings += VARIANTS.get(self.variant, [])
-        settings += ["train_shot=1"] if self.script == "evaluate.py" else ["resume=true"]
+        # what a model file learns of absent classes does not change scores
+        trained = ["resume=true", "presence_episodes=0"]
+        settings += ["train_shot=1"] if self.script == "evaluate.py" else trained
         return [str(ROOT / self.script), *settings]
 
     def is_finished(self, outputs: Path) -> bool:
