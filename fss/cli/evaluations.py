@@ -57,11 +57,11 @@ def evaluate(cfg: DictConfig) -> None:
             "programs; ONNX and torch.export are made by python -m fss.export"
         )
     kinds.check(cfg, _KINDS)
-    check_declared(cfg)
     if cfg.published is not None:
         check_target(Path(cfg.published))
     typed, done = start.typed(), []
     for request in requests(cfg, typed):
+        check_declared(request.cfg)
         adaptation_of(request.cfg)  # complains before data is read
         start.prepare(request.cfg, needs_weights=not request.cfg.method.trained)
         datamodule = build.build_datamodule(request.cfg, request.seen_classes)
