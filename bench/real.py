@@ -110,7 +110,7 @@ def jobs() -> Iterator[Job]:
     for variant, fold in product(VARIANTS, FOLDS):
         yield Job("train.py", main, "frozen", fold, 0, variant=variant)
     for fold, tuning in product(FOLDS, ("frozen", "svf")):
-        yield Job("train.py", "cross_attention", tuning, fold, 0)
+        yield Job("train.py", "cross_attention_small", tuning, fold, 0)
     for fold, backbone in product(FOLDS, BACKBONES):
         yield Job("evaluate.py", "match", "frozen", fold, 0, backbone=backbone)
         for tuning in ("frozen", "svf"):

@@ -60,7 +60,8 @@ SIZES = {  # presets that differ in size alone
     **dict.fromkeys(("efficientnet_lite1", "efficientnet_lite2"), "efficientnet_lite0"),
 }
 FEW_SHOT = sorted(
-    {p.stem for p in (CONF / "method").glob("*.yaml")} - {"base", "match", "prior", "pfenet_small", "bam_small"}
+    {p.stem for p in (CONF / "method").glob("*.yaml")}
+    - {"base", "match", "prior", "pfenet_small", "bam_small", "cross_attention_small"}
 )
 TUNINGS = sorted(p.stem for p in (CONF / "tuning").glob("*.yaml"))
 

@@ -15,9 +15,10 @@ from fss.export.export import export_model
 from fss.models.backbones import TimmBackbone
 from fss.models.card import ModelCard, Part
 from fss.models.heads import CrossAttention, Features
-from fss.models.heads.cross_attention import Level
+from fss.models.heads.cross_attention import MARGIN_SCALE, Level
 from fss.models.model_file import save_model
 from fss.models.segmenter import FewShotSegmenter
+from fss.resize import resize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,6 +85,33 @@ def test_shapes_losses_and_gradients(scales: tuple[float, ...], shots: int) -> N
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.any(), name
+
+
+def test_a_finer_scale_looks_at_the_query_with_the_coarser_answer_as_its_mask() -> None:
+    torch.manual_seed(0)
+    head = CrossAttention(CHANNELS, width=4).eval()
+    with (
+        torch.no_grad()
+    ):  # logits are margins alone: the coarser scale's of the support, the finer one's of itself
+        for classify in head.classify:
+            for parameter in classify.parameters():
+                parameter.zero_()
+        head.trust[0], head.trust[1], head.own_trust[0][:] = 0.25, 0.0, 0.25
+        masks = torch.zeros(1, 1, 24, 16)
+        masks[..., 8:20, 4:12] = 1
+        query, support = head.encode_query(maps(1, None)), head.encode_support(maps(1, 1), masks)
+        _, margins = head._attend(query, support, (3, 2))
+        answer = torch.sigmoid(2 * MARGIN_SCALE * margins.mean(1, keepdim=True))
+        assert 0.1 < float(answer.mean()) < 0.9
+        mask = resize(answer, (6, 4)).flatten(1)
+        own = []
+        for level, keys, values in zip(head.levels, query.keys, query.values, strict=True):
+            found, _ = level(keys.flatten(2), keys.flatten(2), values.flatten(2), mask)
+            own.append(found)
+        expected = MARGIN_SCALE * torch.cat(own, 1).mean(1).unflatten(1, (6, 4))
+        logits = head.decode(query, support, (6, 4)).logits
+    torch.testing.assert_close(logits[:, 1], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits[:, 0], -expected, rtol=1e-4, atol=1e-4)
 
 
 def test_begins_as_matching() -> None:

@@ -5,7 +5,9 @@ supports and their mask is what the attention carries over: Shi et al., "Dense C
 Weighted Mask Aggregation" (DCAMA), ECCV 2022; Peng et al., "Hierarchical Dense Correlation Distillation" (HDMNet),
 CVPR 2023. This one is made differently. Attention is by cosine on the backbone's own features, so that it is good
 before any training; and what it says of a location is a likelihood ratio, object against surroundings, which is
-also added to the logits: the head begins as training-free matching and learns what to change.
+also added to the logits: the head begins as training-free matching and learns what to change. At finer scales the
+query also attends to itself, the coarser answer being its mask, since parts of one object are more alike than
+objects are: the idea of Fan et al., "Self-Support Few-Shot Semantic Segmentation" (SSP), ECCV 2022.
 
 Shapes: B batch, K shots, S image side, C channels, D reduced channels, T temperatures, h w feature height and
 width, n = h * w locations of the query, m those of all supports.
@@ -126,10 +128,11 @@ class CrossAttention(Head):
             raise ValueError(f"method.head.temperatures is {list(temperatures)}: give numbers above 0")
         self.scales = tuple(scales)
         self.levels = nn.ModuleList(Level(c, width, temperatures) for c in channels[:2])
-        # of each level the query, what it attends to, the prototype and the margins; and the prior mask
-        inputs = 2 * (3 * width + len(temperatures)) + 1
-        self.merge = nn.ModuleList(
-            nn.Sequential(*conv_relu(inputs, width, 1), nn.Dropout2d(dropout)) for _ in scales
+        # of each level what the query attends to, the prototype and the margins; at finer scales twice
+        found = 2 * (2 * width + len(temperatures))
+        self.merge = nn.ModuleList(  # with the query at each level, and the prior mask
+            nn.Sequential(*conv_relu(2 * width + 1 + times * found, width, 1), nn.Dropout2d(dropout))
+            for times in (1, *(2 for _ in scales[1:]))
         )
         self.down = nn.ModuleList(nn.Sequential(*conv_relu(2 * width, width, 1)) for _ in scales[1:])
         self.refine = nn.ModuleList(residual(width) for _ in scales)
@@ -137,6 +140,7 @@ class CrossAttention(Head):
         # how much each margin is believed; at the start those of the mid features, which tell objects apart better
         trust = torch.tensor([0.0, 1.0])[:, None].expand(2, len(temperatures)).flatten() / len(temperatures)
         self.trust = nn.Parameter(trust.repeat(len(self.scales), 1))
+        self.own_trust = nn.ParameterList(nn.Parameter(torch.zeros(len(trust))) for _ in scales[1:])
 
     def encode_support(self, features: Features, masks: Tensor) -> Support:
         shots = masks.shape[:2]
@@ -157,19 +161,25 @@ class CrossAttention(Head):
         prior = prior_masks(query.high, support.high).mean(1, keepdim=True)
         grid = query.keys[0].shape[-2:]
         prior = resize(prior, grid).to(query.values[0].dtype)
-        coarser: Tensor | None = None
+        coarser = answer = prior  # the scale before, which the coarsest does not look at
         found: list[Tensor] = []  # logits at each scale
         for i, scale in enumerate(self.scales):
             side = (max(1, round(grid[0] * scale)), max(1, round(grid[1] * scale)))
-            maps, margins = self._attend(query, support, side)
-            x = self.merge[i](torch.cat([*maps, margins, resize(prior, side)], 1))
-            if coarser is not None:
+            own = [F.adaptive_avg_pool2d(values, side) for values in query.values]
+            seen, margins = self._attend(query, support, side)
+            margin = _weighted(margins, self.trust[i])
+            maps = [*own, *seen, resize(prior, side)]
+            if i > 0:
+                seen, margins = self._attend(query, _as_support(query, answer), side)
+                margin = margin + _weighted(margins, self.own_trust[i - 1])
+                maps += seen
+            x = self.merge[i](torch.cat(maps, 1))
+            if i > 0:
                 x = x + self.down[i - 1](torch.cat([x, resize(coarser, side)], 1))
             x = x + self.refine[i](x)
-            logits = self.classify[i](x)
-            margin = MARGIN_SCALE * (self.trust[i][:, None, None] * margins).sum(1, keepdim=True)
-            found.append(resize(logits + torch.cat([-margin, margin], 1), size))
-            coarser = x
+            logits = self.classify[i](x) + MARGIN_SCALE * torch.cat([-margin, margin], 1)
+            found.append(resize(logits, size))
+            coarser, answer = x, logits.detach().softmax(1)[:, 1:]
         return Prediction(found[-1], prior, tuple(found[:-1]))
 
     def losses(
@@ -188,19 +198,35 @@ class CrossAttention(Head):
         return keys, values
 
     def _attend(self, query: Query, support: Support, side: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
-        """Maps (B, D, *side) for the convolutions, and margins (B, 2 T, *side), those of low features first."""
+        """What a query finds in supports.
+
+        Returns:
+            Maps (B, D or 2 T, *side) for the convolutions, and the margins among them (B, 2 T, *side), those of
+            low features first.
+        """
         mask = _pooled(support.mask.transpose(1, 2), side)  # (B, 1, m)
+        area = mask.sum(2, keepdim=True) + _LEAST
         maps, margins = [], []
-        for level, q, v, keys, values in zip(self.levels, *query[:2], *support[:2], strict=True):
+        for level, q, keys, values in zip(self.levels, query.keys, *support[:2], strict=True):
             values = _pooled(values.transpose(1, 2), side)  # (B, D, m)
-            own = F.adaptive_avg_pool2d(v, side)
             keys = _pooled(keys.transpose(1, 2), side)
             margin, attended = level(F.adaptive_avg_pool2d(q, side).flatten(2), keys, values, mask[:, 0])
-            area = mask.sum(2, keepdim=True) + _LEAST
-            prototype = ((values * mask).sum(2, keepdim=True) / area)[..., None].expand_as(own)
-            maps += [own, attended.unflatten(2, side).to(own.dtype), prototype]
-            margins.append(margin.unflatten(2, side).to(own.dtype))
-        return maps, torch.cat(margins, 1)
+            attended = attended.unflatten(2, side).to(values.dtype)
+            prototype = (values * mask).sum(2, keepdim=True) / area
+            maps += [attended, prototype[..., None].expand_as(attended)]
+            margins.append(margin.unflatten(2, side).to(values.dtype))
+        return [*maps, *margins], torch.cat(margins, 1)
+
+
+def _as_support(query: Query, answer: Tensor) -> Support:
+    """A query as its own support; `answer` (B, 1, ...) at any size is how sure it is of the object, in 0..1."""
+    keys, values = (tuple(maps[:, None] for maps in level) for level in query[:2])
+    return Support(keys, values, resize(answer, keys[0].shape[-2:])[:, None], query.high[:, None])
+
+
+def _weighted(margins: Tensor, trust: Tensor) -> Tensor:
+    """Margins (B, 2 T, h, w) as one (B, 1, h, w)."""
+    return (trust[:, None, None] * margins).sum(1, keepdim=True)
 
 
 def _pooled(maps: Tensor, side: tuple[int, int]) -> Tensor:
