@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import CHANNELS, TinyBackbone
-from torch import Tensor
+from torch import Tensor, nn
 
 from fss.export.export import export_model
 from fss.models.backbones import TimmBackbone
 from fss.models.card import ModelCard, Part
 from fss.models.heads import CrossAttention, Features
 from fss.models.heads.cross_attention import MARGIN_SCALE, Level
+from fss.models.heads.guided import box_mean, guided_upsampling
 from fss.models.model_file import save_model
 from fss.models.segmenter import FewShotSegmenter
 from fss.resize import resize
@@ -114,6 +115,31 @@ def test_a_finer_scale_looks_at_the_query_with_the_coarser_answer_as_its_mask() 
     torch.testing.assert_close(logits[:, 0], -expected, rtol=1e-4, atol=1e-4)
 
 
+def test_answers_follow_the_picture_outside_of_training_alone() -> None:
+    torch.manual_seed(0)
+    plain, refining = (
+        CrossAttention(CHANNELS, width=4, dropout=0.0),
+        CrossAttention(CHANNELS, width=4, dropout=0.0, refine=1),
+    )
+    refining.load_state_dict(plain.state_dict())
+    masks, picture = torch.zeros(1, 1, 24, 16), torch.randn(1, 3, 24, 16)
+    masks[..., 8:20, 4:12] = 1
+    support = plain.encode_support(maps(1, 1), masks)
+    features = maps(1, None)._replace(picture=picture)
+    with torch.no_grad():
+        for head in (plain, refining):
+            for module in head.modules():
+                module.training = not isinstance(module, nn.Dropout2d)  # which would draw
+        queries = [head.encode_query(features) for head in (plain, refining)]
+        before, during = (h.decode(q, support, (24, 16)) for h, q in zip((plain, refining), queries, strict=True))
+        assert torch.equal(before.logits, during.logits)
+        after = refining.eval().decode(queries[1], support, (24, 16)).logits
+        grid = plain.eval().decode(queries[0]._replace(picture=None), support, (6, 4)).logits
+    margin = guided_upsampling(grid[:, 1:] - grid[:, :1], picture, 1)
+    expected = ((before.logits[:, 1:] - before.logits[:, :1]) + box_mean(margin, 2)) / 2
+    torch.testing.assert_close(after[:, 1:] - after[:, :1], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_begins_as_matching() -> None:
     """What is added to the margins is little before training: the answer is theirs."""
     torch.manual_seed(0)
@@ -135,6 +161,7 @@ def test_begins_as_matching() -> None:
         ({"scales": []}, r"method\.head\.scales is \[\]"),
         ({"scales": [1.0, 0.5]}, "coarse to fine"),
         ({"scales": [0.0]}, r"method\.head\.scales"),
+        ({"refine": -1}, r"method\.head\.refine is -1"),
         ({"temperatures": [0.0]}, r"method\.head\.temperatures is \[0\.0\]"),
     ],
 )
@@ -149,8 +176,8 @@ def test_graphs_for_any_number_of_supports(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network: dict[str, Any] = {"name": "test_efficientnet", "low": 1, "mid": 2}
     backbone = TimmBackbone(**network)
-    segmenter = FewShotSegmenter(backbone, CrossAttention(list(backbone.channels), width=8)).eval()
-    card = ModelCard(Part("timm", network), Part("cross_attention", {"width": 8}), 64, "published", 1)
+    segmenter = FewShotSegmenter(backbone, CrossAttention(list(backbone.channels), width=8, refine=1)).eval()
+    card = ModelCard(Part("timm", network), Part("cross_attention", {"width": 8, "refine": 1}), 64, "published", 1)
     save_model(tmp_path / "model.safetensors", segmenter, card)
     exported = export_model(tmp_path / "model.safetensors", tmp_path / "model.onnx", "onnx")
     assert exported.shot is None

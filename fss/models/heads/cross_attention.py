@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.models.heads.guided import refined
 from fss.models.heads.head import Features, Head, Prediction
 from fss.models.heads.ops import prior_masks
 from fss.models.heads.prototype import classifier, conv_relu, residual
@@ -34,11 +35,15 @@ _TINY = 1e-30
 
 
 class Query(NamedTuple):
-    """An encoded query: by level what is compared (B, C, h, w) and carried over (B, D, h, w); high features."""
+    """An encoded query: by level what is compared (B, C, h, w) and carried over (B, D, h, w); high features.
+
+    And the picture (B, 3, S, S), normalised, for refinement.
+    """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     high: Tensor
+    picture: Tensor | None = None
 
 
 class Support(NamedTuple):
@@ -108,9 +113,11 @@ class CrossAttention(Head):
             locations: (h w)² K numbers for each query.
         temperatures: See `Level`.
         dropout: Probability that a reduced channel is dropped in training.
+        refine: Radius, in locations, of a guided filter's windows, by which answers outside of training follow the
+            edges of the picture; 0: plain upsampling.
 
     Raises:
-        ValueError: If a scale, temperature or number of channels is out of range.
+        ValueError: If a scale, temperature, radius or number of channels is out of range.
     """
 
     def __init__(
@@ -120,13 +127,17 @@ class CrossAttention(Head):
         scales: Sequence[float] = (0.5, 1.0),
         temperatures: Sequence[float] = (10.0, 40.0),
         dropout: float = 0.1,
+        refine: int = 0,
     ) -> None:
         super().__init__()
+        if refine < 0:
+            raise ValueError(f"method.head.refine is {refine}, must be a number of locations, or 0 for none")
         if not scales or not all(0 < scale <= 1 for scale in scales) or sorted(scales) != list(scales):
             raise ValueError(f"method.head.scales is {list(scales)}: give fractions in 0..1, coarse to fine")
         if not temperatures or not all(temperature > 0 for temperature in temperatures):
             raise ValueError(f"method.head.temperatures is {list(temperatures)}: give numbers above 0")
         self.scales = tuple(scales)
+        self.radius, self.sees_pictures = refine, refine > 0
         self.levels = nn.ModuleList(Level(c, width, temperatures) for c in channels[:2])
         # of each level what the query attends to, the prototype and the margins; at finer scales twice
         found = 2 * (2 * width + len(temperatures))
@@ -153,7 +164,7 @@ class CrossAttention(Head):
         return Support(tuple(map(one, keys)), tuple(map(one, values)), one(covered), one(high))
 
     def encode_query(self, features: Features) -> Query:
-        return Query(*self._encoded(features.low, features.mid), features.high)
+        return Query(*self._encoded(features.low, features.mid), features.high, features.picture)
 
     def decode(
         self, query: Query, support: Support, size: tuple[int, int], own_class: Tensor | None = None
@@ -180,6 +191,11 @@ class CrossAttention(Head):
             logits = self.classify[i](x) + MARGIN_SCALE * torch.cat([-margin, margin], 1)
             found.append(resize(logits, size))
             coarser, answer = x, logits.detach().softmax(1)[:, 1:]
+        if query.picture is not None and not self.training:
+            # the mean of plain and refined scores: objects are not only where colours say so
+            margin = refined((logits[:, 1:] - logits[:, :1]).float(), query.picture, self.radius)
+            margin = resize(margin, size) / 2
+            found[-1] = (found[-1] + torch.cat([-margin, margin], 1)) / 2
         return Prediction(found[-1], prior, tuple(found[:-1]))
 
     def losses(

@@ -46,6 +46,20 @@ def guided_upsampling(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
     return (slope * colours).sum(1, keepdim=True) + offset
 
 
+def refined(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
+    """Guided upsampling, averaged over windows of a location's side.
+
+    Scores know nothing smaller: single pixels of clutter would be answered by their colours alone.
+
+    Args:
+        scores: (B, 1, h, w).
+        picture: (B, 3, S, S), normalised.
+        radius: See `guided_upsampling`.
+    """
+    location = picture.shape[-1] // scores.shape[-1]  # its side in pixels
+    return box_mean(guided_upsampling(scores, picture.float(), radius), location // 2)
+
+
 def _opponent(picture: Tensor) -> Tensor:
     """Colours (B, 3, S, S) turned to grey, red against green, and both against blue.
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fss.models.heads.cosine import COSINE_EPS
-from fss.models.heads.guided import box_mean, guided_upsampling
+from fss.models.heads.guided import refined
 from fss.models.heads.head import Features, Head, Prediction
 from fss.resize import resize
 
@@ -103,10 +103,7 @@ class Match(Head):
             prior = (margin - low) / (high - low + COSINE_EPS)  # stretched over each query, as PFENet's
             margin, prior = (v.unflatten(1, query.features.shape[2:])[:, None] for v in (margin, prior))
             if query.picture is not None:
-                location = query.picture.shape[-1] // margin.shape[-1]  # its side in pixels
-                margin = guided_upsampling(margin, query.picture.float(), self.refine)
-                # margins know nothing smaller: single pixels of clutter would be answered by their colours alone
-                margin = box_mean(margin, location // 2)
+                margin = refined(margin, query.picture, self.refine)
         foreground = SCALE * (resize(margin, size) - self.threshold)
         return Prediction(torch.cat([-foreground, foreground], 1), prior)
 
