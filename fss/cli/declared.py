@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -22,15 +22,22 @@ _POINTER = re.compile(r"\$\{([\w.]+)\}")  # an interpolation of the whole value 
 def check_declared(cfg: DictConfig) -> None:
     """Looks whether settings are of the types that what is built from them declares.
 
-    Every node with a `_target_` is compared with the annotations of that class or function. Types that no text can
-    be, and annotations that cannot be read, are passed over, as are settings without a value yet.
+    Every node with a `_target_` is compared with the parameters of that class or function and their annotations.
+    Words of which one is to be chosen are left to whoever is built; types that no text can be, and annotations
+    that cannot be read, are passed over, as are settings without a value yet.
 
     Raises:
-        ValueError: One is not; it is named as it was typed, and the message says what it must be.
+        ValueError: One is not, or nothing takes it; it is named as it was typed, and the message says what it
+            must be.
     """
     written: Any = OmegaConf.to_container(cfg, resolve=False)
     for path, target in _built(written):
-        hints = _hints(target)
+        hints, taken = _hints(target), _taken(target)
+        for name in _at(written, path):
+            if taken is not None and name not in taken and not str(name).startswith("_"):
+                raise ValueError(
+                    f"{'.'.join((*path, str(name)))}: {target} takes no such setting; it takes {', '.join(taken)}"
+                )
         for name in hints.keys() & _at(written, path).keys():
             setting = ".".join((*path, str(name)))
             try:
@@ -74,14 +81,21 @@ def _hints(target: str) -> dict[str, Any]:
         return {}
 
 
+def _taken(target: str) -> list[str] | None:
+    """Names of the parameters of what a `_target_` names; None if it takes any, or they cannot be told."""
+    try:
+        parameters = inspect.signature(get_object(target)).parameters.values()
+    except Exception:  # as for `_hints`
+        return None
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
+
+
 def _mend(declared: Any, value: Any) -> str | None:
     """What a value must be; None if it may be of a type, or "" for types that no setting can be."""
     origin, of = get_origin(declared), get_args(declared)
     if origin in (Union, UnionType):
         mends = [_mend(one, value) for one in of if one is not int or float not in of]  # a number may be whole
         return None if None in mends else " or ".join(mend for mend in mends if mend)
-    if origin is Literal:
-        return None if value in of else f"one of {', '.join(map(str, of))}"
     if inspect.isclass(origin) and issubclass(origin, Collection) and not issubclass(origin, Mapping):
         return _mend_list(of, value)
     simple: dict[Any, kinds.Kind] = {

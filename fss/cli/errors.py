@@ -26,6 +26,14 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
 PLACE = "Make room, or choose another place with outputs=DIR"
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _PROJECT = Path(__file__).parents[1]
+# What torch makes of an error in a loader's process: the file of the last line of its traceback, and its text.
+_IN_WORKER = re.compile(
+    r"Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback.*\n"
+    r'  File "(?P<file>[^"]+)", line \d+[^\n]*\n'
+    r"(?: {4}[^\n]*\n)*[\w.]+: (?P<what>.*?)\n*$",
+    re.DOTALL,
+)
+_OF_LIGHTNING = "MisconfigurationException"  # named, since importing it takes seconds
 _given = os.environ.get(FULL) == "1"  # by the user, before a script switches it on for itself
 
 
@@ -77,7 +85,8 @@ def mendable(error: BaseException) -> str | None:
     operating system or the like from a `raise` of its own.
     """
     if isinstance(error, InstantiationException) and (reason := error.__cause__) is not None:
-        if isinstance(reason, ValueError) and not _is_ours(reason):  # a library refuses what it was given
+        refuses = isinstance(reason, ValueError) or type(reason).__name__ == _OF_LIGHTNING
+        if refuses and not _is_ours(reason):  # a library, what it was given
             built = re.search(r"full_key: (\S+)", str(error))
             return f"settings of {built[1]}: {reason}" if built else str(reason)
         return mendable(reason)
@@ -98,6 +107,8 @@ def mendable(error: BaseException) -> str | None:
     if isinstance(error, OmegaConfBaseException):
         return " ".join(str(error).split())
     ours = _is_ours(error)
+    if (told := _IN_WORKER.match(str(error))) is not None and isinstance(error, ValueError | OSError):
+        return told["what"] if Path(told["file"]).is_relative_to(_PROJECT) else None
     if isinstance(error, OSError):
         where = (
             f": is the disk full, or the folder not yours to write? {PLACE}" if error.errno in _NO_PLACE else ""

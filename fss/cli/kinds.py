@@ -6,11 +6,12 @@ number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from fss.display.shown import shown
 
@@ -18,7 +19,9 @@ Kind = Callable[[Any], str | None]  # what a value must be; None if it is
 
 
 def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
-    """Looks whether settings are of their kinds; those without a value yet are passed over.
+    """Looks whether settings are of their kinds.
+
+    Those without a value yet, or whose value refers to what is not there, are passed over.
 
     Args:
         cfg: Composed configuration.
@@ -30,7 +33,7 @@ def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
     for name, kind in kinds.items():
         try:
             value = OmegaConf.select(cfg, name, throw_on_missing=True, default=_ABSENT)
-        except (MissingMandatoryValue, InterpolationToMissingValueError):
+        except (MissingMandatoryValue, InterpolationResolutionError):
             continue
         if value is not _ABSENT and (mend := kind(value)) is not None:
             raise ValueError(f"{name}={typed(value)}: must be {mend}")
@@ -71,11 +74,13 @@ def whole(least: int | None) -> Kind:
 
 
 def number(least: float | None, most: float | None = None) -> Kind:
-    """A number from `least` on, up to `most`; None for any."""
+    """A finite number from `least` on, up to `most`; None for any."""
 
     def kind(value: Any) -> str | None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return "a number"
+        if least is not None and math.isinf(value):
+            return "a finite number"
         if least is None or (value >= least and (most is None or value <= most)):  # NaN is neither
             return None
         return f"at least {least:g}" if most is None else f"in {least:g}..{most:g}"
@@ -110,6 +115,11 @@ def listed(kind: Kind) -> Kind:
     return of_list
 
 
+def share(value: Any) -> str | None:
+    """A fraction above 0."""
+    return None if value and fraction(value) is None else "in 0..1, above 0"
+
+
 fraction = number(0, 1)
 precision = one_of("32-true", "bf16-mixed", "16-mixed")
 
@@ -125,6 +135,17 @@ OF_RUNS: Mapping[str, Kind] = {
     **dict.fromkeys(("dataset.train_episodes", "patience"), optional(whole(1))),
     "fold": also(whole(0), "all"),
     "seeds": listed(whole(0)),
+    **dict.fromkeys(("tuning.head_lr", "tuning.backbone_lr"), number(0)),
+    **dict.fromkeys(("dataset.base.head_lr", "dataset.base.backbone_lr"), number(0)),
+    **dict.fromkeys(("optimizer.weight_decay", "optimizer.momentum"), number(0)),
+    **dict.fromkeys(("dataset.base.width", "dataset.base.epochs", "dataset.base.eval_batch_size"), whole(1)),
+    **dict.fromkeys(("method.epochs", "method.check_val_every_n_epoch", "method.head.width"), whole(1)),
+    "dataset.max_pixels": whole(1),
+    "tuning.warmup_steps": whole(0),
+    **dict.fromkeys(("method.head.dropout", "dataset.base.keep"), fraction),
+    "method.val_check_interval": share,
+    "trainer.gradient_clip_val": optional(number(0)),
+    "trainer.max_steps": whole(-1),
     "precision": precision,
     "compile": also(flag, "cuda_graphs"),
     "optimizer.fused": optional(flag),

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from fss.cli import base_stage, build, evaluations, kinds, messages, model_files, overrides, recipe, start
 from fss.cli.declared import check_declared
 from fss.cli.recorded import EVALUATIONS_OWN
-from fss.evaluation.results import CHECKPOINTS, SETTINGS, TRAINING
+from fss.evaluation.results import CHECKPOINTS, RECORD, SETTINGS, TRAINING
 from fss.files.plain import write_json
 from fss.models.base_segmenter import BaseLearnerSegmenter
 from fss.models.checkpoints import load_base_learner
@@ -22,7 +22,7 @@ from fss.models.parameters import count_parameters
 from fss.models.segmenter import FewShotSegmenter
 from fss.revision import git_revision
 from fss.training.logs import log_scalars
-from fss.training.run_folder import check_processes, forget_earlier, note_settings, prepare_folder
+from fss.training.run_folder import check_processes, forget_earlier, note_settings, note_typed, prepare_folder
 
 
 def train(cfg: DictConfig) -> float:
@@ -154,6 +154,7 @@ def begin(cfg: DictConfig) -> Path | None:
         model_files.forget_model_files(folder)
         settings = settings_of(cfg)
         note_settings(folder / SETTINGS, settings, cfg.resume)
+        note_typed(folder / RECORD, start.typed())
         messages.print_settings(cfg, settings["differs_from_recipe"])
     return checkpoint
 

@@ -35,7 +35,7 @@ from fss.files.whole import whole
 FORMAT = 2  # version of metrics.json
 CHECKPOINTS = "checkpoints"
 SETTINGS = "config.yaml"
-RECORD = Path(".hydra", "overrides.yaml")  # what was typed
+RECORD = Path(".hydra", "overrides.yaml")  # what was typed when it began
 TRAINING = "training.json"
 RESULTS = "results"
 METRICS = "metrics.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,13 @@ def note_settings(path: Path, settings: dict[str, Any], resume: bool) -> None:
                 logger.warning("%s is now %s; the run started with %s", *told)
     with whole(path) as unfinished:
         unfinished.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def note_typed(path: Path, typed: Sequence[str]) -> None:
+    """Writes the overrides that a run was started with, by which evaluations go, to a YAML file."""
+    path.parent.mkdir(exist_ok=True)
+    with whole(path) as unfinished:
+        unfinished.write_text(yaml.safe_dump(list(typed)))
 
 
 def _check_writable(folder: Path) -> None:

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from support import warm
 from support.scripts import ROOT
+from torch._utils import ExceptionWrapper
 
 from fss.cli import start
 from fss.cli.errors import mendable
@@ -100,6 +101,20 @@ def test_what_a_library_refuses_to_be_built_from_is_told_with_the_settings() -> 
         instantiate({"method": {"head": {"_target_": "torch.nn.Dropout2d", "p": 2}}})
     told = str(mendable(raised.value))
     assert told.startswith("settings of method.head: dropout probability has to be between 0 and 1")
+
+
+def test_what_a_loader_s_process_refuses_is_told_like_anything_else() -> None:
+    def raised(raise_it: str) -> str | None:
+        try:
+            exec(raise_it, {"fold_classes": fold_classes})
+        except ValueError:
+            wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
+        with pytest.raises(ValueError, match="Original Traceback") as told:
+            wrapper.reraise()
+        return mendable(told.value)
+
+    assert raised("fold_classes(4, 9, 'contiguous')") == "fold=9: there are 4 folds, 0 to 3"
+    assert raised("int('x')") is None
 
 
 def test_a_fault_of_the_program_is_none_to_mend() -> None:

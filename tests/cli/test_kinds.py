@@ -21,7 +21,8 @@ from fss.cli import kinds
         (kinds.path, [" a"], [("", "one path"), (None, "one path")]),
         (kinds.whole(2), [2, 10**9], [(1, "at least 2"), (2.0, "a whole number"), (True, "a whole number")]),
         (kinds.fraction, [0, 1, 0.5], [(-0.1, "in 0..1"), ("a", "a number"), (float("nan"), "in 0..1")]),
-        (kinds.number(0), [0, 1e9], [(-1, "at least 0"), (False, "a number")]),
+        (kinds.number(0), [0, 1e9], [(-1, "at least 0"), (False, "a number"), (float("inf"), "a finite number")]),
+        (kinds.share, [1, 0.5], [(0, "in 0..1, above 0"), (1.5, "in 0..1, above 0"), (None, "in 0..1, above 0")]),
         (kinds.optional(kinds.whole(1)), [None, 1], [(0, "at least 1, or null"), ("x", "a whole number, or")]),
         (kinds.also(kinds.flag, "b"), [True, "b"], [("c", "true or false, or b"), (None, "true or false, or b")]),
         (kinds.one_of("a", "b"), ["a"], [("c", "one of a, b"), (None, "one of a, b")]),
@@ -34,8 +35,8 @@ def test_what_is_taken(kind: kinds.Kind, taken: list[Any], refused: list[tuple[A
 
 
 def test_settings_without_a_value_are_passed_over() -> None:
-    cfg = OmegaConf.create({"a": "???", "b": "${a}", "c": {"d": "no"}})
-    kinds.check(cfg, dict.fromkeys(("a", "b", "c.e", "f"), kinds.flag))
+    cfg = OmegaConf.create({"a": "???", "b": "${a}", "c": {"d": "no"}, "e": "${nowhere}"})
+    kinds.check(cfg, dict.fromkeys(("a", "b", "c.e", "e", "f"), kinds.flag))
     with pytest.raises(ValueError, match=r"^c\.d=no: must be true or false$"):
         kinds.check(cfg, {"c.d": kinds.flag})
     with pytest.raises(ValueError, match="without a default: a; give them as a=VALUE"):

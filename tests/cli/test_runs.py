@@ -93,6 +93,18 @@ def test_a_run_leaves_what_others_look_for(trained: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_start_that_is_refused_changes_nothing(trained: Path) -> None:
+    folder = run_folder(trained)
+    kept = [folder / name for name in ("config.yaml", ".hydra/overrides.yaml", "training.json")]
+    before = [path.read_bytes() for path in kept]
+    assert b"geometry" not in before[1]
+    done = run("train.py", *SMALL, "dataset.geometry=exact", "trainer.devices=0", cwd=trained)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: settings of trainer: ")
+    assert [path.read_bytes() for path in kept] == before
+
+
 def test_evaluation_repeats_the_integers_of_training(trained: Path) -> None:
     before = metrics(trained)
     files = sorted(trained.rglob("*"))

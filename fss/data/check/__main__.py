@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from rich.text import Text
 
+from fss.cli import kinds
 from fss.cli.errors import run_script
 from fss.configuration import conf_folder
 from fss.data.check.census import FoldCensus, count_classes, count_folds
@@ -30,6 +31,10 @@ from fss.display.console import PlainConsole
 
 @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="check")
 def main(cfg: DictConfig) -> None:
+    from fss.cli.declared import check_declared  # brings torch, which --help need not wait for
+
+    kinds.check(cfg, {**kinds.OF_RUNS, "fold": kinds.whole(0), "sheet": kinds.path})
+    check_declared(cfg)
     data = cfg.dataset
     readers: list[Reader] = [instantiate(data[part])() for part in ("train_reader", "eval_reader")]
     train, evaluation = (
