@@ -38,6 +38,7 @@ _KINDS = {
     "threshold": kinds.fraction,
     "published": kinds.optional(kinds.path),
     "adapt": kinds.flag,
+    "adaptation": kinds.group("steps", "every", "rate", "shots"),
     **dict.fromkeys(("adaptation.steps", "adaptation.every"), kinds.whole(1)),
     "adaptation.rate": kinds.fraction,
     "adaptation.shots": kinds.optional(kinds.whole(1)),

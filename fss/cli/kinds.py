@@ -115,6 +115,16 @@ def listed(kind: Kind) -> Kind:
     return of_list
 
 
+def group(*names: str) -> Kind:
+    """A group of settings with these names alone."""
+
+    def kind(value: Any) -> str | None:
+        known = isinstance(value, DictConfig) and all(name in names for name in value)
+        return None if known else f"a group of {', '.join(names)} alone"
+
+    return kind
+
+
 def share(value: Any) -> str | None:
     """A fraction above 0."""
     return None if value and fraction(value) is None else "in 0..1, above 0"
@@ -125,6 +135,8 @@ precision = one_of("32-true", "bf16-mixed", "16-mixed")
 
 # Of train.py and evaluate.py alike.
 OF_RUNS: Mapping[str, Kind] = {
+    "reuse": group("limit_gb", "batch"),
+    "panels": group("episodes", "every_n_epochs"),
     **dict.fromkeys(("tf32", "checkpointing", "resume"), flag),
     **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),
     **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),

@@ -6,6 +6,7 @@ later, on the device); masks contain 1 for the object, 0 for background, and 255
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -96,8 +97,13 @@ class TrainingTransform:
 
     def __init__(self, size: int, scale: Sequence[float], rotation: float = 10.0, keep: float = 0.85) -> None:
         check_size(size)
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"dataset.scale={list(scale)}: give the smallest and largest factor, both above 0")
+        given = "train_transform"  # below dataset, or of a base learner below dataset.base
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
+            raise ValueError(f"{given}.scale={list(scale)}: give the smallest and largest factor, both above 0")
+        if not 0 <= rotation <= 180:
+            raise ValueError(f"{given}.rotation={rotation}: give degrees in 0..180")
+        if not 0 <= keep <= 1:
+            raise ValueError(f"{given}.keep={keep}: give a fraction in 0..1")
         smallest, largest = scale
         fill = {"border_mode": cv2.BORDER_CONSTANT, "fill": MEAN_COLOR, "fill_mask": IGNORE}
         self._compose = A.Compose(

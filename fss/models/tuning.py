@@ -6,6 +6,7 @@ only by `bias` and `norm`, as in the published programs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from functools import partial
 
@@ -98,8 +99,8 @@ def lora(backbone: Backbone, stages: Collection[int] = (2, 3, 4), rank: int = 4,
     Raises:
         ValueError: If the stages contain no such weight, or the rank or alpha is out of range.
     """
-    if not alpha > 0:
-        raise ValueError(f"tuning.alpha={alpha}: must be above 0")
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"tuning.alpha={alpha}: must be above 0, and finite")
     _put_beside(backbone, stages, "rank", rank, lambda layer: LoRA(layer, rank, alpha))
 
 

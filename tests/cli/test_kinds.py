@@ -24,6 +24,11 @@ from fss.cli import kinds
         (kinds.number(0), [0, 1e9], [(-1, "at least 0"), (False, "a number"), (float("inf"), "a finite number")]),
         (kinds.share, [1, 0.5], [(0, "in 0..1, above 0"), (1.5, "in 0..1, above 0"), (None, "in 0..1, above 0")]),
         (kinds.optional(kinds.whole(1)), [None, 1], [(0, "at least 1, or null"), ("x", "a whole number, or")]),
+        (
+            kinds.group("a", "b"),
+            [OmegaConf.create({"a": 1}), OmegaConf.create({})],
+            [(None, "a group of a, b alone"), (OmegaConf.create({"c": 1}), "a group of a, b alone")],
+        ),
         (kinds.also(kinds.flag, "b"), [True, "b"], [("c", "true or false, or b"), (None, "true or false, or b")]),
         (kinds.one_of("a", "b"), ["a"], [("c", "one of a, b"), (None, "one of a, b")]),
     ],

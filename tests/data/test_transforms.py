@@ -321,12 +321,25 @@ def test_object_crop_cuts_image_and_mask_alike() -> None:
         assert result["mask"].shape == (30, 30)
 
 
-@pytest.mark.parametrize("scale", [(1.1, 0.9), (0, 1), (-0.5, 1.0), (0.9, float("nan"))])
+@pytest.mark.parametrize("scale", [(1.1, 0.9), (0, 1), (-0.5, 1.0), (0.9, float("nan")), (1, float("inf"))])
 def test_bad_scale(scale: tuple[float, float]) -> None:
     with pytest.raises(
-        ValueError, match=r"dataset\.scale=\[.*\]: give the smallest and largest factor, both above 0"
+        ValueError, match=r"train_transform\.scale=\[.*\]: give the smallest and largest factor, both above 0"
     ):
         TrainingTransform(64, scale)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"rotation": -1.0}, r"train_transform\.rotation=-1\.0: give degrees"),
+        ({"rotation": float("nan")}, "rotation=nan"),
+        ({"keep": 1.5}, r"train_transform\.keep=1\.5: give a fraction"),
+    ],
+)
+def test_bad_rotation_and_crop(settings: dict[str, float], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        TrainingTransform(64, (0.9, 1.1), **settings)
 
 
 # Evaluation

@@ -304,6 +304,7 @@ def test_settings_that_cannot_be() -> None:
     unknown: Any = "exp"
     cases: list[tuple[Callable[..., None], str]] = [
         (partial(lora, rank=0), r"tuning\.rank=0: must be at least 1"),
+        (partial(lora, alpha=float("inf")), r"tuning\.alpha=inf: must be above 0, and finite"),
         (partial(lora, alpha=0.0), r"tuning\.alpha=0\.0: must be above 0"),
         (partial(adapter, width=0), r"tuning\.width=0: must be at least 1"),
         (partial(svf, form=unknown), r"tuning\.form='exp': must be one of S, delta, z"),

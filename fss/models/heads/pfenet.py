@@ -8,6 +8,7 @@ Shapes: B batch, K shots, S image side, C channels, h w feature height and width
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,7 @@ class PFENet(PrototypeHead):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(channels, width, dropout)
-        if not pyramid or any(scale <= 0 for scale in pyramid):
+        if not pyramid or not all(0 < scale < math.inf for scale in pyramid):
             raise ValueError(f"method.pyramid is {list(pyramid)}: give positive scales, fine to coarse")
         self.pyramid = tuple(pyramid)
         n = len(self.pyramid)
