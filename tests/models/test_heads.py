@@ -256,7 +256,7 @@ def test_pyramid_scales(
     assert seen == sides
 
 
-@pytest.mark.parametrize("pyramid", [(), (60, 0), (1.0, -0.5)])
+@pytest.mark.parametrize("pyramid", [(), (60, 0), (1.0, -0.5), (float("inf"),), (float("nan"),)])
 def test_pyramid_that_cannot_be(pyramid: Sequence[float]) -> None:
     with pytest.raises(ValueError, match=r"method\.pyramid"):
         PFENet(CHANNELS, pyramid=pyramid)
