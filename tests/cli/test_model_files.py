@@ -35,8 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         start("train", *typed)
     made = run_folder(folder).parents[1] / "fold1/seed0"
-    (made / RECORD).parent.mkdir()
-    (made / RECORD).write_text(yaml.safe_dump(typed))  # as Hydra does for a script
+    assert yaml.safe_load((made / RECORD).read_text()) == typed
     return made
 
 
