@@ -32,7 +32,7 @@ def check_declared(cfg: DictConfig) -> None:
     """
     written: Any = OmegaConf.to_container(cfg, resolve=False)
     for path, target in _built(written):
-        hints, taken = _hints(target), _taken(target)
+        taken, hints = _signature(target)
         for name in _at(written, path):
             if taken is not None and name not in taken and not str(name).startswith("_"):
                 raise ValueError(
@@ -70,24 +70,21 @@ def _source(written: Any, setting: str) -> str:
     return setting
 
 
-def _hints(target: str) -> dict[str, Any]:
-    """Types of the parameters of what a `_target_` names; empty if they cannot be told."""
+def _signature(target: str) -> tuple[list[str] | None, dict[str, Any]]:
+    """What a `_target_` takes: names of its parameters, None if it takes any; and the types of some of them.
+
+    A target that is not found is told when it is built, and annotations may name what is not imported at run time.
+    """
     try:
         made = get_object(target)
-        return get_type_hints(made.__init__ if inspect.isclass(made) else made)
-    except (
-        Exception
-    ):  # a name that is not found is told when it is built; annotations may name what is not imported
-        return {}
-
-
-def _taken(target: str) -> list[str] | None:
-    """Names of the parameters of what a `_target_` names; None if it takes any, or they cannot be told."""
+        parameters = inspect.signature(made).parameters.values()
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return None, {}
+    names = None if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
     try:
-        parameters = inspect.signature(get_object(target)).parameters.values()
-    except Exception:  # as for `_hints`
-        return None
-    return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
+        return names, get_type_hints(made.__init__ if inspect.isclass(made) else made)
+    except (NameError, AttributeError, TypeError):
+        return names, {}
 
 
 def _mend(declared: Any, value: Any) -> str | None:
