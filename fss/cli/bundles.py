@@ -21,7 +21,6 @@ from fss.data.plan import with_seed
 from fss.display.shown import shown
 from fss.evaluation.record import DRAWING
 from fss.evaluation.results import CHECKPOINTS, INTEGERS, RECORD, EpisodeResult, read_episodes
-from fss.evaluation.tables import is_adapted
 from fss.files.digests import stem
 from fss.metrics import episode_integers
 from fss.models.model_file import read_model
@@ -116,8 +115,10 @@ def run_again(bundled: Bundled, count: int) -> Again:
         NoRecordError: The weights are not there, or were tuned on the supports of each episode.
         ValueError: This program draws other episodes.
     """
-    if is_adapted(bundled.metrics):
+    if bundled.metrics.get("adapt"):
         raise NoRecordError("its model was another one in every episode, tuned on the supports")
+    if told := bundled.metrics.get("changed"):
+        raise NoRecordError(f"it was evaluated otherwise than its run: {', '.join(told)}")
     file = bundled.run / CHECKPOINTS / FILES.get(bundled.metrics["checkpoint"], "none")
     if not file.is_file():
         raise NoRecordError("its weights are not in the bundle")

@@ -200,6 +200,7 @@ def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:
     selected = file is None and weights == "best"
     notes = Path(cfg.run_dir) / TRAINING
     training = read_training(notes) if file is None else {}
+    changed = [*changed, *_changed_adaptation(cfg), *_changed_setting(cfg)]
     return Record(
         run=Path(cfg.run_dir) if file is None else None,
         weights=weights,
@@ -218,12 +219,13 @@ def record_of(cfg: DictConfig, changed: Sequence[str] = ()) -> Record:
             "eval_classes": cfg.dataset.eval_classes,
             "support_annotation": cfg.dataset.support_annotation,
             "adapt": cfg.get("adapt", False),  # train.py has no such setting
+            "changed": changed,
         },
         protocol=_protocol(cfg),
         episodes=cfg.episodes,
         eval_seeds=list(cfg.seeds),
         drawing={key: cfg.protocol[key] for key in DRAWING},
-        changed=[*changed, *_changed_adaptation(cfg), *_changed_setting(cfg)],
+        changed=changed,
         training={
             "train_seconds": training.get("seconds"),
             "trained_parameters": training.get("parameters") if cfg.method.trained else 0,

@@ -18,7 +18,7 @@ from fss.data.folds import fold_classes
 from fss.display.shown import shown
 from fss.evaluation.absence import learn_verifier
 from fss.evaluation.results import CHECKPOINTS, RESULTS, read_metrics
-from fss.evaluation.tables import is_adapted
+from fss.evaluation.tables import changes
 from fss.export.files import read_graphs_card
 from fss.models.card import ModelCard, Part, part_of
 from fss.models.checkpoints import load_checkpoint
@@ -193,11 +193,11 @@ def _card(cfg: DictConfig, classes: Sequence[str], checkpoint: str) -> ModelCard
             "tuning": cfg.tuning.name,
             "checkpoint": checkpoint,
         },
-        # one that was tuned on supports is of another model in every episode
+        # others are of another model or other pictures
         results=tuple(
             {key: m[key] for key in _RESULT}
             for m in evaluations
-            if m["checkpoint"] == checkpoint and not is_adapted(m)
+            if m["checkpoint"] == checkpoint and not changes(m)
         ),
         git_revision=git_revision(),
     )

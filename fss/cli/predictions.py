@@ -28,6 +28,7 @@ _KINDS = {
     "negatives": kinds.optional(kinds.path),
     "abstain": kinds.flag,
     **dict.fromkeys(("threshold", "presence_threshold"), kinds.optional(kinds.fraction)),
+    "refine": kinds.optional(kinds.whole(0)),
     "tile": kinds.optional(kinds.whole(SMALLEST)),
     **dict.fromkeys(("every", "batch_size", "max_pixels"), kinds.whole(1)),
     "device": kinds.text,
@@ -52,7 +53,7 @@ def predict(cfg: DictConfig) -> Done:
     without = [] if cfg.negatives is None else _negatives(Path(cfg.negatives))
     supports = read_supports(Path(cfg.supports), cfg.max_pixels)
     predictor = FewShotPredictor.load(cfg.model, cfg.device, cfg.precision, cfg.max_pixels)
-    for setting in ("threshold", "presence_threshold"):
+    for setting in ("threshold", "presence_threshold", "refine"):
         if (value := cfg[setting]) is not None:
             setattr(predictor, setting, value)
     predictor.fit(supports, negatives=without)

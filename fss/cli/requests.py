@@ -35,7 +35,8 @@ class Request(NamedTuple):
     Attributes:
         cfg: Its configuration, with what the run was trained with underneath.
         seen_classes: For a model of another data set, the names of its base classes.
-        changed: What of the evaluated pictures is not as the run has it, as words for a folder's name.
+        changed: What of the evaluated pictures and of the model is not as the run has it, as words for a folder's
+            name.
         card: What the model file says of its weights, where one is evaluated.
     """
 
@@ -82,7 +83,8 @@ def _recalled(typed: Sequence[str]) -> Request:
     if cfg.trained_on == cfg.dataset.name:
         cfg = compose("evaluate", overrides.merged(saved, typed)) if saved else cfg
         cfg.run_dir = folder  # whatever the record would make of it
-        return Request(cfg, None, _changed(cfg, saved, typed, Path(folder) / SETTINGS))
+        changed = _changed(cfg, saved, typed, Path(folder) / SETTINGS)
+        return Request(cfg, None, [*changed, *_changed_parts(cfg, saved, typed)])
     own, data = overrides.without(typed, "dataset"), overrides.only(typed, "dataset")
     model = compose("evaluate", overrides.merged(saved, own, [f"dataset={cfg.trained_on}"]))
     seen: list[str] = []  # where every class is novel, none has been trained on, whatever the training data
@@ -92,7 +94,8 @@ def _recalled(typed: Sequence[str]) -> Request:
     cfg = compose("evaluate", overrides.merged(saved, own, data))
     cfg.method = OmegaConf.to_container(model.method, resolve=True)
     cfg.run_dir = folder
-    return Request(cfg, seen, _changed(cfg, saved, typed))
+    on_own = [*own, f"dataset={cfg.trained_on}"]
+    return Request(cfg, seen, [*_changed(cfg, saved, typed), *_changed_parts(cfg, saved, on_own)])
 
 
 def run_settings(run: Path) -> DictConfig:
@@ -140,6 +143,24 @@ def _changed(
         usual = compose("evaluate", overrides.merged(saved, overrides.without(typed, *names))).dataset
     pairs = [(name, cfg.dataset.get(name)) for name in PICTURES if cfg.dataset.get(name) != usual.get(name)]
     return [f"{name}-{_word(value)}" for name, value in pairs]
+
+
+def _changed_parts(cfg: DictConfig, saved: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """Words such as "refine-2" for each argument of head or backbone that is typed and not the run's own.
+
+    It makes other answers from the same weights, without a checkpoint that refuses it.
+    """
+    others = [o for o in typed if not overrides.setting(o).startswith(("method.", "backbone."))]
+    if len(others) == len(typed):
+        return []
+    usual = compose("evaluate", overrides.merged(saved, others))
+    parts = (cfg.method.head, usual.method.head), (cfg.backbone.network, usual.backbone.network)
+    return [
+        f"{name}-{_word(value)}"
+        for now, then in parts
+        for name, value in now.items()
+        if name != "weights" and value != then.get(name)
+    ]
 
 
 def _word(value: object) -> str:

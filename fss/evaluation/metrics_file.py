@@ -38,7 +38,7 @@ def check_metrics(metrics: Mapping[str, Any], summarize: Callable[..., dict[str,
         ValueError: They are not; the message names the entry.
     """
     check_entries(metrics, (*_TEXTS, *_NUMBERS, *_OTHERS))
-    _check(isinstance(metrics.get("adapt", False), bool), "adapt", metrics.get("adapt"), "true or false")
+    check_changes(metrics)
     drawing = metrics.get("drawing", {})
     known = isinstance(drawing, dict) and drawing.get("absent", "zero") in ("zero", "leave_out")
     _check(known, "drawing", drawing, "how episodes are drawn and counted")
@@ -65,6 +65,17 @@ def check_entries(told: Mapping[str, Any], keys: Iterable[str]) -> None:
             _check(is_count(value), key, value, "a whole number")
         else:
             _check(isinstance(value, str) and len(value) <= _LONGEST, key, value, "a text")
+
+
+def check_changes(told: Mapping[str, Any]) -> None:
+    """Looks whether `adapt` and `changed`, which older results lack, are of their kind.
+
+    Raises:
+        ValueError: One is not.
+    """
+    _check(isinstance(told.get("adapt", False), bool), "adapt", told.get("adapt"), "true or false")
+    changed = told.get("changed", [])
+    _check(isinstance(changed, list) and all(map(is_text, changed)), "changed", changed, "a list of words")
 
 
 def check_training(training: Any) -> None:

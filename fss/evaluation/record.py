@@ -24,8 +24,8 @@ class Record:
         episodes: Number of episodes per seed.
         eval_seeds: Seeds of the episodes.
         drawing: How they are drawn and counted, by key: `draw`, `workers` and `absent`; see `FewShotDataModule`.
-        changed: What of the evaluated pictures differs from the run, and of `adaptation` from its defaults, as
-            words for the folder's name.
+        changed: What of the evaluated pictures and of the model differs from the run, and of `adaptation` from its
+            defaults, as words for the folder's name.
         training: `train_seconds` and `trained_parameters` of the weights, None if unknown.
         provenance: Revision, versions and the full configuration.
     """

@@ -78,14 +78,15 @@ def folds_table(folds: Sequence[Mapping[str, Any]]) -> Group:
 
 
 def tuning_told(metrics: Mapping[str, Any]) -> str:
-    """The tuning, or "training-free" if nothing was trained at all; and whether S was tuned on supports too."""
+    """The tuning, or "training-free" if nothing was trained at all; and what the evaluation changed."""
     tuning = metrics["tuning"] if metrics["trained_parameters"] != 0 else "training-free"
-    return f"{tuning} + adapt" if is_adapted(metrics) else tuning
+    tuning = f"{tuning} + adapt" if metrics.get("adapt") else tuning
+    return ", ".join([tuning, *metrics.get("changed", ())])
 
 
-def is_adapted(metrics: Mapping[str, Any]) -> bool:
-    """Whether S was tuned on the supports of each episode; results from before that do not say so."""
-    return bool(metrics.get("adapt", False))
+def changes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an evaluation does that its run does not, as words: "adapt", "size-321"; not in older results."""
+    return (*["adapt"] * bool(metrics.get("adapt")), *metrics.get("changed", ()))
 
 
 def _what(metrics: Mapping[str, Any]) -> str:

@@ -152,6 +152,16 @@ class FewShotPredictor:
         self._presence_threshold = value
 
     @property
+    def refine(self) -> int:
+        """How answers follow the edges of a picture: the radius of `fss.models.heads.Head`; 0: not at all."""
+        return self.segmenter.head.radius
+
+    @refine.setter
+    def refine(self, value: int) -> None:
+        check_count("refine", value, least=0)
+        self.segmenter.head.radius = int(value)  # numpy's would count for nothing in a fingerprint
+
+    @property
     def size(self) -> int:
         """Side S of the square in which pictures are seen, in pixels."""
         return self._transform.size

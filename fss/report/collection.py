@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fss.display.shown import shown
-from fss.evaluation.metrics_file import check_entries, is_amount, is_count, is_text
+from fss.evaluation.metrics_file import check_changes, check_entries, is_amount, is_count, is_text
 from fss.evaluation.results import EpisodeResult, read_episodes, summarize
-from fss.evaluation.tables import is_adapted
+from fss.evaluation.tables import changes
 from fss.files.digests import digest, stem
 from fss.files.plain import read_json
 from fss.files.whole import check_target, whole
@@ -72,7 +72,7 @@ class Result(NamedTuple):
     def row(self) -> tuple[Any, ...]:
         """What all results that differ only in fold and training seed have in common."""
         shared = [key for key in _IDENTITY if key not in ("fold", "seed")]
-        return self.place, *(str(self.told[key]) for key in shared), is_adapted(self.told)
+        return self.place, *(str(self.told[key]) for key in shared), changes(self.told)
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -239,7 +239,7 @@ def _result(evaluation: Evaluation, folder: Path, questions: dict[str, Questions
     lines = [f"{e.eval_seed} {e.class_id} {stem(e.query)} {e.background_union + e.intersection}" for e in episodes]
     key = digest([*lines, *(f"{number} {name}" for number, name in sorted(classes.items()))])
     questions[key] = Questions(classes, asked)
-    told = {name: m[name] for name in _TOLD} | ({"adapt": True} if is_adapted(m) else {})
+    told = {name: m[name] for name in _TOLD} | {name: m[name] for name in ("adapt", "changed") if m.get(name)}
     place, made_by = _place(evaluation.path.parents[2], folder), (0, str(m["git_revision"]))
     return _of(place, told, made_by, key, questions[key], [(e.intersection, e.union) for e in episodes])
 
@@ -292,6 +292,7 @@ def _read_result(
     if lacking := set(_TOLD) - told.keys():
         raise ValueError(f"a result does not tell its {', '.join(sorted(lacking))}")
     check_entries(told, _TOLD)
+    check_changes(told)
     number, revision = made_by
     check(is_text(place) and is_count(number) and is_text(revision), "where a result was made")
     check(all(is_count(one) for pair in counts for one in pair), "the integers of episodes")

@@ -10,7 +10,7 @@ seeds: compare several and see how the difference varies between them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fss.evaluation.results import CONFIDENCE, METRICS, EpisodeResult, read_episodes, read_metrics
-from fss.evaluation.tables import is_adapted
+from fss.evaluation.tables import changes
 
 RESAMPLES = 9999
 _AT_ONCE = 4_000_000  # values processed at a time
@@ -79,7 +79,7 @@ class Result(NamedTuple):
 
 
 def find_pairs(a: Path, b: Path) -> tuple[list[list[Pair]], list[str]]:
-    """Finds evaluations with the same relative path below two folders.
+    """Finds evaluations with the same relative path below two folders, but for what they changed of their runs.
 
     Args:
         a: A results folder, a run, or any folder above them.
@@ -87,36 +87,55 @@ def find_pairs(a: Path, b: Path) -> tuple[list[list[Pair]], list[str]]:
 
     Returns:
         One list of pairs for each set that can be averaged (same data set, shot, protocol, selection of
-        weights, classes, supports and tuning on them), and the paths that only one folder has.
+        weights, classes, supports and changes), and the paths that only one folder has.
 
     Raises:
         FileNotFoundError: If a folder has no evaluation, or if there is no pair.
         ValueError: If the evaluations of a pair have different episodes.
     """
-    found = []
+    found: list[dict[Path, dict[str, Any]]] = []
     for folder in (a, b):
         metrics = {path.parent.relative_to(folder): m for path, m in read_metrics(folder).items()}
         if not metrics:
             raise FileNotFoundError(f"no {METRICS} below {folder}: train or evaluate first (python evaluate.py)")
         found.append(metrics)
-    common = sorted(found[0].keys() & found[1].keys())
-    if not common:
+    places = _paired(*found)
+    if not places:
         shown = [", ".join(sorted(map(str, metrics))[:4]) for metrics in found]
         raise FileNotFoundError(
             f"no evaluation has the same path in {a} ({shown[0]}) and {b} ({shown[1]}): give two results folders"
         )
     groups: dict[Any, list[Pair]] = defaultdict(list)
-    for place in common:
-        pair = _pair(place, a, b, (found[0][place], found[1][place]))
-        groups[tuple((*(str(m[key]) for key in _TOGETHER), is_adapted(m)) for m in pair.metrics)].append(pair)
+    for place, other in places:
+        pair = _pair(a / place, b / other, (found[0][place], found[1][other]), str(place))
+        groups[tuple((*(str(m[key]) for key in _TOGETHER), changes(m)) for m in pair.metrics)].append(pair)
     alone = [
-        str(f / place) for f, metrics in zip((a, b), found, strict=True) for place in metrics.keys() - set(common)
+        str(f / place)
+        for f, metrics, paired in zip((a, b), found, zip(*places, strict=True), strict=True)
+        for place in metrics.keys() - set(paired)
     ]
     return [groups[key] for key in sorted(groups)], sorted(alone)
 
 
-def _pair(place: Path, a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str, Any]]) -> Pair:
-    episodes = read_episodes(a / place), read_episodes(b / place)
+def _paired(a: Mapping[Path, dict[str, Any]], b: Mapping[Path, dict[str, Any]]) -> list[tuple[Path, Path]]:
+    """Which of A and of B to compare, sorted: equal paths, then those that only words of `changed` tell apart."""
+    pairs = [(place, place) for place in a.keys() & b.keys()]
+    mine, theirs = _alone(a, b), _alone(b, a)
+    only = [place for place in mine.keys() & theirs.keys() if len(mine[place]) == len(theirs[place]) == 1]
+    return sorted([*pairs, *((mine[place][0], theirs[place][0]) for place in only)])
+
+
+def _alone(own: Mapping[Path, dict[str, Any]], other: Container[Path]) -> dict[Path, list[Path]]:
+    """The paths that `other` lacks, by what each would be if nothing were changed."""
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for place in (place for place in own if place not in other):
+        words = "".join(f"-{word}" for word in own[place].get("changed", ()))
+        found[place.parent / place.name.removesuffix(words)].append(place)
+    return found
+
+
+def _pair(a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str, Any]], name: str) -> Pair:
+    episodes = read_episodes(a), read_episodes(b)
     differ = [
         f"{key} {metrics[0][key]} and {metrics[1][key]}" for key in _SAME if metrics[0][key] != metrics[1][key]
     ]
@@ -130,10 +149,10 @@ def _pair(place: Path, a: Path, b: Path, metrics: tuple[dict[str, Any], dict[str
         differ = [f"{x} and {y}" for x, y in pairs if x != y][:1]
     if differ:
         raise ValueError(
-            f"{a / place} and {b / place} do not have the same episodes ({'; '.join(differ)}): evaluate both with "
+            f"{a} and {b} do not have the same episodes ({'; '.join(differ)}): evaluate both with "
             "the same protocol on the same data"
         )
-    return Pair(str(place), metrics, episodes)
+    return Pair(name, metrics, episodes)
 
 
 def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) -> Result:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fss.evaluation.results import Spread, spread
-from fss.evaluation.tables import is_adapted
+from fss.evaluation.tables import changes
 from fss.report.claims import FOLDS, Claim
 from fss.report.found import Evaluation, Found, Run
 
@@ -120,7 +120,7 @@ def verify(claims: Sequence[Claim], found: Found) -> list[Verdict]:
     evaluations: dict[Any, list[Evaluation]] = defaultdict(list)
     for evaluation in found.evaluations:
         m = evaluation.metrics
-        usual = m["eval_classes"] == "novel" and m["support_annotation"] == "mask" and not is_adapted(m)
+        usual = m["eval_classes"] == "novel" and m["support_annotation"] == "mask" and not changes(m)
         if usual and m["train_dataset"] == m["dataset"]:
             evaluations[(*_row(m["config"]), m["shot"])].append(evaluation)
     runs: dict[Any, list[Run]] = defaultdict(list)

@@ -66,6 +66,26 @@ def test_a_run_brings_its_settings_and_typed_ones_go_over_them() -> None:
     assert (one.cfg.method.head.width, one.cfg.episodes, len(one.cfg.seeds)) == (32, 1000, 5)
 
 
+def test_results_of_another_head_have_a_folder_of_their_own() -> None:
+    """The same weights answer otherwise with `refine`; what the run had is no change."""
+
+    def folder(*overrides: str) -> str:
+        [one] = asked(*overrides)
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            record = record_of(one.cfg, one.changed)
+        assert record.identity["changed"] == list(one.changed)
+        return record.folder.name
+
+    saved("outputs/shapes/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0", "method.head.width=32")
+    assert folder() == folder("method.head.width=32") == folder("method.head.refine=0") == "last-svf"
+    assert folder("method.head.refine=2") == "last-svf-refine-2"
+    assert folder("method.pyramid=[1.0,0.5]", "++method.head.refine=1") == "last-svf-pyramid-1.0_0.5-refine-1"
+    assert folder("method=match", "tuning=frozen", "method.head.maps=[low,mid]") == "last-svf-maps-low_mid"
+    assert folder("backbone.weights=null", "method.base_seed=3") == "last-svf"
+    other = "trained_on=pascal5i", "dataset=folder", "dataset.root=x"
+    assert folder(*other) + "-refine-3" == folder(*other, "method.head.refine=3")
+
+
 def test_results_on_other_pictures_have_a_folder_of_their_own() -> None:
     def folder(*overrides: str) -> str:
         [one] = asked("dataset=folder", "dataset.root=x", *overrides)

@@ -31,9 +31,10 @@ def write(root: Path) -> list[str]:
 
 
 def test_a_folder_is_segmented_as_by_the_predictor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start("predict", *write(tmp_path), "abstain=false", "threshold=0.52")
+    start("predict", *write(tmp_path), "abstain=false", "threshold=0.52", "refine=1")
     assert "2 pictures answered, 0 skipped" in capsys.readouterr().out
     found = FewShotPredictor.load("prior", device="cpu")
+    found.refine = 1
     found.fit(tmp_path / "supports/cup/a.jpg", tmp_path / "supports/cup/a.png", name="cup")
     for number in (1, 2):
         mask = np.asarray(Image.open(tmp_path / f"out/masks/{number}.png"))
@@ -72,6 +73,7 @@ def test_what_is_no_picture_is_named_and_skipped(tmp_path: Path, capsys: pytest.
         ("queries=nowhere", "no queries nowhere"),
         ("presence_threshold=2", "presence_threshold=2: must be in"),
         ("tile=3", "tile=3: must be at least 8"),
+        ("refine=-1", "refine=-1: must be at least 0"),
         ("negatives=nowhere", "no queries nowhere"),
         ("negatives=.", "no pictures or videos in"),
         ("batch_size=0", "batch_size=0: must be at least 1"),

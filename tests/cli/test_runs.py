@@ -62,6 +62,8 @@ def test_other_episodes_pictures_and_weights_are_found(bundled: Path) -> None:
         run_again(opened._replace(run=bundled), 1)
     with pytest.raises(NoRecordError, match="tuned on the supports"):
         run_again(opened._replace(metrics={**opened.metrics, "adapt": True}), 1)
+    with pytest.raises(NoRecordError, match="evaluated otherwise than its run: refine-2"):
+        run_again(opened._replace(metrics={**opened.metrics, "changed": ["refine-2"]}), 1)
 
 
 BAM_RUN = Path("outputs/shapes/bam-svf-efficientnet_lite0/1shot/fold0/seed0")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from support.tiny import CHANNELS, TinyBackbone
-from torch import Tensor
+from torch import Tensor, nn
 
-from fss.models.heads import Match
-from fss.models.heads.guided import EPS, box_mean, guided_upsampling
+from fss.models.heads import BAM, Baseline, Head, Match, PFENet, PriorMask
+from fss.models.heads.guided import EPS, box_mean, guided_upsampling, refined
 from fss.models.segmenter import FewShotSegmenter
 from fss.resize import resize
 
@@ -94,12 +96,12 @@ def test_matching_with_refinement() -> None:
     query, support, masks = torch.randn(2, 3, 32, 24), torch.randn(2, 2, 3, 32, 24), torch.zeros(2, 2, 32, 24)
     masks[..., 4:20, 3:15] = 1
     heads = [Match(CHANNELS, ["mid"], 0.5, 0.02, refine) for refine in (0, 2)]
-    plain, refined = (FewShotSegmenter(TinyBackbone(), head).eval() for head in heads)
-    refined.backbone.load_state_dict(plain.backbone.state_dict())
+    plain, follows = (FewShotSegmenter(TinyBackbone(), head).eval() for head in heads)
+    follows.backbone.load_state_dict(plain.backbone.state_dict())
     with torch.no_grad():
-        first, second = plain(query, support, masks), refined(query, support, masks)
-        encoded = refined.encode_query(query)
-        again = refined.decode(encoded, refined.encode_support(support, masks), (32, 24))
+        first, second = plain(query, support, masks), follows(query, support, masks)
+        encoded = follows.encode_query(query)
+        again = follows.decode(encoded, follows.encode_support(support, masks), (32, 24))
     torch.testing.assert_close(first.prior, second.prior)
     torch.testing.assert_close(again.logits, second.logits)
     assert not torch.allclose(first.logits, second.logits)
@@ -107,3 +109,61 @@ def test_matching_with_refinement() -> None:
     assert plain.encode_query(query).picture is None
     with pytest.raises(ValueError, match=r"method\.head\.refine is -1"):
         Match(CHANNELS, ["mid"], 0.5, 0.02, -1)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        PFENet(CHANNELS, 8, (6, 3, 2)),
+        Baseline(CHANNELS, 8),
+        BAM(CHANNELS, 3, 2, 8, base_width=8),
+        PriorMask(CHANNELS, 0.5),
+    ],
+    ids=["pfenet", "baseline", "bam", "prior"],
+)
+def test_answers_of_any_head_follow_the_picture(head: Head) -> None:
+    """Margins are the mean of plain and refined ones; in training nothing changes."""
+    segmenter = FewShotSegmenter(TinyBackbone(), head)
+    query, support, masks = torch.randn(2, 3, 32, 24), torch.randn(2, 2, 3, 32, 24), torch.zeros(2, 2, 32, 24)
+    masks[..., 4:20, 3:15] = 1
+
+    def margins(radius: int, size: tuple[int, int]) -> Tensor:
+        head.radius = radius
+        with torch.no_grad():
+            encoded = segmenter.encode_query(query)
+            logits = segmenter.decode(encoded, segmenter.encode_support(support, masks), size).logits
+        return logits[:, 1:] - logits[:, :1]
+
+    segmenter.eval()
+    grid = margins(0, (8, 6))
+    plain, followed = margins(0, (32, 24)), margins(2, (32, 24))
+    torch.testing.assert_close(followed, (plain + refined(grid, query, 2)) / 2)
+    assert not torch.allclose(followed, plain)
+    with torch.no_grad():
+        encoded = segmenter.encode_query(query)
+        head.radius = 0  # a picture that is already there is not looked at any more
+        again = segmenter.decode(encoded, segmenter.encode_support(support, masks), (32, 24)).logits
+    torch.testing.assert_close(again[:, 1:] - again[:, :1], plain)
+    segmenter.train()
+    for module in segmenter.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.eval()
+    assert torch.equal(margins(0, (32, 24)), margins(2, (32, 24)))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda refine: PFENet(CHANNELS, 8, refine=refine),
+        lambda refine: Baseline(CHANNELS, 8, refine=refine),
+        lambda refine: BAM(CHANNELS, 3, 1, 8, base_width=8, refine=refine),
+        lambda refine: PriorMask(CHANNELS, 0.5, refine),
+    ],
+    ids=["pfenet", "baseline", "bam", "prior"],
+)
+def test_radius_of_a_head(build: Callable[[int], Head]) -> None:
+    assert build(0).sees_pictures is False
+    assert build(3).sees_pictures is True
+    assert build(3).radius == 3
+    with pytest.raises(ValueError, match=r"method\.head\.refine is -1"):
+        build(-1)

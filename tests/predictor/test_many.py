@@ -157,6 +157,8 @@ def test_another_model_support_setting_or_picture_is_answered_anew(tmp_path: Pat
     other = fitted()
     other.threshold = 0.4
     assert answered(other) == 0
+    other.threshold, other.refine = fitted().threshold, 1
+    assert answered(other) == 0
     assert answered(fitted()) == 0
     Image.fromarray(shot(77)[0]).save(folder / "picture 1.png")
     assert answered(fitted()) == 1

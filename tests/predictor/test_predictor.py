@@ -266,6 +266,21 @@ def test_thresholds_are_checked_whenever_they_are_set(setting: str, value: Any) 
     assert getattr(found, setting) == 0.25
 
 
+def test_refinement_may_be_changed() -> None:
+    found = predictor().fit(PICTURE, MASK)
+    plain = found.predict(PICTURE)
+    for value in (-1, 1.5, True, None):
+        with pytest.raises(ValueError, match=r"refine=.*: must be"):
+            found.refine = value  # type: ignore[assignment]
+    assert found.refine == 0
+    found.refine = cast(int, np.int64(2))
+    assert type(found.refine) is int
+    followed = found.predict(PICTURE)
+    assert not np.allclose(followed.margins, plain.margins)
+    found.refine = 0
+    np.testing.assert_array_equal(found.predict(PICTURE).margins, plain.margins)
+
+
 def test_models_may_be_named_by_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = FewShotPredictor.load(Path("prior"), device="cpu")
     assert found.presence_threshold == UNTRAINED

@@ -262,6 +262,7 @@ def test_recipe_and_network_of_a_claim(of: Claim, recipe: str, network: str, tmp
         {"eval_classes": "base"},
         {"support_annotation": "box"},
         {"adapt": True},
+        {"changed": ["size-321"]},
         {"train_dataset": "coco20i"},
     ],
 )

@@ -184,6 +184,26 @@ def test_tuning_on_supports_is_compared_with_none_and_never_averaged_with_it(tmp
     assert gained == [pytest.approx(sign * miou_difference(rows)) for sign in (1, -1)]
 
 
+def test_what_was_changed_is_compared_with_what_was_not(tmp_path: Path) -> None:
+    """Below two folders, whose results' names differ by it; but nothing is guessed where there are several."""
+    rows = both(np.random.default_rng(3), 40, 2, 0.5)
+    made_up.evaluation(tmp_path / "a", made=rows[0])
+    other = made_up.evaluation(tmp_path / "b", made=rows[1], changes={"changed": ["refine-2", "size-321"]})
+    assert other.name.endswith("-refine-2-size-321")
+    for b in (tmp_path / "b", other):
+        a = tmp_path / "a" if b.name == "b" else next((tmp_path / "a").rglob("last-*"))
+        ((of_run,),), alone = find_pairs(a, b)
+        assert alone == []
+        assert compare([of_run], 100).miou.difference == pytest.approx(miou_difference(rows))
+    second = made_up.evaluation(tmp_path / "b", made=rows[1], changes={"changed": ["size-321"]})
+    with pytest.raises(FileNotFoundError, match="no evaluation has the same path"):
+        find_pairs(tmp_path / "a", tmp_path / "b")
+    made_up.evaluation(tmp_path / "b", made=rows[1])
+    ((of_run,),), alone = find_pairs(tmp_path / "a", tmp_path / "b")
+    assert of_run.metrics[1].get("changed") is None
+    assert alone == sorted([str(other), str(second)])
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

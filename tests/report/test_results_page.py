@@ -163,6 +163,15 @@ def test_episodes_that_do_not_add_up(tmp_path: Path) -> None:
         collect(tmp_path)
 
 
+def test_what_was_changed_stands_apart(tmp_path: Path) -> None:
+    for changed, iou in (([], 0.5), (["refine-2"], 0.6), (["size-321"], 0.7)):
+        made_up.evaluation(tmp_path, iou, tuning="svf", changes={"changed": changed})
+    made_up.run(tmp_path, tuning="svf")
+    keep(tmp_path / "kept.json", collect(tmp_path))
+    found = {row.name: round(row.mean().mean, 6) for row in rows(read_collection(tmp_path / "kept.json"))}
+    assert found == {"pfenet, svf": 0.5, "pfenet, svf, refine-2": 0.6, "pfenet, svf, size-321": 0.7}
+
+
 def test_what_was_tuned_on_supports_stands_apart(tmp_path: Path) -> None:
     for tuning, iou in (("frozen", 0.4), ("svf", 0.5)):
         made_up.run(tmp_path, tuning=tuning)
@@ -251,6 +260,8 @@ def test_a_page_that_lost_its_marks_is_left_alone(text: str, file: Path, tmp_pat
         ('"format": 2', '"format": 1', "no collection of this version"),
         ('"place": "usual", ', "", "is damaged"),
         ('"shot": 1, ', "", r"does not tell its shot"),
+        ('"shot": 1, ', '"shot": 1, "changed": "x", ', r"changed"),
+        ('"shot": 1, ', '"shot": 1, "adapt": 1, ', r"adapt"),
         ('"of_seed"', '"seeds_of"', "is damaged"),
         ('"b": ', '"b": 9', "no result"),
         ('"made_by": [0', '"made_by": [1', "no machine 1"),

@@ -104,7 +104,8 @@ def evaluation(
     made = made or [e for seed in eval_seeds for e in episodes(miou, names, seed)]
     changed = changes or {}
     parts = [f"{told['shot']}shot"] * bool(train_shot) + ["adapt"] * bool(changed.get("adapt"))
-    suffix = "-".join(parts + ["base"] * (changed.get("eval_classes") == "base"))
+    parts += ["base"] * (changed.get("eval_classes") == "base")
+    suffix = "-".join([*parts, *changed.get("changed", ())])
     folder = results_folder(
         _folder(outputs, {**told, "shot": train_shot or told["shot"]}), checkpoint, protocol, suffix
     )

@@ -64,6 +64,7 @@ class BAM(Baseline):
         width: Number of reduced channels (256 as published).
         dropout: Probability that a reduced channel is dropped in training (0.5 as published).
         base_width: Number of channels before the base learner's classifier (512 as published).
+        refine: See `Head.radius`.
     """
 
     base_learner_parts = ("learner_base",)
@@ -77,8 +78,9 @@ class BAM(Baseline):
         width: int = 256,
         dropout: float = 0.5,
         base_width: int = 512,
+        refine: int = 0,
     ) -> None:
-        super().__init__(channels, width, dropout)
+        super().__init__(channels, width, dropout, refine=refine)
         self.shot = shot
         self.learner_base = PSPHead(channels[2], base_classes, base_width).requires_grad_(False)
         self.gram_merge, self.cls_merge = _weighted_sum(), _weighted_sum()
@@ -116,7 +118,8 @@ class BAM(Baseline):
         foreground = self.gram_merge(torch.cat([foreground, far], 1))
         background = self.cls_merge(torch.cat([background, base], 1))
         final = torch.cat([background, foreground], 1)
-        return Prediction(resize(final, size), prior, (resize(meta, size),), resize(query.base, size))
+        answer = self.upsampled(final, query.meta.picture, size)
+        return Prediction(answer, prior, (resize(meta, size),), resize(query.base, size))
 
     def check_shot(self, shot: int) -> None:
         if shot != self.shot:

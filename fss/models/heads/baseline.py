@@ -51,9 +51,10 @@ class Baseline(PrototypeHead):
         shots: How the K prototypes and prior masks are combined: "mean", or "sum" as in the SVF program.
         train_query_reduction: Train the layer that reduces the query's features. The SVF program passes it to no
             optimiser, so there it keeps its random initialisation.
+        refine: See `Head.radius`.
 
     Raises:
-        ValueError: If `shots` is neither "mean" nor "sum".
+        ValueError: If `shots` is neither "mean" nor "sum", or `refine` is below 0.
     """
 
     # BAM's weighting of supports, in published checkpoints of the baseline with several shots
@@ -66,10 +67,11 @@ class Baseline(PrototypeHead):
         dropout: float = 0.5,
         shots: Literal["mean", "sum"] = "mean",
         train_query_reduction: bool = True,
+        refine: int = 0,
     ) -> None:
         if shots not in ("mean", "sum"):
             raise ValueError(f"method.shots is {shots!r}, must be 'mean' or 'sum'")
-        super().__init__(channels, width, dropout)
+        super().__init__(channels, width, dropout, refine)
         self.shots = shots
         self.down_query.requires_grad_(train_query_reduction)
         self.init_merge = nn.Sequential(*conv_relu(2 * width + 1, width, 1))  # query + prototype + prior
@@ -84,7 +86,7 @@ class Baseline(PrototypeHead):
         b, k = support.prototypes.shape[:2]
         weight = 1 / k if self.shots == "mean" else 1
         logits, prior = self.compare(query, support, query.features.new_full((b, k), weight))
-        return Prediction(resize(logits, size), prior)
+        return Prediction(self.upsampled(logits, query.picture, size), prior)
 
     def compare(self, query: Query, support: Support, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits (B, 2, h, w) and prior mask (B, 1, h, w); `weights` (B, K) are those of the supports."""

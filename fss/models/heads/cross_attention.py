@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.models.heads.guided import refined
+from fss.models.heads.guided import checked_radius
 from fss.models.heads.head import Features, Head, Prediction
 from fss.models.heads.ops import prior_masks
 from fss.models.heads.prototype import classifier, conv_relu, residual
@@ -113,8 +113,7 @@ class CrossAttention(Head):
             locations: (h w)² K numbers for each query.
         temperatures: See `Level`.
         dropout: Probability that a reduced channel is dropped in training.
-        refine: Radius, in locations, of a guided filter's windows, by which answers outside of training follow the
-            edges of the picture; 0: plain upsampling.
+        refine: See `Head.radius`.
 
     Raises:
         ValueError: If a scale, temperature, radius or number of channels is out of range.
@@ -130,14 +129,11 @@ class CrossAttention(Head):
         refine: int = 0,
     ) -> None:
         super().__init__()
-        if refine < 0:
-            raise ValueError(f"method.head.refine is {refine}, must be a number of locations, or 0 for none")
         if not scales or not all(0 < scale <= 1 for scale in scales) or sorted(scales) != list(scales):
             raise ValueError(f"method.head.scales is {list(scales)}: give fractions in 0..1, coarse to fine")
         if not temperatures or not all(temperature > 0 for temperature in temperatures):
             raise ValueError(f"method.head.temperatures is {list(temperatures)}: give numbers above 0")
-        self.scales = tuple(scales)
-        self.radius, self.sees_pictures = refine, refine > 0
+        self.scales, self.radius = tuple(scales), checked_radius(refine)
         self.levels = nn.ModuleList(Level(c, width, temperatures) for c in channels[:2])
         # of each level what the query attends to, the prototype and the margins; at finer scales twice
         found = 2 * (2 * width + len(temperatures))
@@ -173,7 +169,7 @@ class CrossAttention(Head):
         grid = query.keys[0].shape[-2:]
         prior = resize(prior, grid).to(query.values[0].dtype)
         coarser = answer = prior  # the scale before, which the coarsest does not look at
-        found: list[Tensor] = []  # logits at each scale
+        found: list[Tensor] = []  # logits of each scale
         for i, scale in enumerate(self.scales):
             side = (max(1, round(grid[0] * scale)), max(1, round(grid[1] * scale)))
             own = [F.adaptive_avg_pool2d(values, side) for values in query.values]
@@ -189,14 +185,10 @@ class CrossAttention(Head):
                 x = x + self.down[i - 1](torch.cat([x, resize(coarser, side)], 1))
             x = x + self.refine[i](x)
             logits = self.classify[i](x) + MARGIN_SCALE * torch.cat([-margin, margin], 1)
-            found.append(resize(logits, size))
+            found.append(logits)
             coarser, answer = x, logits.detach().softmax(1)[:, 1:]
-        if query.picture is not None and not self.training:
-            # the mean of plain and refined scores: objects are not only where colours say so
-            margin = refined((logits[:, 1:] - logits[:, :1]).float(), query.picture, self.radius)
-            margin = resize(margin, size) / 2
-            found[-1] = (found[-1] + torch.cat([-margin, margin], 1)) / 2
-        return Prediction(found[-1], prior, tuple(found[:-1]))
+        inner = tuple(resize(logits, size) for logits in found[:-1])
+        return Prediction(self.upsampled(found[-1], query.picture, size), prior, inner)
 
     def losses(
         self,

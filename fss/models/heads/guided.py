@@ -20,6 +20,17 @@ from fss.resize import resize
 EPS = 1e-3  # variance of a normalised picture's colours that counts as no edge
 
 
+def checked_radius(refine: int) -> int:
+    """`refine`, the setting of a head.
+
+    Raises:
+        ValueError: If it is below 0.
+    """
+    if refine < 0:
+        raise ValueError(f"method.head.refine is {refine}, must be a number of locations, or 0 for none")
+    return refine
+
+
 def guided_upsampling(scores: Tensor, picture: Tensor, radius: int) -> Tensor:
     """Scores (B, 1, S, S) that follow the edges of the picture.
 

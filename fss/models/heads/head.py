@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from fss.models.heads.guided import refined
 from fss.models.losses import cross_entropy
+from fss.resize import resize
 
 
 class Features(NamedTuple):
@@ -61,13 +64,20 @@ class Head(nn.Module):
         unused_parts: Submodules in published checkpoints of the method that are never used; skipped when loading.
         looks_around: Whether mid features of supports are used outside their objects too. If not, they may be
             zeros there.
-        sees_pictures: Whether queries come with `Features.picture`.
+        radius: Radius, in locations, of a guided filter's windows, by which answers outside of training follow the
+            edges of the picture; 0: they are upsampled bilinearly, as published. May be changed before queries are
+            encoded.
     """
 
     base_learner_parts: tuple[str, ...] = ()
     unused_parts: tuple[str, ...] = ()
     looks_around: bool = True
-    sees_pictures: bool = False
+    radius: int = 0
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether queries come with `Features.picture`."""
+        return self.radius > 0
 
     @property
     def has_base_learner(self) -> bool:
@@ -101,6 +111,21 @@ class Head(nn.Module):
                 class. None if all are novel.
         """
         raise NotImplementedError
+
+    def upsampled(self, logits: Tensor, picture: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """The logits (B, 2, S, S) of an answer; outside of training they follow the edges of the picture.
+
+        Args:
+            logits: (B, 2, h, w).
+            picture: `Features.picture` of the queries.
+            size: Height and width of the result in pixels.
+        """
+        plain = resize(logits, size)
+        if picture is None or not self.radius or self.training:
+            return plain
+        # the mean of plain and refined margins: objects are not only where colours say so
+        margin = resize(refined((logits[:, 1:] - logits[:, :1]).float(), picture, self.radius), size) / 2
+        return (plain + torch.cat([-margin, margin], 1)) / 2
 
     def check_shot(self, shot: int) -> None:
         """Checks that a trained head accepts this number of supports.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fss.models.heads.cosine import COSINE_EPS
-from fss.models.heads.guided import refined
+from fss.models.heads.guided import checked_radius, refined
 from fss.models.heads.head import Features, Head, Prediction
 from fss.resize import resize
 
@@ -80,10 +80,8 @@ class Match(Head):
             raise ValueError(f"method.head.correspondences is {correspondences}, must be in 0..1")
         if not -2 <= threshold <= 2:
             raise ValueError(f"method.head.threshold is {threshold}, must be a difference of cosines, in -2..2")
-        if refine < 0:
-            raise ValueError(f"method.head.refine is {refine}, must be a number of locations, or 0 for none")
         self.maps, self.correspondences, self.threshold = tuple(maps), correspondences, threshold
-        self.refine, self.sees_pictures = refine, refine > 0
+        self.radius = checked_radius(refine)
 
     def encode_support(self, features: Features, masks: Tensor) -> MatchSupport:
         compared = self._compared(features, 2)
@@ -103,7 +101,7 @@ class Match(Head):
             prior = (margin - low) / (high - low + COSINE_EPS)  # stretched over each query, as PFENet's
             margin, prior = (v.unflatten(1, query.features.shape[2:])[:, None] for v in (margin, prior))
             if query.picture is not None:
-                margin = refined(margin, query.picture, self.refine)
+                margin = refined(margin, query.picture, self.radius)
         foreground = SCALE * (resize(margin, size) - self.threshold)
         return Prediction(torch.cat([-foreground, foreground], 1), prior)
 

@@ -33,6 +33,7 @@ class PFENet(PrototypeHead):
             query's feature map. dvlab's program uses 60, 30, 15, 8 on PASCAL-5i and 1, .5, .25, .125 on COCO-20i;
             the SVF program uses the former on both.
         dropout: Probability that a reduced channel is dropped in training (0.5 as published).
+        refine: See `Head.radius`.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class PFENet(PrototypeHead):
         width: int = 256,
         pyramid: Sequence[float] = (60, 30, 15, 8),
         dropout: float = 0.5,
+        refine: int = 0,
     ) -> None:
-        super().__init__(channels, width, dropout)
+        super().__init__(channels, width, dropout, refine)
         if not pyramid or not all(0 < scale < math.inf for scale in pyramid):
             raise ValueError(f"method.pyramid is {list(pyramid)}: give positive scales, fine to coarse")
         self.pyramid = tuple(pyramid)
@@ -80,7 +82,7 @@ class PFENet(PrototypeHead):
             enriched.append(merged)
         x = convolve_parts(self.res1, enriched, grid)
         x = x + self.res2(x)
-        return Prediction(resize(self.cls(x), size), prior, tuple(inner))
+        return Prediction(self.upsampled(self.cls(x), query.picture, size), prior, tuple(inner))
 
     def losses(
         self,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from fss.margins import around, cut
+from fss.models.heads.guided import checked_radius
 from fss.models.heads.head import Features, Head
 from fss.models.heads.ops import masked_average_pool
 from fss.models.heads.parts import convolve_parts
@@ -25,10 +26,11 @@ class Support(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Encoded queries: reduced features (B, D, h, w); high features (B, C, h', w')."""
+    """Encoded queries: reduced features (B, D, h, w); high features (B, C, h', w'); `Features.picture`."""
 
     features: Tensor
     high: Tensor
+    picture: Tensor | None = None
 
 
 def conv_relu(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
@@ -54,12 +56,14 @@ class PrototypeHead(Head):
         channels: Number of channels of the backbone's low, mid and high features.
         width: Number of reduced channels D.
         dropout: Probability that a reduced channel is dropped in training.
+        refine: See `Head.radius`.
     """
 
     looks_around = False
 
-    def __init__(self, channels: Sequence[int], width: int, dropout: float) -> None:
+    def __init__(self, channels: Sequence[int], width: int, dropout: float, refine: int) -> None:
         super().__init__()
+        self.radius = checked_radius(refine)
         low, mid, _ = channels  # the prior mask works with any number of high channels
         self.down_query = nn.Sequential(*conv_relu(low + mid, width, 1), nn.Dropout2d(dropout))
         self.down_supp = nn.Sequential(*conv_relu(low + mid, width, 1), nn.Dropout2d(dropout))
@@ -80,4 +84,4 @@ class PrototypeHead(Head):
     def encode_query(self, features: Features) -> Query:
         mid, low = features.mid, features.low
         reduced = convolve_parts(self.down_query, [mid, low], mid.shape[-2:])
-        return Query(reduced, features.high)
+        return Query(reduced, features.high, features.picture)
