@@ -1,7 +1,8 @@
 """Differences between the rows of a collection, on the episodes that both have answered.
 
 Every row is compared with SVF of its own method and backbone; SVF itself, and methods without it, with the best
-row of SVF. Controls are rows like any other: the supports differ, what is asked is the same.
+row of SVF; and an evaluation that changed something of its run with one that did not. Controls are rows like any
+other: the supports differ, what is asked is the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, NamedTuple
 
 from fss.display.shown import shown
 from fss.evaluation.metrics_file import is_count
-from fss.evaluation.tables import tuning_told
 from fss.report.collection import Collection, Result, check, is_numbers, read_content
 from fss.report.compare import Pair, compare
 
@@ -93,22 +93,32 @@ def _read_pair(**told: Any) -> Paired:
 
 
 def _reference(row: Sequence[Result], others: Sequence[list[Result]]) -> list[Result] | None:
-    """The row of SVF to compare a row with: of its own method and backbone, or else the best."""
+    """The row of SVF to compare a row with: of its own method and backbone, or else the best.
+
+    Of what was changed, it is the row of the same model as it was trained, where there is one.
+    """
     first = row[0].told
-    ours = [other for other in others if _is_ours(other) and _pairs(row, other)]
-    ours = [other for other in ours if other[0].told["shot"] == first["shot"]]
-    if _is_ours(row):
-        ours = [other for other in ours if _mean(other) > _mean(row)]
+    rows = [other for other in others if other[0].told["shot"] == first["shot"] and _pairs(row, other)]
     own = [
         other
-        for other in ours
+        for other in rows
         if all(other[0].told[key] == first[key] for key in ("method", "backbone", "train_shot"))
+        and not (other[0].told.get("changed") or is_control(other[0]))
     ]
-    return max(own or ours, key=_mean, default=None)
+    if first.get("changed"):
+        for other in own:
+            if all(other[0].told.get(key) == first.get(key) for key in ("tuning", "adapt")):
+                return other
+    ours = [other for other in rows if _is_ours(other)]
+    if _is_ours(row):
+        ours = [o for o in ours if _mean(o) > _mean(row) and not o[0].told.get("changed")]
+    return max([other for other in own if other in ours] or ours, key=_mean, default=None)
 
 
 def _is_ours(row: Sequence[Result]) -> bool:
-    return tuning_told(row[0].told) == OURS and not is_control(row[0])
+    told = row[0].told
+    is_svf = told["tuning"] == OURS and told["trained_parameters"] != 0 and not told.get("adapt")
+    return is_svf and not is_control(row[0])
 
 
 def _mean(row: Sequence[Result]) -> float:

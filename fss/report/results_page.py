@@ -137,7 +137,7 @@ def made(collection: Collection, pairs: Sequence[Paired], source: str, folder: s
         "## Differences on the same episodes",
         "B - A in points of mIoU, with its 95 % interval over episodes (stratified paired bootstrap) and the "
         "difference of each training seed. B is SVF with the same method and backbone, or else the best row of "
-        "SVF.",
+        "SVF; of what an evaluation changed, the same without.",
         _differences(collection, pairs),
         *_base_classes(collection),
         "## Classes",

@@ -172,6 +172,19 @@ def test_what_was_changed_stands_apart(tmp_path: Path) -> None:
     assert found == {"pfenet, svf": 0.5, "pfenet, svf, refine-2": 0.6, "pfenet, svf, size-321": 0.7}
 
 
+def test_what_was_changed_is_compared_with_what_was_not(tmp_path: Path) -> None:
+    """And the best row of SVF, whatever it changed, with methods that have none; never with its own method."""
+    made_up.evaluation(tmp_path, 0.5)
+    made_up.evaluation(tmp_path, 0.6, changes={"changed": ["refine-2"]})
+    made_up.evaluation(tmp_path, 0.4, tuning="frozen")
+    made_up.evaluation(tmp_path, 0.45, tuning="frozen", changes={"changed": ["refine-2"]})
+    made_up.evaluation(tmp_path, 0.7, tuning="full", changes={"changed": ["refine-2"]})
+    made_up.evaluation(tmp_path, 0.3, tuning="frozen", method="match", changes={"trained_parameters": 0})
+    keep(tmp_path / "kept.json", collect(tmp_path))
+    found = {(round(a, 3), round(b, 3)) for a, b, _ in (p.values for p in read_pairs(tmp_path / "kept.json"))}
+    assert found == {(0.6, 0.5), (0.4, 0.5), (0.45, 0.4), (0.7, 0.5), (0.3, 0.6)}
+
+
 def test_what_was_tuned_on_supports_stands_apart(tmp_path: Path) -> None:
     for tuning, iou in (("frozen", 0.4), ("svf", 0.5)):
         made_up.run(tmp_path, tuning=tuning)
