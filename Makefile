@@ -1,5 +1,5 @@
 # make help      this list
-# make setup     virtual environment with all that is needed (once; 5 GB, some minutes)
+# make setup     virtual environment with all that is needed (once; 7 GB, some minutes)
 # make demo      few-shot segmentation of objects never trained on, on the embedded data, in five minutes
 # make web       a page in the browser: show a thing in your pictures, find it in others (MODEL=RUN: a trained model)
 # make test      what every change has to pass, two tests at a time (JOBS=8: eight; each needs up to 4 GB)

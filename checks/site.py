@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LINKED = ("LICENSE", "Makefile", "CITATION.cff")  # files beside these that they link to
 _LINK = re.compile(r"(\]\()(?:\.\./)*(?:docs/)?([^)\s#]*)")
+_NAMED = re.compile(r"^(```\w+) ([\w./-]+)$", re.MULTILINE)  # a block of code with the name of its file
 # What a browser loads by itself: scripts, styles, pictures, frames, fonts; not the links that people follow.
 _LOADS = (
     re.compile(r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\ssrc=[\"']?((?:https?:)?//[^\"'\s>]+)"),
@@ -40,10 +41,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Leads links out of docs/ to the pages that the site has of them."""
+    """Leads links out of docs/ to the pages that the site has of them; a block's file becomes its title."""
     for source, name in PAGES.items():
         markdown = markdown.replace(f"](../{source}", f"]({name}")
-    return markdown
+    return _NAMED.sub(r'\1 title="\2"', markdown)
 
 
 def page(file: Path) -> str:

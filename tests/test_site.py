@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def test_links_lead_to_pages_of_the_site(markdown: str, expected: str, tmp_path:
 
 def test_links_out_of_the_documents() -> None:
     assert site.on_page_markdown("[a](../CONTRIBUTING.md#style)", page=None) == "[a](contributing.md#style)"
+
+
+def test_blocks_with_the_name_of_a_file() -> None:
+    """Which the site's Markdown takes for plain text if it stands there without a key."""
+    markdown = "```python mine/a.py\nx\n```\n\n```sh\ny\n```\n"
+    assert site.on_page_markdown(markdown, page=None) == markdown.replace("mine/a.py", 'title="mine/a.py"')
+
+
+def test_every_block_of_a_page_is_one_on_the_site() -> None:
+    opened = re.compile(r"^```(\w*( title=\"[\w./-]+\")?)?$")
+    for document in (ROOT / "docs").rglob("*.md"):
+        lines = site.on_page_markdown(document.read_text(), page=None).splitlines()
+        assert [line for line in lines if line.startswith("```") and not opened.match(line)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Opens the page: few-shot segmentation of your own pictures in the browser.
 
 python -m fss.web
-python -m fss.web --model outputs/demo/pfenet-svf-efficientnet_lite0/1shot/fold0/seed0 --port 8000
+python -m fss.web --model outputs/demo/shapes/pfenet_small-svf-efficientnet_lite0/1shot/fold0/seed0 --port 8000
 """
 
 from __future__ import annotations
