@@ -20,8 +20,9 @@ from torch import Tensor
 from fss.files.whole import whole
 from fss.models.backbones import LayeredBackbone
 from fss.models.backbones.weights import load_strictly, read_state_dict
-from fss.models.base_segmenter import BaseLearnerSegmenter
+from fss.models.base_segmenter import GAIN, BaseLearnerSegmenter
 from fss.models.factored import BACKBONE, BASE, OURS, shapes_of
+from fss.models.heads import PSPHead
 from fss.models.segmenter import FewShotSegmenter
 from fss.svf import bottlenecks_of, compose, plain_state_dict, put_bottlenecks, with_values
 
@@ -71,7 +72,7 @@ def load_base_learner(segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: 
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a base learner's checkpoint, or if entries do not fit; they are listed.
     """
-    ours = _ours(read_state_dict(file))
+    ours = {GAIN: torch.tensor(1.0), **_ours(read_state_dict(file))}
     if not any(name.startswith("head.0.features.") for name in ours):
         raise ValueError(f"{file} is not a base learner's checkpoint: train one with python train.py method=base")
     if isinstance(segmenter, BaseLearnerSegmenter):
@@ -79,7 +80,10 @@ def load_base_learner(segmenter: FewShotSegmenter | BaseLearnerSegmenter, file: 
         return
     (part,) = segmenter.head.base_learner_parts
     head = segmenter.head.get_submodule(part)
-    load_strictly(BaseLearnerSegmenter(segmenter.backbone, head), ours, str(file))  # type: ignore[arg-type]
+    assert isinstance(head, PSPHead)
+    base = BaseLearnerSegmenter(segmenter.backbone, head)
+    load_strictly(base, ours, str(file))
+    head.take_in(base.gain)
 
 
 def published_state_dict(
@@ -100,12 +104,14 @@ def published_state_dict(
             f"a {type(segmenter.backbone).__name__} cannot be written for the published programs, which only "
             "know ResNet and VGG"
         )
+    if is_base_learner := isinstance(segmenter, BaseLearnerSegmenter):
+        segmenter = segmenter.without_gain()
     state: dict[str, Tensor] = segmenter.state_dict()
+    state.pop(GAIN, None)
     if bottlenecks_of(shapes_of(state)):
         raise ValueError("bottleneck adapters (tuning=adapter) cannot be written for the published programs")
     state = _published_factors(with_values(state)) if factored else plain_state_dict(state)
     published: dict[str, Tensor] = {}
-    is_base_learner = isinstance(segmenter, BaseLearnerSegmenter)
     for name, value in state.items():
         if name.startswith(BASE):
             published[f"base_{name.removeprefix(BASE)}"] = value

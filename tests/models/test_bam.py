@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -321,8 +322,9 @@ def test_checkpoint_of_another_bam_leaves_everything_as_it_was(tmp_path: Path) -
     assert target.base_backbone is None
 
 
-def base_segmenter() -> BaseLearnerSegmenter:
-    return BaseLearnerSegmenter(TinyBackbone(), PSPHead(CHANNELS.high, CLASSES, width=8)).eval()
+def base_segmenter(high: Literal["layer4", "low+mid"] = "layer4") -> BaseLearnerSegmenter:
+    backbone = TinyBackbone(high)
+    return BaseLearnerSegmenter(backbone, PSPHead(backbone.channels.high, CLASSES, width=8)).eval()
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -349,6 +351,36 @@ def test_base_learner_is_read(published: bool, into: str, tmp_path: Path) -> Non
             load_base_learner(target, file)
             found = target(images, *episode()[1:]).base
         torch.testing.assert_close(found, source(images))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_gain_of_features_of_unit_length(published: bool, tmp_path: Path) -> None:
+    """Multiplied in stage 1; BAM and the published programs have it in their weights."""
+    source = base_segmenter("low+mid")
+    assert float(source.gain) == pytest.approx((10 / 2) ** 0.5)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = source(images)
+        write(source, tmp_path / "best.ckpt")
+        file = tmp_path / ("best.pth" if published else "best.ckpt")
+        if published:
+            save_published(source, file)
+        target = bam(backbone=TinyBackbone("low+mid")).eval()
+        load_base_learner(target, file)
+        torch.testing.assert_close(target(images, *episode()[1:]).base, expected)
+        again = base_segmenter("low+mid")
+        load_base_learner(again, file)
+        torch.testing.assert_close(again(images), expected)
+    assert float(again.gain) == (1 if published else float(source.gain))
+
+
+def test_checkpoints_without_gain(tmp_path: Path) -> None:
+    source = base_segmenter("low+mid")
+    state = source.state_dict()
+    del state["gain"]
+    target = base_segmenter("low+mid")
+    target.load_state_dict(state)
+    assert float(target.gain) == 1
 
 
 def test_file_that_is_no_base_learner(tmp_path: Path) -> None:

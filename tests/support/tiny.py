@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ CHANNELS = Channels(4, 6, 5)
 class TinyBackbone(LayeredBackbone):
     """Five layers with norms, named as in the published programs; low at stride 2, mid and high at 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, high: Literal["layer4", "low+mid"] = "layer4") -> None:
         sizes = [(3, 4, 1), (4, 4, 2), (4, 4, 1), (4, 6, 2), (6, 5, 1)]
         super().__init__(
             [
@@ -21,6 +23,7 @@ class TinyBackbone(LayeredBackbone):
                 for i, o, stride in sizes
             ],
             CHANNELS,
+            high,
         )
 
 

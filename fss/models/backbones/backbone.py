@@ -5,6 +5,7 @@ Shapes: B batch, S image side, C channels, h w feature height and width; low, mi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
@@ -56,8 +57,11 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: Number of channels of the low, mid and high features.
+        high_rms: Root of the mean square of the high features' channels, where each location's length is a fixed
+            one; else 1.
     """
 
+    high_rms: float = 1.0
     mean: Tensor
     std: Tensor
 
@@ -156,6 +160,8 @@ class LayeredBackbone(Backbone):
         super().__init__(channels, mean, std)
         self.layer0, self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.high = high
+        if high == "low+mid":
+            self.high_rms = math.sqrt(2 / channels.high)
         self._reaches = {name: reaches(_blocks(getattr(self, name))) for name in ("layer3", "layer4")}
         self._keeps_less = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -77,6 +78,7 @@ class TimmBackbone(Backbone):
         )
         self.network = network
         self.high, self.grid = tuple(high), grid
+        self.high_rms = math.sqrt(len(self.high) / self.channels.high)
         self._stages = _stages(network.model, network.feature_info.info, low, mid)
         if weights is not None:
             load_timm_weights(network.model, name, weights, "network.model.", sized)

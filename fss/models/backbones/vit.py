@@ -75,6 +75,7 @@ class ViTBackbone(Backbone):
         width = network.embed_dim
         super().__init__(Channels(width, width, width), mean=config["mean"], std=config["std"])
         self.low, self.mid, self.high, self.depth = low, mid, high, depth
+        self.high_rms = width**-0.5
         self.norm = norm and not isinstance(network, VisionTransformerSAM)  # whose neck is one and convolutions
         network.prune_intermediate_layers([high], prune_norm=not self.norm, prune_head=True)
         self.network = network

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fss.models.heads.parts import convolve_parts
@@ -69,3 +70,12 @@ class PSPHead(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         pooling, classify = self
         return convolve_parts(classify, pooling(x), x.shape[-2:])
+
+    @torch.no_grad()
+    def take_in(self, gain: Tensor) -> None:
+        """Multiplies weights so that the logits are those of features multiplied by `gain`, a number above 0."""
+        # of the averages, of all together, and the classifier
+        *pooled, mixed, _ = (module for module in self.modules() if isinstance(module, nn.Conv2d))
+        for conv in pooled:
+            conv.weight *= gain
+        mixed.weight[:, : pooled[0].in_channels] *= gain
