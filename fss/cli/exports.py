@@ -96,7 +96,7 @@ def _exporter() -> Callable[..., Exported]:
     try:
         from fss.export.export import export_model
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'fss-svf[export]'") from error
+        raise ValueError(f"{error.name} is not installed: pip install onnx onnxruntime onnxscript") from error
     return export_model
 
 

@@ -164,7 +164,7 @@ def segmenter_of_file(file: Path) -> FewShotSegmenter:
     try:
         from fss.export.export import read_onnx
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'fss-svf[export]'") from error
+        raise ValueError(f"{error.name} is not installed: pip install onnx onnxruntime onnxscript") from error
     return read_onnx(file)[0]
 
 

@@ -32,7 +32,8 @@ def train(cfg: DictConfig) -> float:
         ValueError: The settings do not make a training.
     """
     if not cfg.method.trained:
-        raise ValueError(f"method={cfg.method.name} trains nothing: python evaluate.py method={cfg.method.name}")
+        name = cfg.method.name
+        raise ValueError(f"method={name} trains nothing: python evaluate.py method={name} tuning=frozen")
     if misplaced := overrides.only(start.typed(), *EVALUATIONS_OWN):
         raise ValueError(
             f"{' '.join(misplaced)}: a setting of evaluate.py; train.py evaluates what it has trained"

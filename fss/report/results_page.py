@@ -237,7 +237,7 @@ def _differences(collection: Collection, pairs: Sequence[Paired]) -> str:
                 _listed(p.folds),
             ]
         )
-    return _markdown(["A", "B", "shots", "B - A", "95 % interval", "by seed", "folds"], body)
+    return _markdown(["A", "B", "shots", "B - A", "95 % interval", "by seed", "folds"], body, texts=2)
 
 
 def _made_by(collection: Collection, source: str) -> str:
@@ -256,8 +256,9 @@ def _made_by(collection: Collection, source: str) -> str:
     )
 
 
-def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
+def _markdown(head: Sequence[str], body: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A table whose first `texts` columns hold words, and the others numbers."""
+    rule = [*["---"] * texts, *["---:"] * (len(head) - texts)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
 
 

@@ -29,7 +29,7 @@ def open_deepglobe(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
         if not (pictures := with_suffix(folder / "origin", ".jpg")):
             raise FileNotFoundError(
                 f"no pictures of {name} in {folder / 'origin'}: set dataset.root to the folder of PATNet's tiles, "
-                "or make them: python -m fss.data.prepare deepglobe"
+                f"or make them: python -m fss.data.prepare deepglobe --root {root}"
             )
         masks = beside(folder / "groundtruth")
         items += [

@@ -37,7 +37,7 @@ def open_isic(root: str, max_pixels: int = MAX_PIXELS) -> Regions:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no {folder}: set dataset.root to the folder that contains it and {MASKS}, or unpack the official "
-            "archives: python -m fss.data.prepare isic"
+            f"archives: python -m fss.data.prepare isic --root {root}"
         )
     pictures = with_suffix(folder, ".jpg")
     lists = [base / CLASS_LIST] if pictures else []
