@@ -8,7 +8,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _IN_WORKER = re.compile(
     re.DOTALL,
 )
 _OF_LIGHTNING = "MisconfigurationException"  # named, since importing it takes seconds
+_UNKNOWN = "Could not override"  # Hydra's words for a setting that the configuration lacks
 _given = os.environ.get(FULL) == "1"  # by the user, before a script switches it on for itself
 
 
@@ -102,6 +104,8 @@ def mendable(error: BaseException) -> str | None:
             f"quotes, once for Hydra and once for the shell: '{name}=\"VALUE\"'"
         )
     if isinstance(error, HydraException):
+        if str(error).startswith(_UNKNOWN) and isinstance(error.__cause__, OmegaConfBaseException):
+            return _unknown_setting(error.__cause__)
         cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         return " ".join(f"{error}{cause}".split())
     if isinstance(error, OmegaConfBaseException):
@@ -116,6 +120,30 @@ def mendable(error: BaseException) -> str | None:
         return str(error) if ours else f"{error}{where}"
     kinds = (ValueError, RuntimeError, FloatingPointError, MemoryError, NotImplementedError)
     return str(error) if isinstance(error, kinds) and ours else None
+
+
+def _unknown_setting(error: OmegaConfBaseException) -> str:
+    """Says what there is in its place; Hydra advises to add the setting, which nothing would take."""
+    place, parent = error.full_key or "", error.parent_node
+    above, _, key = place.rpartition(".")
+    if not isinstance(parent, DictConfig) or not parent:
+        return f"there is no setting {place}: {above or 'what holds it'} has no parts"
+    names = [name for name in _names(parent) if "." not in name]
+    near = [f"{above}.{name}" if above else name for name in get_close_matches(key, names, 2)]
+    if not near and isinstance(root := parent._get_root(), DictConfig):
+        near = [name for name in _names(root) if name.rpartition(".")[2] == key][:3]
+    if near:
+        return f"there is no setting {place}: is it {' or '.join(near)}?"
+    return f"there is no setting {place}; {f'in {above} ' if above else ''}there are {', '.join(names)}"
+
+
+def _names(cfg: DictConfig, above: str = "") -> Iterator[str]:
+    """The names of all settings, without Hydra's own."""
+    for name in cfg:
+        if isinstance(name, str) and name != "hydra" and not name.startswith("_"):
+            yield above + name
+            if isinstance(part := cfg._get_node(name), DictConfig) and not part._is_none():
+                yield from _names(part, f"{above}{name}.")
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -29,7 +29,12 @@ def run(script: str, *typed: str, cwd: Path, **environment: str) -> subprocess.C
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["folds=1"], "error: Could not override 'folds'."),
+        (["folds=1"], "error: there is no setting folds: is it fold?"),
+        (["dataset.sise=3"], "error: there is no setting dataset.sise: is it dataset.size?"),
+        (["panels.zzz=3"], "error: there is no setting panels.zzz; in panels there are episodes, every"),
+        (["head_lr=3"], "error: there is no setting head_lr: is it dataset.base.head_lr or tuning.head_lr"),
+        (["shot.a=3"], "error: there is no setting shot.a: "),
+        (["metod.head.width=3"], "error: there is no setting metod"),
         (["fold=1="], "error: "),
         (["dataset=nothing"], "error: In 'shared': Could not find 'dataset/nothing'"),
         (["dataset=pascal5i", "start=imagenet"], "error: no folder data/pascal5i (dataset.root): put VOC 2012"),
