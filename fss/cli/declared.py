@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,8 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from fss.cli import kinds
-
-_POINTER = re.compile(r"\$\{([\w.]+)\}")  # an interpolation of the whole value of another setting
+from fss.cli.decided import POINTER
 
 
 def check_declared(cfg: DictConfig) -> None:
@@ -65,7 +63,7 @@ def _at(written: Any, path: Sequence[str]) -> Any:
 
 def _source(written: Any, setting: str) -> str:
     """The setting from which one has its value: itself, or the one at the end of its interpolations."""
-    while isinstance(value := _at(written, setting.split(".")), str) and (found := _POINTER.fullmatch(value)):
+    while isinstance(value := _at(written, setting.split(".")), str) and (found := POINTER.fullmatch(value)):
         setting = found[1]
     return setting
 
