@@ -43,7 +43,7 @@ def check_declared(cfg: DictConfig) -> None:
             except OmegaConfBaseException:
                 continue
             if mend := _mend(hints[name], value):
-                raise ValueError(f"{_source(written, setting)}={kinds.typed(value)}: must be {mend}")
+                raise ValueError(f"{source(cfg, setting)}={kinds.typed(value)}: must be {mend}")
 
 
 def _built(written: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -61,8 +61,9 @@ def _at(written: Any, path: Sequence[str]) -> Any:
     return written
 
 
-def _source(written: Any, setting: str) -> str:
+def source(cfg: DictConfig, setting: str) -> str:
     """The setting from which one has its value: itself, or the one at the end of its interpolations."""
+    written: Any = OmegaConf.to_container(cfg, resolve=False)
     while isinstance(value := _at(written, setting.split(".")), str) and (found := POINTER.fullmatch(value)):
         setting = found[1]
     return setting

@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from fss.display.shown import shown
 
 Kind = Callable[[Any], str | None]  # what a value must be; None if it is
+MOST = 2**32 - 1  # of whole numbers: the largest seed that numpy takes
 
 
 def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
@@ -62,13 +63,14 @@ def path(value: Any) -> str | None:
     return None if isinstance(value, str) and value.strip() else "one path"
 
 
-def whole(least: int | None) -> Kind:
-    """A whole number from `least` on; None for any."""
+def whole(least: int | None, most: int = MOST) -> Kind:
+    """A whole number from `least` on, up to `most`; None for any of at most that size."""
+    low = -most if least is None else least
 
     def kind(value: Any) -> str | None:
         if not isinstance(value, int) or isinstance(value, bool):
             return "a whole number"
-        return None if least is None or value >= least else f"at least {least}"
+        return f"at least {low}" if value < low else f"at most {most}" if value > most else None
 
     return kind
 
@@ -140,10 +142,12 @@ OF_RUNS: Mapping[str, Kind] = {
     **dict.fromkeys(("tf32", "checkpointing", "resume"), flag),
     **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),
     **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),
-    **dict.fromkeys(("dataset.size", "dataset.epochs", "dataset.val_episodes"), whole(1)),
+    **dict.fromkeys(("dataset.epochs", "dataset.val_episodes"), whole(1)),
+    "dataset.size": whole(1, 2**15),  # pixels of a side: a picture has a hundred million at most
     **dict.fromkeys(("dataset.eval_batch_size", "panels.every_n_epochs"), whole(1)),
     **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best", "panels.episodes"), whole(0)),
-    **dict.fromkeys(("dataset.num_workers", "dataset.min_pixels"), whole(0)),
+    "dataset.num_workers": whole(0, 1024),  # processes, each of hundreds of MB
+    "dataset.min_pixels": whole(0),
     **dict.fromkeys(("dataset.train_episodes", "patience"), optional(whole(1))),
     "fold": also(whole(0), "all"),
     "seeds": listed(whole(0)),
@@ -161,7 +165,8 @@ OF_RUNS: Mapping[str, Kind] = {
     "precision": precision,
     "compile": also(flag, "cuda_graphs"),
     "optimizer.fused": optional(flag),
-    **dict.fromkeys(("cache_gb", "reuse.limit_gb"), number(0)),
+    "cache_gb": number(0, 10**6),
+    "reuse.limit_gb": number(0),
     "save_minutes": optional(number(0)),
     **dict.fromkeys(("outputs", "run_dir"), path),
     **dict.fromkeys(("ckpt", "model", "backbone.weights"), optional(path)),
