@@ -157,14 +157,18 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
     Raises:
         ValueError: W&B is to log live, but knows no account; it would ask for one in the middle of a run.
     """
-    loggers: list[Logger] = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
-    live = any(isinstance(logger, WandbLogger) for logger in loggers) and not cfg.logger.wandb.offline
+    loggers: list[Logger] = [instantiate(settings, _convert_="all") for settings in cfg.logger.values()]
+    live = [
+        name
+        for (name, settings), logger in zip(cfg.logger.items(), loggers, strict=True)
+        if isinstance(logger, WandbLogger) and not settings.get("offline")
+    ]
     if live and os.environ.get("WANDB_MODE", "online") == "online":
         import wandb
 
         if not wandb.login(prompt=False):
             raise ValueError(
-                "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
+                f"logger.{live[0]}.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
             )
     return loggers
 
