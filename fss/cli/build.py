@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
 
+from fss.cli.declared import source
 from fss.data.base_datamodule import BaseLearnerDataModule
 from fss.data.datamodule import FewShotDataModule
 from fss.evaluation.results import CHECKPOINTS
@@ -45,17 +46,36 @@ def build_segmenter(
     """
     backbone = build_backbone(cfg, pretrained, weights)
     known = {"base_classes": base_classes} if cfg.method.base_learner else {}
-    head = instantiate(cfg.method.head, channels=list(backbone.channels), **known, _convert_="all")
+    head = _build_head(cfg, channels=list(backbone.channels), **known)
     return FewShotSegmenter(backbone, head, cfg.backbone.norms)
 
 
 def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegmenter:
     """Backbone and head of the base learner."""
     backbone = build_backbone(cfg, pretrained=True)
-    return BaseLearnerSegmenter(
-        backbone,
-        instantiate(cfg.method.head, channels=backbone.channels.high, base_classes=base_classes, _convert_="all"),
-    )
+    head = _build_head(cfg, channels=backbone.channels.high, base_classes=base_classes)
+    return BaseLearnerSegmenter(backbone, head)
+
+
+def _build_head(cfg: DictConfig, **known: Any) -> Any:
+    """The head of a configuration.
+
+    Raises:
+        ValueError: Its weights cannot fit the memory.
+    """
+
+    def build() -> Any:
+        return instantiate(cfg.method.head, **known, _convert_="all")
+
+    there = footprint.memory_bytes(torch.device("cpu"))
+    if footprint.weights_bytes(build) > there:
+        sizes = {source(cfg, f"method.head.{n}"): size for n, size in cfg.method.head.items() if type(size) is int}
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise ValueError(
+            f"{largest}={sizes[largest]}: the head's weights do not fit into the {there / 1e9:.0f} GB of memory "
+            "of this machine, lower it"
+        )
+    return build()
 
 
 def _copied(cfg: DictConfig) -> DictConfig:
@@ -137,14 +157,18 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
     Raises:
         ValueError: W&B is to log live, but knows no account; it would ask for one in the middle of a run.
     """
-    loggers: list[Logger] = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
-    live = any(isinstance(logger, WandbLogger) for logger in loggers) and not cfg.logger.wandb.offline
+    loggers: list[Logger] = [instantiate(settings, _convert_="all") for settings in cfg.logger.values()]
+    live = [
+        name
+        for (name, settings), logger in zip(cfg.logger.items(), loggers, strict=True)
+        if isinstance(logger, WandbLogger) and not settings.get("offline")
+    ]
     if live and os.environ.get("WANDB_MODE", "online") == "online":
         import wandb
 
         if not wandb.login(prompt=False):
             raise ValueError(
-                "logger.wandb.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
+                f"logger.{live[0]}.offline=false needs a W&B account: call `wandb login` once or set WANDB_API_KEY"
             )
     return loggers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,8 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from fss.cli import kinds
-
-_POINTER = re.compile(r"\$\{([\w.]+)\}")  # an interpolation of the whole value of another setting
+from fss.cli.decided import POINTER
 
 
 def check_declared(cfg: DictConfig) -> None:
@@ -45,7 +43,7 @@ def check_declared(cfg: DictConfig) -> None:
             except OmegaConfBaseException:
                 continue
             if mend := _mend(hints[name], value):
-                raise ValueError(f"{_source(written, setting)}={kinds.typed(value)}: must be {mend}")
+                raise ValueError(f"{source(cfg, setting)}={kinds.typed(value)}: must be {mend}")
 
 
 def _built(written: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -63,9 +61,10 @@ def _at(written: Any, path: Sequence[str]) -> Any:
     return written
 
 
-def _source(written: Any, setting: str) -> str:
+def source(cfg: DictConfig, setting: str) -> str:
     """The setting from which one has its value: itself, or the one at the end of its interpolations."""
-    while isinstance(value := _at(written, setting.split(".")), str) and (found := _POINTER.fullmatch(value)):
+    written: Any = OmegaConf.to_container(cfg, resolve=False)
+    while isinstance(value := _at(written, setting.split(".")), str) and (found := POINTER.fullmatch(value)):
         setting = found[1]
     return setting
 

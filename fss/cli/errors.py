@@ -34,6 +34,9 @@ _IN_WORKER = re.compile(
     r"(?: {4}[^\n]*\n)*[\w.]+: (?P<what>.*?)\n*$",
     re.DOTALL,
 )
+# What torch says of tensors that no memory has room for.
+_NO_ROOM = re.compile(r"out of memory|allocate memory|(calculation|multiplication) overflow")
+_GROUP_WITHOUT_MEMBER = "Config group override must be a string or a list"  # Hydra's words for method=null
 _OF_LIGHTNING = "MisconfigurationException"  # named, since importing it takes seconds
 _UNKNOWN = "Could not override"  # Hydra's words for a setting that the configuration lacks
 _given = os.environ.get(FULL) == "1"  # by the user, before a script switches it on for itself
@@ -110,7 +113,12 @@ def mendable(error: BaseException) -> str | None:
         return " ".join(f"{error}{cause}".split())
     if isinstance(error, OmegaConfBaseException):
         return " ".join(str(error).split())
+    if isinstance(error, ValueError) and str(error).startswith(_GROUP_WITHOUT_MEMBER):
+        return "a group is given what is no member of it, such as null: name one, as in method=pfenet; see --help"
     ours = _is_ours(error)
+    if _lacks_memory(error):  # also where a line of ours has called torch
+        said = f" ({lines[0]})" if (lines := str(error).splitlines()) else ""
+        return f"not enough memory{said}: lower batch_size, dataset.size, shot or what else was set large"
     if (told := _IN_WORKER.match(str(error))) is not None and isinstance(error, ValueError | OSError):
         return told["what"] if Path(told["file"]).is_relative_to(_PROJECT) else None
     if isinstance(error, OSError):
@@ -144,6 +152,13 @@ def _names(cfg: DictConfig, above: str = "") -> Iterator[str]:
             yield above + name
             if isinstance(part := cfg._get_node(name), DictConfig) and not part._is_none():
                 yield from _names(part, f"{above}{name}.")
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that there is not."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_ROOM.search(str(error)) is not None
+    )
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import build, kinds, recipe, start
+from fss.cli.decided import check_decided
 from fss.cli.declared import check_declared
 from fss.cli.model_files import is_graph, segmenter_of_file
 from fss.cli.requests import Request, find_checkpoint, requests
@@ -58,6 +59,7 @@ def evaluate(cfg: DictConfig) -> None:
             "programs; ONNX and torch.export are made by python -m fss.export"
         )
     kinds.check(cfg, _KINDS)
+    check_decided(cfg)
     if cfg.published is not None:
         check_target(Path(cfg.published))
     typed, done = start.typed(), []

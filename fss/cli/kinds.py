@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from fss.display.shown import shown
 
 Kind = Callable[[Any], str | None]  # what a value must be; None if it is
+MOST = 2**32 - 1  # of whole numbers: the largest seed that numpy takes
 
 
 def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
@@ -25,18 +26,26 @@ def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
 
     Args:
         cfg: Composed configuration.
-        kinds: By full name of a setting.
+        kinds: By full name of a setting; `GROUP.*` stands for all in a group.
 
     Raises:
         ValueError: One is not; the message says what it must be.
     """
-    for name, kind in kinds.items():
+    for name, kind in ((name, kind) for named, kind in kinds.items() for name in _all_of(cfg, named)):
         try:
             value = OmegaConf.select(cfg, name, throw_on_missing=True, default=_ABSENT)
         except (MissingMandatoryValue, InterpolationResolutionError):
             continue
         if value is not _ABSENT and (mend := kind(value)) is not None:
             raise ValueError(f"{name}={typed(value)}: must be {mend}")
+
+
+def _all_of(cfg: DictConfig, name: str) -> list[str]:
+    """The settings that a name stands for."""
+    if not name.endswith(".*"):
+        return [name]
+    group = OmegaConf.select(cfg, name[:-2])
+    return [name[:-1] + str(each) for each in group] if isinstance(group, DictConfig) else []
 
 
 def check_given(cfg: DictConfig) -> None:
@@ -62,13 +71,14 @@ def path(value: Any) -> str | None:
     return None if isinstance(value, str) and value.strip() else "one path"
 
 
-def whole(least: int | None) -> Kind:
-    """A whole number from `least` on; None for any."""
+def whole(least: int | None, most: int = MOST) -> Kind:
+    """A whole number from `least` on, up to `most`; None for any of at most that size."""
+    low = -most if least is None else least
 
     def kind(value: Any) -> str | None:
         if not isinstance(value, int) or isinstance(value, bool):
             return "a whole number"
-        return None if least is None or value >= least else f"at least {least}"
+        return f"at least {low}" if value < low else f"at most {most}" if value > most else None
 
     return kind
 
@@ -107,8 +117,10 @@ def listed(kind: Kind) -> Kind:
     """A list of things of a kind, which is not empty."""
 
     def of_list(value: Any) -> str | None:
-        if not isinstance(value, ListConfig) or not value:
+        if not isinstance(value, ListConfig):
             return "a list, such as [1,2]"
+        if not value:
+            return "a list of one or more, such as [1] or [1,2]"
         mends = (f"a list of which each is {mend}" for one in value if (mend := kind(one)) is not None)
         return next(mends, None)
 
@@ -125,6 +137,18 @@ def group(*names: str) -> Kind:
     return kind
 
 
+def built(value: Any) -> str | None:
+    """Settings of something that is built, whose class they name."""
+    known = isinstance(value, DictConfig) and text(value.get("_target_")) is None
+    return None if known else "settings of what is built, with its class as _target_"
+
+
+def logger(value: Any) -> str | None:
+    """Settings of a logger."""
+    mend = built(value)
+    return None if mend is None else f"{mend}; logger=none logs nothing"
+
+
 def share(value: Any) -> str | None:
     """A fraction above 0."""
     return None if value and fraction(value) is None else "in 0..1, above 0"
@@ -137,13 +161,20 @@ precision = one_of("32-true", "bf16-mixed", "16-mixed")
 OF_RUNS: Mapping[str, Kind] = {
     "reuse": group("limit_gb", "batch"),
     "panels": group("episodes", "every_n_epochs"),
+    **dict.fromkeys(("optimizer", "trainer", "learner", "datamodule", "backbone.network"), built),
+    **dict.fromkeys(("method.head", "tuning.apply"), built),
+    **dict.fromkeys(("dataset.train_reader", "dataset.eval_reader"), built),
+    **dict.fromkeys(("dataset.train_transform", "dataset.eval_transform"), built),
+    "logger.*": logger,
     **dict.fromkeys(("tf32", "checkpointing", "resume"), flag),
     **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),
     **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),
-    **dict.fromkeys(("dataset.size", "dataset.epochs", "dataset.val_episodes"), whole(1)),
+    **dict.fromkeys(("dataset.epochs", "dataset.val_episodes"), whole(1)),
+    "dataset.size": whole(1, 2**15),  # pixels of a side: a picture has a hundred million at most
     **dict.fromkeys(("dataset.eval_batch_size", "panels.every_n_epochs"), whole(1)),
     **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best", "panels.episodes"), whole(0)),
-    **dict.fromkeys(("dataset.num_workers", "dataset.min_pixels"), whole(0)),
+    "dataset.num_workers": whole(0, 1024),  # processes, each of hundreds of MB
+    "dataset.min_pixels": whole(0),
     **dict.fromkeys(("dataset.train_episodes", "patience"), optional(whole(1))),
     "fold": also(whole(0), "all"),
     "seeds": listed(whole(0)),
@@ -161,7 +192,8 @@ OF_RUNS: Mapping[str, Kind] = {
     "precision": precision,
     "compile": also(flag, "cuda_graphs"),
     "optimizer.fused": optional(flag),
-    **dict.fromkeys(("cache_gb", "reuse.limit_gb"), number(0)),
+    "cache_gb": number(0, 10**6),
+    "reuse.limit_gb": number(0),
     "save_minutes": optional(number(0)),
     **dict.fromkeys(("outputs", "run_dir"), path),
     **dict.fromkeys(("ckpt", "model", "backbone.weights"), optional(path)),

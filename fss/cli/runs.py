@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fss.cli import base_stage, build, evaluations, kinds, messages, model_files, overrides, recipe, start
+from fss.cli.decided import check_decided
 from fss.cli.declared import check_declared
 from fss.cli.recorded import EVALUATIONS_OWN
 from fss.evaluation.results import CHECKPOINTS, RECORD, SETTINGS, TRAINING
@@ -40,6 +41,7 @@ def train(cfg: DictConfig) -> float:
         )
     kinds.check(cfg, {**kinds.OF_RUNS, "fold": kinds.whole(0)})
     check_declared(cfg)
+    check_decided(cfg)
     start.prepare(cfg, needs_weights=cfg.start != "base_learner")
     base_checkpoint = base_stage.base_learner(cfg, start.typed(), start.is_first())
     checkpoint = begin(cfg)

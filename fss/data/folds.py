@@ -35,6 +35,8 @@ def fold_classes(n_classes: int, fold: int, scheme: FoldScheme) -> FoldClasses:
     """
     given = not isinstance(scheme, str) and isinstance(scheme, Sequence)
     folds = len(scheme) if given else FOLDS
+    if not folds:
+        raise ValueError("dataset.fold_scheme=[]: list the novel class ids of each fold, as [[1, 2], [3]]")
     if fold not in range(folds):
         raise ValueError(f"fold={fold}: there are {folds} folds, 0 to {folds - 1}")
     if scheme in ("contiguous", "interleaved") and (n_classes < FOLDS or n_classes % FOLDS):

@@ -1,16 +1,18 @@
-"""Estimates the memory of a step before it is taken, by running it on tensors that have shapes but no contents.
+"""Estimates the memory of weights and of a step, by making them of tensors that have shapes but no contents.
 
 Shapes: B batch, K shots, S image side.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,6 +40,20 @@ class _Live(TorchDispatchMode):
                 self._alive[storage] = storage.nbytes()
         self.peak = max(self.peak, sum(self._alive.values()))
         return result
+
+
+def weights_bytes(build: Callable[[], nn.Module]) -> float:
+    """Bytes of what `build` makes, of which nothing is allocated.
+
+    Returns:
+        Infinity if there is no such number, 0 if it can only be made with contents, or not at all.
+    """
+    try:
+        with torch.device("meta"):
+            made = build()
+    except Exception as error:  # whatever it is, building in earnest will tell
+        return math.inf if "overflow" in str(error) else 0
+    return sum(value.nbytes for values in (made.parameters(), made.buffers()) for value in values)
 
 
 def forward_bytes(segmenter: FewShotSegmenter, batch: int, shot: int, size: int, training: bool) -> int:
@@ -89,7 +105,10 @@ def check_memory(
     """
     if batch * (1 + shot) * size**2 < WORTHWHILE:
         return
-    needed, there = forward_bytes(segmenter, batch, shot, size, training) // bytes_by, memory_bytes(device)
+    there = memory_bytes(device)
+    needed = batch * (1 + shot) * 3 * size**2 * 4  # the pictures alone, for which numbers may be too large
+    if needed <= there:
+        needed = forward_bytes(segmenter, batch, shot, size, training) // bytes_by
     if needed > there:
         lower = "batch_size, dataset.size or shot" if training else "dataset.size or shot"
         raise ValueError(

@@ -24,6 +24,7 @@ from fss.models.heads import Baseline
 
 CONF = ROOT / "conf"
 SCRIPTS = ("train", "evaluate")
+WANDB = "lightning.pytorch.loggers.WandbLogger"
 # What a group member needs besides its name, small and without downloads.
 NEEDS = {
     "dataset=coco20i": ["dataset.root=nowhere"],
@@ -91,6 +92,10 @@ def test_the_rest(combination: tuple[str, ...], tmp_path: Path) -> None:
         ("logger=wandb", ["WandbLogger"]),
         ("logger=tensorboard", ["TensorBoardLogger"]),
         ("logger=[tensorboard,csv,wandb]", ["TensorBoardLogger", "CSVLogger", "WandbLogger"]),
+        (
+            "+logger={mine:{_target_:lightning.pytorch.loggers.WandbLogger,offline:true}}",
+            ["CSVLogger", "WandbLogger"],
+        ),
         ("logger=none", []),
         ("logger=[]", []),
     ],

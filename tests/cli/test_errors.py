@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -43,6 +45,23 @@ def run(script: str, *typed: str, cwd: Path, **environment: str) -> subprocess.C
         (["trained_on=coco20i"], "error: trained_on=coco20i: a setting of evaluate.py"),
         (["method=prior"], "error: method=prior trains nothing"),
         (["method.head.width=abc"], "error: method.head.width=abc: must be a whole number"),
+        (
+            ["method.head.width=1000000000"],
+            "error: method.head.width=1000000000: the head's weights do not fit",
+        ),
+        (
+            ["method=bam", "dataset.base.width=1000000000"],
+            "error: dataset.base.width=1000000000: the head's",
+        ),
+        (["batch_size=1000000000"], "error: dataset.size=128 with 1000000000 episodes of 1 supports needs about"),
+        (["seed=100000000000000000000"], "error: seed=100000000000000000000: must be at most 4294967295"),
+        (["dataset.size=1000000000"], "error: dataset.size=1000000000: must be at most 32768"),
+        (["dataset.num_workers=1000000000"], "error: dataset.num_workers=1000000000: must be at most 1024"),
+        (["cache_gb=1e15"], "error: cache_gb=1000000000000000.0: must be in 0..1e+06"),
+        (
+            ["method=null"],
+            "error: a group is given what is no member of it, such as null: name one,",
+        ),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )
@@ -120,6 +139,24 @@ def test_what_a_loader_s_process_refuses_is_told_like_anything_else() -> None:
 
     assert raised("fold_classes(4, 9, 'contiguous')") == "fold=9: there are 4 folds, 0 to 3"
     assert raised("int('x')") is None
+
+
+@pytest.mark.parametrize(
+    ("wanting", "reason"),
+    [
+        (lambda: torch.empty(2**62), " (Storage size calculation overflowed with sizes=[4611686018427387904])"),
+        (lambda: torch.empty(2**50), " ([enforce fail at"),
+        (lambda: [0] * 2**60, ""),
+        (lambda: instantiate({"_target_": "torch.empty", "_args_": [2**62]}), " (Storage size calculation"),
+        (lambda: instantiate({"_target_": "numpy.zeros", "_args_": [2**55]}), " (Unable to allocate"),
+    ],
+)
+def test_memory_that_is_not_there_is_told(wanting: Callable[[], object], reason: str) -> None:
+    with pytest.raises((RuntimeError, MemoryError, InstantiationException)) as raised:
+        wanting()
+    told = str(mendable(raised.value))
+    assert told.startswith(f"not enough memory{reason}")
+    assert told.endswith(": lower batch_size, dataset.size, shot or what else was set large")
 
 
 def test_a_fault_of_the_program_is_none_to_mend() -> None:

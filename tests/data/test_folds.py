@@ -106,6 +106,11 @@ def test_lists_that_are_none(scheme: Any) -> None:
         fold_classes(5, 0, scheme)
 
 
+def test_a_list_without_folds() -> None:
+    with pytest.raises(ValueError, match=r"^dataset\.fold_scheme=\[\]: list the novel class ids of each fold"):
+        fold_classes(5, 0, [])
+
+
 def test_given_folds() -> None:
     folds = [[3, 1], [2, 5]]
     assert fold_classes(5, 0, folds) == ((1, 3), (2, 4, 5))

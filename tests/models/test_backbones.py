@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -600,6 +601,26 @@ def test_torchvision_names_are_downloaded(monkeypatch: pytest.MonkeyPatch, enum:
 
 
 # Errors
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *(("std", [value] * 3) for value in (0, 0.0, -1, 1e-50, math.nan, math.inf, 1e300, 58.395)),
+        *(("mean", [0.5, 0.5, value]) for value in (math.nan, -math.inf, 1e300, 123.675)),
+        *((name, [0.5] * count) for name in ("mean", "std") for count in (0, 1, 2, 4)),
+    ],
+)
+def test_statistics_that_leave_no_image_are_refused(name: str, values: list[float]) -> None:
+    settings: dict[str, Any] = {name: values}
+    with pytest.raises(ValueError, match=rf"^backbone\.network\.{name}=\[.*\]: must be three numbers in"):
+        TimmBackbone("resnet18", **settings)
+
+
+def test_whole_numbers_are_statistics_of_fractions() -> None:
+    images = torch.rand(1, 3, 8, 8) * 255
+    normal = TimmBackbone("resnet18", mean=[0, 0, 0], std=[1, 1, 1]).normalize(images)
+    torch.testing.assert_close(normal, images / 255)
 
 
 @pytest.mark.parametrize(

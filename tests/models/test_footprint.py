@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Literal
 from unittest import mock
 
 import pytest
 import torch
 from support.tiny import CHANNELS, TinyBackbone
+from torch import nn
 
 from fss.models import footprint
-from fss.models.heads import PFENet
+from fss.models.heads import BAM, Baseline, CrossAttention, Match, PFENet, PriorMask, PSPHead
 from fss.models.segmenter import FewShotSegmenter
 
 
@@ -54,3 +57,36 @@ def test_what_cannot_fit_is_refused() -> None:
 
 def test_memory_of_this_machine() -> None:
     assert 10**8 < footprint.memory_bytes(torch.device("cpu")) < 10**14
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: PFENet(CHANNELS, width=8),
+        lambda: BAM(CHANNELS, shot=1, base_classes=3, width=8),
+        lambda: Baseline(CHANNELS, width=8),
+        lambda: CrossAttention(CHANNELS, width=8),
+        lambda: Match(CHANNELS, maps=("mid",), correspondences=0.5, threshold=0.0),
+        lambda: PriorMask(CHANNELS, threshold=0.7),
+        lambda: PSPHead(CHANNELS[2], base_classes=3, width=8),
+    ],
+)
+def test_weights_of_heads_are_counted_before_there_are_any(build: Callable[[], nn.Module]) -> None:
+    """And without a draw, so that what is built afterwards is what it would have been."""
+    random = torch.get_rng_state()
+    counted = footprint.weights_bytes(build)
+    assert torch.equal(torch.get_rng_state(), random)
+    made = build()
+    assert counted == sum(value.nbytes for values in (made.parameters(), made.buffers()) for value in values)
+
+
+def test_weights_beyond_numbers_and_those_that_cannot_be_counted() -> None:
+    assert footprint.weights_bytes(lambda: PFENet(CHANNELS, width=10**9)) == math.inf
+    assert footprint.weights_bytes(lambda: PFENet(CHANNELS, width=10**5)) > 10**11
+    assert footprint.weights_bytes(lambda: nn.Linear(int(torch.ones(1).item()), 1)) == 0
+
+
+def test_pictures_beyond_numbers_are_refused() -> None:
+    for batch, size in ((10**9, 64), (1, 10**9)):
+        with pytest.raises(ValueError, match=rf"^dataset\.size={size} with {batch} episodes of 1 supports needs"):
+            footprint.check_memory(segmenter(), batch, 1, size, True, torch.device("cpu"))

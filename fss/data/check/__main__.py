@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fss.cli import kinds
+from fss.cli.decided import check_decided
 from fss.cli.errors import run_script
 from fss.configuration import conf_folder
 from fss.data.check.census import FoldCensus, count_classes, count_folds
@@ -35,6 +36,7 @@ def main(cfg: DictConfig) -> None:
 
     kinds.check(cfg, {**kinds.OF_RUNS, "fold": kinds.whole(0), "sheet": kinds.path})
     check_declared(cfg)
+    check_decided(cfg)
     data = cfg.dataset
     readers: list[Reader] = [instantiate(data[part])() for part in ("train_reader", "eval_reader")]
     train, evaluation = (

@@ -59,6 +59,9 @@ class Backbone(nn.Module):
         channels: Number of channels of the low, mid and high features.
         high_rms: Root of the mean square of the high features' channels, where each location's length is a fixed
             one; else 1.
+
+    Raises:
+        ValueError: Mean or standard deviation are none for three colours.
     """
 
     high_rms: float = 1.0
@@ -71,8 +74,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.channels = channels
         # left out of checkpoints: these are settings, not weights
-        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("mean", _of_colours("mean", mean, -10, 10), persistent=False)
+        self.register_buffer("std", _of_colours("std", std, 0.001, 10), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalises RGB images (..., 3, S, S) in 0..255, of any dtype, as the weights expect (float)."""
@@ -129,6 +132,16 @@ class Backbone(nn.Module):
         What is never run, and so cannot be trained, is of stage `NEVER_RUN`.
         """
         raise NotImplementedError
+
+
+def _of_colours(name: str, values: Sequence[float], least: float, most: float) -> Tensor:
+    """Three numbers in a range that refuses those in 0..255 and those that leave no image, as (3, 1, 1)."""
+    if len(values) != 3 or not all(least <= value <= most for value in values):  # NaN is in no range
+        raise ValueError(
+            f"backbone.network.{name}={list(values)}: must be three numbers in {least:g}..{most:g}, fractions "
+            "of 255 for red, green and blue"
+        )
+    return torch.tensor([float(value) for value in values]).reshape(3, 1, 1)
 
 
 class LayeredBackbone(Backbone):
