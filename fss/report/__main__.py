@@ -23,6 +23,7 @@ from rich.table import Table
 
 from fss.display.console import PlainConsole
 from fss.display.shown import shown
+from fss.evaluation.tables import changes
 
 if TYPE_CHECKING:
     from fss.report.compare import Result
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(typed[1:]) if command else _report(typed)
     except (OSError, ValueError) as error:
-        print(shown(error, lines=True), file=sys.stderr)
+        print(f"error: {shown(error, lines=True)}", file=sys.stderr)
         return 1
 
 
@@ -288,6 +289,9 @@ def _print(console: Console, result: Result) -> None:
     )
     if any(metrics["selection"] != "none" for metrics in m):
         console.print(f"weights chosen by: A {m[0]['selection']}, B {m[1]['selection']}", highlight=False)
+    for name, metrics in zip("AB", m, strict=True):
+        if changed := changes(metrics):
+            console.print(f"{name} was evaluated otherwise than its run: {', '.join(changed)}", highlight=False)
     table = Table()
     table.add_column("IoU in percent")
     for name in ("A", "B", "B - A", "95 % interval", "B better"):

@@ -61,7 +61,7 @@ def main() -> int:
                 )
                 print(*lines, sep="\n")
     except (OSError, ValueError) as error:
-        print(shown(error, lines=True), file=sys.stderr)
+        print(f"error: {shown(error, lines=True)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted: run the same command again to continue.", file=sys.stderr)

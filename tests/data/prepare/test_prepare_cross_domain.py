@@ -78,9 +78,9 @@ def test_refusal_leaves_no_new_folder(
     with zipfile.ZipFile(tmp_path / f"{PICTURES}.zip", "w") as archive:
         archive.writestr("other.txt", b"")
     assert command(monkeypatch, tmp_path / "new/isic", tmp_path) == 1
-    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == [
-        f"no {PICTURES}.zip in {tmp_path} or {tmp_path}/new/isic",
-        f"{tmp_path}/{PICTURES}.zip is not the official archive (no file matches (?",
+    assert [":".join(line.split(":")[:2]) for line in capsys.readouterr().err.splitlines()] == [
+        f"error: no {PICTURES}.zip in {tmp_path} or {tmp_path}/new/isic",
+        f"error: {tmp_path}/{PICTURES}.zip is not the official archive (no file matches (?",
     ]
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()
