@@ -50,7 +50,7 @@ class Network:
     def __init__(self, segmenter: FewShotSegmenter, device: str | torch.device, precision: Precision) -> None:
         if precision not in get_args(Precision):
             raise ValueError(f"precision={precision!r}: must be one of {', '.join(get_args(Precision))}")
-        self.device, self.precision = _device(device), precision
+        self.device, self.precision = available(device), precision
         self.segmenter: FewShotSegmenter = merge(segmenter).eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
@@ -142,7 +142,8 @@ class Network:
         return torch.autocast(self.device.type, torch.bfloat16 if "bf16" in self.precision else torch.float16)
 
 
-def _device(device: str | torch.device) -> torch.device:
+def available(device: str | torch.device) -> torch.device:
+    """What a setting `device` names; raises ValueError if it is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -25,7 +25,7 @@ from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_
 from fss.predictor.loading import is_training_free, load_model
 from fss.predictor.marked import Annotation, MarkedPictures, Shots
 from fss.predictor.marks import Box, Points
-from fss.predictor.network import Encoded, Network, Precision
+from fss.predictor.network import Encoded, Network, Precision, available
 from fss.predictor.refusals import check_count, check_share, named
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Shots as Shown
@@ -104,6 +104,7 @@ class FewShotPredictor:
             FileNotFoundError: There is no such model.
             ValueError: It cannot be used.
         """
+        device = available(device)  # told before a model is read, which takes a while
         segmenter, card = load_model(model)
         return cls(
             segmenter,

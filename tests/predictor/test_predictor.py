@@ -281,6 +281,12 @@ def test_refinement_may_be_changed() -> None:
     np.testing.assert_array_equal(found.predict(PICTURE).margins, plain.margins)
 
 
+def test_device_is_told_before_a_model_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fss.predictor.predictor.load_model", lambda _: pytest.fail("work has begun"))
+    with pytest.raises(ValueError, match="device=nowhere: torch has no such device here"):
+        FewShotPredictor.load("match", device="nowhere")
+
+
 def test_models_may_be_named_by_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = FewShotPredictor.load(Path("prior"), device="cpu")
     assert found.presence_threshold == UNTRAINED
