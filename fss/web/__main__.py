@@ -37,8 +37,8 @@ def main() -> int:
 
         serve(FewShotPredictor.load(given.model, given.device), given.port)
     except ModuleNotFoundError as error:
-        print(f'{error}: the page needs Gradio, pip install "fss-svf[web]"', file=sys.stderr)
-        return 1
+        print(f'error: {error}: the page needs Gradio, pip install "fss-svf[web]"', file=sys.stderr)
+        return 2
     except (OSError, ValueError) as error:
         print(f"error: {shown(error, lines=True)}", file=sys.stderr)
         return 2
