@@ -84,7 +84,9 @@ def open_evaluation(results: Path, metrics: Mapping[str, Any], data: Path | None
     if metrics["dataset"] != metrics["train_dataset"]:
         raise NoRecordError("evaluated on another data set than that of training")
     with initialize_config_dir(conf_folder(), version_base="1.3"):
-        datamodule = build.build_datamodule(_recalled(_typed(run, metrics, data), metrics))
+        cfg = _recalled(_typed(run, metrics, data), metrics)
+        requests.check_recorded(cfg, run)
+        datamodule = build.build_datamodule(cfg)
     datamodule.setup("test")
     return Bundled(run, metrics, read_episodes(results), datamodule)
 

@@ -24,7 +24,7 @@ FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
 MENDABLE = 2  # exit code
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
 
-PLACE = "Make room, or choose another place with outputs=DIR"
+PLACE = "Make room, or choose another place (outputs=DIR, out=DIR or --out DIR)"
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _PROJECT = Path(__file__).parents[1]
 # What torch makes of an error in a loader's process: the file of the last line of its traceback, and its text.
@@ -73,14 +73,21 @@ class Paragraph(Callback):
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Leaves the program if the job failed for a reason that a user can mend."""
         value = kwargs["job_return"]._return_value  # the property would raise the error anew
-        if isinstance(value, Exception) and not _given:
+        if isinstance(value, Exception):
             _leave(value)
 
 
 def _leave(error: Exception) -> None:
-    if (text := mendable(error)) is not None:
-        print(f"error: {shown(text, lines=True)}", file=sys.stderr)
+    if tell(error):
         sys.exit(MENDABLE)
+
+
+def tell(error: Exception) -> bool:
+    """Prints what a user can mend; False for what is to be raised: a fault, or all with HYDRA_FULL_ERROR=1."""
+    text = None if _given else mendable(error)
+    if text is not None:
+        print(f"error: {shown(text, lines=True)}", file=sys.stderr)
+    return text is not None
 
 
 def mendable(error: BaseException) -> str | None:

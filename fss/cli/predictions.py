@@ -17,6 +17,7 @@ from fss.display.console import PlainConsole
 from fss.files.text import printable, some
 from fss.predictor import FewShotPredictor
 from fss.predictor.many import OVERLAYS, PREDICTIONS, SHEET, Done, check_out, segment_all
+from fss.predictor.network import find_device
 from fss.predictor.queries import Query, find_queries
 from fss.predictor.support_folder import read_supports
 from fss.predictor.tiles import SMALLEST
@@ -49,6 +50,7 @@ def predict(cfg: DictConfig) -> Done:
     kinds.check(cfg, _KINDS)
     out = Path(cfg.out).expanduser()
     check_out(out)
+    find_device(cfg.device)  # complains before anything is read
     queries, unreadable = find_queries(Path(cfg.queries), cfg.every)  # first: it is quick
     without = [] if cfg.negatives is None else _negatives(Path(cfg.negatives))
     supports = read_supports(Path(cfg.supports), cfg.max_pixels)

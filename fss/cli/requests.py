@@ -12,6 +12,7 @@ from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fss.cli import overrides, start
+from fss.cli.declared import check_declared
 from fss.cli.model_files import card_of_file, evaluated_with
 from fss.cli.recorded import EVALUATIONS_OWN, recorded_overrides
 from fss.data.cross_domain import base_class_names
@@ -103,13 +104,22 @@ def run_settings(run: Path) -> DictConfig:
 
     Raises:
         FileNotFoundError: It says nothing of its settings.
-        ValueError: What it says is no run of this program.
+        ValueError: What it says is no run of this program, or of a type that nothing is built from.
     """
     if not (run / RECORD).is_file():
         raise FileNotFoundError(f"no {run / RECORD}: give the folder of a run, the one that holds {CHECKPOINTS}/")
     cfg = compose("evaluate", overrides.merged(_recorded(run)))
     cfg.run_dir = str(run)
+    check_recorded(cfg, run)
     return cfg
+
+
+def check_recorded(cfg: DictConfig, run: Path) -> None:
+    """Raises ValueError if what a run's record says is of a type that nothing is built from; the file is named."""
+    try:
+        check_declared(cfg)
+    except ValueError as error:
+        raise ValueError(f"{run / RECORD}: {error}") from error
 
 
 def _of_file(file: Path, typed: Sequence[str]) -> Request:

@@ -90,8 +90,8 @@ class Fitted:
         """Raises ValueError if nothing has been fitted, or one of some classes has not."""
         if not self.supports:
             raise ValueError("nothing has been fitted yet: call fit with pictures and masks first")
-        if unknown := [name for name in names if name not in self.supports]:
-            raise ValueError(f"no class {unknown[0]!r}; fitted are {', '.join(self.classes)}")
+        if unknown := [name for name in names if not isinstance(name, str) or name not in self.supports]:
+            raise ValueError(f"no class {unknown[0]!r:.100}; fitted are {', '.join(self.classes)}")
 
     def check_shots(self) -> None:
         """Raises ValueError if the network needs another number of supports of some class."""

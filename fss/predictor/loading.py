@@ -21,6 +21,7 @@ from fss.models.card import BACKBONES, HEADS, ModelCard, Part
 from fss.models.checkpoints import load_checkpoint
 from fss.models.model_file import read_model
 from fss.models.segmenter import FewShotSegmenter
+from fss.predictor.refusals import as_path
 
 TRAINING_FREE = ("match", "prior")  # methods that need no training
 _MODELS = (
@@ -54,10 +55,10 @@ def load_model(model: str | Path) -> Model:
         raise ValueError(f"no model {model!r:.100}: {_MODELS}")
     if is_training_free(model):
         return _training_free(str(model))
-    path = Path(model).expanduser()
-    if path.is_dir():
+    path = as_path("model", model)
+    if os.path.isdir(path):  # which does not mind names that nothing can have
         return Model(*read_model(path / MODEL)) if (path / MODEL).is_file() else _run(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return Model(*read_model(path))
     raise FileNotFoundError(f"no model {path}: {_MODELS}")
 

@@ -48,9 +48,8 @@ class Network:
     """
 
     def __init__(self, segmenter: FewShotSegmenter, device: str | torch.device, precision: Precision) -> None:
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision={precision!r}: must be one of {', '.join(get_args(Precision))}")
-        self.device, self.precision = available(device), precision
+        check_precision(precision)
+        self.device, self.precision = find_device(device), precision
         self.segmenter: FewShotSegmenter = merge(segmenter).eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
@@ -142,13 +141,25 @@ class Network:
         return torch.autocast(self.device.type, torch.bfloat16 if "bf16" in self.precision else torch.float16)
 
 
-def available(device: str | torch.device) -> torch.device:
-    """What a setting `device` names; raises ValueError if it is not there."""
+def check_precision(precision: object) -> None:
+    """Raises ValueError where a precision is unknown."""
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r:.100}: must be one of {', '.join(get_args(Precision))}")
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is a GPU if there is one.
+
+    Raises:
+        ValueError: There is no such device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
+        if found.type == "meta":
+            raise RuntimeError("its tensors have no contents")
     except (RuntimeError, AssertionError, TypeError) as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"device={device}: torch has no such device here ({why})") from error

@@ -25,8 +25,8 @@ from fss.predictor.inputs import Picture, as_list, as_picture, is_picture, name_
 from fss.predictor.loading import is_training_free, load_model
 from fss.predictor.marked import Annotation, MarkedPictures, Shots
 from fss.predictor.marks import Box, Points
-from fss.predictor.network import Encoded, Network, Precision, available
-from fss.predictor.refusals import check_count, check_share, named
+from fss.predictor.network import Encoded, Network, Precision, check_precision, find_device
+from fss.predictor.refusals import as_path, check_count, check_flag, check_share, named
 from fss.predictor.segmentation import Segmentation
 from fss.predictor.supports import Shots as Shown
 from fss.predictor.supports import Support, load_supports, save_supports
@@ -73,6 +73,8 @@ class FewShotPredictor:
         precision: Precision = "32-true",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        if not isinstance(segmenter, FewShotSegmenter):
+            raise ValueError(f"segmenter={segmenter!r:.100}: must be a FewShotSegmenter; load() reads one")
         verifier = segmenter.verifier
         if presence_threshold is None:
             presence_threshold = PRESENCE if verifier is None else verifier.threshold
@@ -102,9 +104,11 @@ class FewShotPredictor:
 
         Raises:
             FileNotFoundError: There is no such model.
-            ValueError: It cannot be used.
+            ValueError: It cannot be used, or a setting is out of range; the latter is told before it is read.
         """
-        device = available(device)  # told before a model is read, which takes a while
+        device = find_device(device)
+        check_precision(precision)
+        check_count("max_pixels", max_pixels)
         segmenter, card = load_model(model)
         return cls(
             segmenter,
@@ -218,6 +222,7 @@ class FewShotPredictor:
             FileNotFoundError: A file is missing.
             ValueError: A picture or mask cannot be used, or numbers differ. Nothing has been added then.
         """
+        check_flag("adapt", adapt)
         if isinstance(images, Mapping):
             if masks is not None:
                 raise ValueError("fit takes {name: [(picture, mask), ...]} alone, or pictures and masks")
@@ -261,11 +266,11 @@ class FewShotPredictor:
 
         Raises:
             OSError: The file cannot be written.
-            ValueError: Nothing has been fitted.
+            ValueError: Nothing has been fitted, or the path is none.
         """
         fitted = self._fitted
         fitted.check()
-        save_supports(Path(path).expanduser(), fitted.supports, fitted.negatives, self.size, self.geometry)
+        save_supports(as_path("path", path), fitted.supports, fitted.negatives, self.size, self.geometry)
 
     def load_supports(self, path: str | Path) -> Self:
         """Adds the supports of a file of `save_supports`; answers are those of the predictor that wrote it.
@@ -274,7 +279,7 @@ class FewShotPredictor:
             FileNotFoundError: There is no such file.
             ValueError: It is damaged, or made for a model that sees pictures at another size.
         """
-        return self._add(*load_supports(Path(path).expanduser(), self.size, self.geometry))
+        return self._add(*load_supports(as_path("path", path), self.size, self.geometry))
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a picture is one, even where it can be iterated
@@ -315,6 +320,7 @@ class FewShotPredictor:
         """
         self._fitted.check()
         check_count("batch_size", batch_size)
+        check_flag("abstain", abstain)
         if tile is not None:
             check_count("tile", tile, least=SMALLEST)
         self._fitted.check_shots()

@@ -20,7 +20,7 @@ from PIL import Image
 from fss.files.plain import as_json
 from fss.files.whole import whole
 from fss.models.answers import merge_classes
-from fss.predictor.refusals import check_share
+from fss.predictor.refusals import as_path, check_count, check_share
 from fss.visualize import class_color, outline
 
 
@@ -114,7 +114,11 @@ class Segmentation:
 
         Args:
             smallest: Parts of fewer pixels are left out.
+
+        Raises:
+            ValueError: It is no whole number.
         """
+        check_count("smallest", smallest, least=0)
         found = []
         for index, name in enumerate(self.classes):
             _, parts, stats, _ = cv2.connectedComponentsWithStats(self.mask(name).astype(np.uint8), connectivity=8)
@@ -168,8 +172,9 @@ class Segmentation:
 
         Raises:
             OSError: The folder cannot be written.
+            ValueError: It is no name of one.
         """
-        folder = Path(folder).expanduser()
+        folder = as_path("folder", folder)
         with ExitStack() as stack:
 
             def unfinished(ending: str) -> Path:

@@ -6,6 +6,7 @@ Shapes: S side of the square, K supports.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def load_supports(
         FileNotFoundError: There is no such file.
         ValueError: It is no such file, or made for another size or geometry.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # which does not mind names that no file can have
         raise FileNotFoundError(f"no file {path}: give one that save_supports wrote")
     try:
         with safe_open(path, "pt") as file:

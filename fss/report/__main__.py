@@ -30,14 +30,22 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the given command; problems with the input are reported in one line."""
+    """Runs the given command.
+
+    Returns:
+        The exit code: 0; 1 for a bundle with problems, which are named; 2 for an error that a user can mend, which
+        is printed as other commands print it.
+    """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     command = _COMMANDS.get(typed[0] if typed else "")
     try:
         return command(typed[1:]) if command else _report(typed)
-    except (OSError, ValueError) as error:
-        print(f"error: {shown(error, lines=True)}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        from fss.cli.errors import MENDABLE, tell  # brings Hydra, which --help need not wait for
+
+        if not tell(error):
+            raise
+        return MENDABLE
 
 
 def _report(typed: list[str]) -> int:

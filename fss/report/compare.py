@@ -165,7 +165,7 @@ def compare(pairs: Sequence[Pair], resamples: int = RESAMPLES, seed: int = 0) ->
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: If pairs of one fold have different episodes.
+        ValueError: If pairs of one fold have different episodes, or a class has only one.
     """
     strata = _strata(pairs)
     labels = list(dict.fromkeys(stratum.label for stratum in strata))  # by class id
@@ -253,6 +253,11 @@ def _strata(pairs: Sequence[Pair]) -> list[_Stratum]:
         # number of classes in each seed's mean; classes that count as 0 have no episode and thus no stratum
         counted = {of["eval_seed"]: len(of["classes"]) for of in members[0].metrics[0]["seeds"]}
         for (_, name, eval_seed), indices in sorted(places.items()):
+            if len(indices) < 2:
+                raise ValueError(
+                    f"fold {fold}, seed {eval_seed}: {name} has one episode, but an interval needs two or more of "
+                    "every class: evaluate with more (episodes=N)"
+                )
             weight = 1 / (counted[eval_seed] * len(counted))
             strata.append(_Stratum(name, weight, counts[..., indices]))
     return strata

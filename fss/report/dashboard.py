@@ -97,11 +97,11 @@ def main() -> int:
         workspace = build_dashboard(given.entity or str(wandb.Api().default_entity), given.project)
         workspace.save()
     except ModuleNotFoundError as error:
-        print(f"{error}: pip install wandb-workspaces", file=sys.stderr)
-        return 1
+        print(f"error: {error}: pip install wandb-workspaces", file=sys.stderr)
+        return 2
     except (ValueError, wandb.Error, OSError) as error:
-        print(f"No dashboard was created: {error}", file=sys.stderr)
-        return 1
+        print(f"error: no dashboard was created: {error}", file=sys.stderr)
+        return 2
     print(f"Dashboard: {workspace.url}")
     return 0
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from support import made_up
 
 from fss.cli import bundles
-from fss.cli.bundles import Bundled, run_again
-from fss.evaluation.results import CHECKPOINTS, EpisodeResult
+from fss.cli.bundles import Bundled, open_evaluation, run_again
+from fss.evaluation.results import CHECKPOINTS, RECORD, EpisodeResult, read_metrics
 
 
 class Episodes(dict[int, SimpleNamespace]):
@@ -45,6 +47,16 @@ def test_in_its_own_precision(
     monkeypatch.setattr(bundles, "_integers", integers)
     again = run_again(bundled(tmp_path, precision=precision), 1)
     assert (again.equal, seen) == (1, [halved])
+
+
+def test_a_record_of_settings_of_a_wrong_type_is_told(tmp_path: Path) -> None:
+    results = made_up.evaluation(tmp_path)
+    made_up.run(tmp_path, ["dataset.val_episodes=abc"])
+    run = results.parents[1]
+    message = f"{run / RECORD}: dataset.val_episodes=abc: must be a whole number"
+    [metrics] = read_metrics(results).values()
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        open_evaluation(results, {**metrics, "config": {}}, None)
 
 
 @pytest.mark.parametrize("precision", ["8-true", None, ["32-true"]], ids=str)

@@ -11,6 +11,7 @@ import timm
 import torch
 import yaml
 from omegaconf import OmegaConf
+from support import made_up
 from support.scripts import SMALL, export, integers, metrics, run_folder, start
 
 from fss.cli import model_files
@@ -174,6 +175,21 @@ def test_a_run_without_a_checkpoint_has_nothing_to_export(form: str, tmp_path: P
     (tmp_path / ".hydra/overrides.yaml").write_text("[]")
     with pytest.raises(FileNotFoundError, match=r"no .*last\.ckpt: model=.* has not been trained so far"):
         export(model=tmp_path, format=form)
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch", "safetensors", "adapter"])
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("method.head.width=1.5", "method.head.width=1.5: must be a whole number"),
+        ("method.head.dropout=abc", "method.head.dropout=abc: must be a number"),
+        ("dataset.size=big", "dataset.size=big: must be a whole number"),
+    ],
+)
+def test_a_record_of_settings_of_a_wrong_type_is_told(form: str, entry: str, message: str, tmp_path: Path) -> None:
+    run = made_up.run(tmp_path, [entry])
+    with pytest.raises(ValueError, match=rf"^{re.escape(f'{run / RECORD}: {message}')}"):
+        export(model=run, format=form)
 
 
 @pytest.mark.parametrize(

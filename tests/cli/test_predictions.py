@@ -95,6 +95,8 @@ def test_what_is_no_picture_is_named_and_skipped(tmp_path: Path, capsys: pytest.
         ("out=null", "out=null: must be one path"),
         ("out=", "out=: must be one path"),
         ("device=null", "device=null: must be a text"),
+        ("device=nowhere", "device=nowhere: torch has no such device here"),
+        ("device=cuda:99", "device=cuda:99: torch has no such device here"),
         ("precision=16", "precision=16: must be one of 32-true"),
     ],
 )

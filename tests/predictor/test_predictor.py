@@ -254,6 +254,57 @@ def test_settings_of_predict_are_whole_numbers(settings: dict[str, Any], message
         predictor().fit(PICTURE, MASK).predict([PICTURE], **settings)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p, _: p.save_supports(None), "^path=None: must be the name of a file or folder$"),
+        (lambda p, _: p.save_supports(5), "^path=5: must be the name of a file"),
+        (lambda p, _: p.save_supports(b"x"), "^path=b'x': must be the name of a file"),
+        (lambda p, _: p.save_supports(""), "^path='': must be the name of a file"),
+        (lambda p, _: p.save_supports("\0"), "^path=.*: must be the name of a file"),
+        (lambda p, _: p.save_supports(["a"]), r"^path=\['a'\]: must be the name of a file"),
+        (lambda p, _: p.load_supports(None), "^path=None: must be the name of a file"),
+        (lambda p, _: p.load_supports("\0"), "^path=.*: must be the name of a file"),
+        (lambda p, _: p.load_supports("x" * 5000), "^no file x.*: give one that save_supports wrote$"),
+        (lambda p, _: p.forget(["a"]), r"^no class \['a'\]; fitted are object$"),
+        (lambda p, _: p.supports({}), "^no class {}; fitted are object$"),
+        (lambda p, _: p.negatives([]), r"^no class \[\]; fitted are object$"),
+        (lambda p, _: p.fit(PICTURE, MASK, adapt="no"), "^adapt='no': must be True or False$"),
+        (lambda p, _: p.predict(PICTURE, abstain="no"), "^abstain='no': must be True or False$"),
+        (lambda _, s: s.save(None), "^folder=None: must be the name of a file or folder$"),
+        (lambda _, s: s.instances("5"), "^smallest='5': must be a whole number$"),
+        (lambda *_: FewShotPredictor.load(""), "^model='': must be the name of a file"),
+        (lambda *_: FewShotPredictor.load("x" * 5000), "^no model x.*: give the folder of a run"),
+        (lambda *_: FewShotPredictor(cast(Any, None), SIZE), "^segmenter=None: must be a FewShotSegmenter"),
+    ],
+)
+def test_what_is_no_path_class_or_flag_is_told(
+    call: Callable[[Any, Any], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = predictor().fit(PICTURE, MASK)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        call(found, found.predict(PICTURE))
+    assert not list(tmp_path.iterdir())
+    assert len(found.supports("object")) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "nowhere"}, "^device=nowhere: torch has no such device here"),
+        ({"device": "cuda:99"}, "^device=cuda:99: torch has no such device here"),
+        ({"device": "meta"}, "^device=meta: torch has no such device here .its tensors have no contents"),
+        ({"precision": "16"}, "^precision='16': must be one of 32-true"),
+        ({"precision": []}, r"^precision=\[\]: must be one of 32-true"),
+        ({"max_pixels": 0}, "^max_pixels=0: must be at least 1"),
+    ],
+)
+def test_settings_are_looked_at_before_a_model_is_read(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FewShotPredictor.load("there is none", **settings)
+
+
 @pytest.mark.parametrize("setting", ["threshold", "presence_threshold"])
 @pytest.mark.parametrize("value", [float("nan"), 2, -1, "0.5", None])
 def test_thresholds_are_checked_whenever_they_are_set(setting: str, value: Any) -> None:

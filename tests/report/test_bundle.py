@@ -241,7 +241,7 @@ def test_commands(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (out / "packages.txt").write_text("torch==0\n")
     assert main(["verify", str(out)]) == 1
     assert capsys.readouterr().err.startswith("packages.txt")
-    assert main(["verify", str(tmp_path / "nowhere")]) == 1
+    assert main(["verify", str(tmp_path / "nowhere")]) == 2
     assert "give the folder of a bundle" in capsys.readouterr().err
 
 
@@ -260,7 +260,7 @@ def test_a_bundle_that_cannot_be_written_is_told_before_work_starts(
     (tmp_path / "there").mkdir()
     (tmp_path / "file").touch()
     monkeypatch.setattr(bundles, "places", lambda *_: pytest.fail("work has begun"))
-    assert main(["bundle", str(runs), "--out", str(tmp_path / out)]) == 1
+    assert main(["bundle", str(runs), "--out", str(tmp_path / out)]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -281,5 +281,5 @@ def test_pictures_are_compared_where_no_episode_is_run_again(
     here["a"] = "2"
     assert main(["verify", str(bundle), "--data", str(tmp_path)]) == 1
     assert "1 pictures are others here, such as a" in capsys.readouterr().err
-    assert main(["verify", str(bundle), "--episodes", "-3"]) == 1
+    assert main(["verify", str(bundle), "--episodes", "-3"]) == 2
     assert "--episodes -3: must be at least 0" in capsys.readouterr().err

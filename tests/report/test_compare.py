@@ -220,8 +220,37 @@ def test_other_episodes_are_refused(
     b = made_up.evaluation(tmp_path, tuning="frozen", **change)
     with pytest.raises(ValueError, match=f"do not have the same episodes .*{why}"):
         find_pairs(a, b)
-    assert main(["compare", str(a), str(b)]) == 1
-    assert "same episodes" in capsys.readouterr().err
+    assert main(["compare", str(a), str(b)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "same episodes" in told
+
+
+def test_a_run_differs_from_itself_and_its_equals_by_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (made_up.evaluation(tmp_path, tuning=tuning) for tuning in ("svf", "frozen"))
+    for other in (a, b):
+        assert main(["compare", str(a), str(other), "--resamples", "100"]) == 0
+        printed = capsys.readouterr()
+        assert printed.out.count("+0.0 to +0.0") == 3
+        assert not printed.err
+
+
+def test_one_episode_of_a_class_makes_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = made_up.evaluation(tmp_path, made=made_up.episodes(0.5, ["star", "ring"], each=1))
+    assert main(["compare", str(a), str(a)]) == 2
+    assert capsys.readouterr().err == (
+        "error: fold 0, seed 321: star has one episode, but an interval needs two or more of every class: "
+        "evaluate with more (episodes=N)\n"
+    )
+
+
+def test_a_fault_of_the_program_has_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = made_up.evaluation(tmp_path)
+    monkeypatch.setattr("fss.report.compare.compare", lambda *_: int("x"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        exec("main(['compare', str(a), str(a)])", {"main": main, "a": a})
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:

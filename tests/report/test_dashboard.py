@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,5 +36,5 @@ def test_without_an_account_it_says_what_to_do(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr("sys.argv", ["dashboard"])
-    assert dashboard.main() == 1
-    assert "`wandb login`" in capsys.readouterr().err
+    assert dashboard.main() == 2
+    assert re.fullmatch(r"error: .*`wandb login`.*\n", capsys.readouterr().err)

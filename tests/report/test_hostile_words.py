@@ -133,7 +133,7 @@ def test_pictures_elsewhere_are_not_put_into_a_page(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
     (folder / "episodes.png").unlink()
     (folder / "episodes.png").write_bytes(b"anything")
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
 
 
 def test_damaged_settings_of_a_run_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +142,7 @@ def test_damaged_settings_of_a_run_are_named(tmp_path: Path, capsys: pytest.Capt
     code = "!!python/object/apply:os.getcwd []"
     for content in ("", "[]", "fold: x", "a: &a [x]\nb: *a", code, "{" * 3000, "\0"):
         file.write_text(content)
-        assert main([str(tmp_path)]) == 1
+        assert main([str(tmp_path)]) == 2
         assert "config.yaml" in capsys.readouterr().err
 
 
@@ -155,7 +155,7 @@ def test_report_on_a_full_disk_leaves_the_older_pages(tmp_path: Path) -> None:
         "(out / 'report.md').write_text('older'); sys.exit(main([str(out)]))"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert re.fullmatch(r".*report\.html could not be written \(.*No space left.*\n", done.stderr)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*report\.html could not be written \(.*No space left.*\n", done.stderr)
     assert (tmp_path / "report.md").read_text() == "older"
     assert not list(tmp_path.glob(".*.part"))

@@ -240,12 +240,12 @@ def test_command_without_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "python train.py" in done.stdout
     assert "54 not run" in (tmp_path / "report.md").read_text()
-    assert main([str(tmp_path / "none")]) == 1
+    assert main([str(tmp_path / "none")]) == 2
 
 
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps({"format": 2, "miou": 1})])
 def test_foreign_file_is_named(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metrics.json").write_text(content)
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert "metrics.json is not a metrics file" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()

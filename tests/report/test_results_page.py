@@ -346,7 +346,7 @@ def test_a_page_that_cannot_be_written_leaves_no_drawings(
 ) -> None:
     (tmp_path / "folder.md").mkdir()
     (tmp_path / "file").touch()
-    assert main(["page", str(file), "--out", str(tmp_path / out)]) == 1
+    assert main(["page", str(file), "--out", str(tmp_path / out)]) == 2
     assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.md"]
 
@@ -357,16 +357,16 @@ def test_commands(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "13 evaluations" in capsys.readouterr().out
     assert main(["collect", str(outputs), "--json", str(file), "--add"]) == 0
     assert "13 evaluations" in capsys.readouterr().out
-    assert main(["collect", str(outputs), "--json", str(tmp_path / "none.json"), "--add"]) == 1
+    assert main(["collect", str(outputs), "--json", str(tmp_path / "none.json"), "--add"]) == 2
     assert "none.json to add to: leave out --add" in capsys.readouterr().err
-    assert main(["page", str(tmp_path / "none.json")]) == 1
+    assert main(["page", str(tmp_path / "none.json")]) == 2
     assert "none.json: make it (python -m fss.report collect" in capsys.readouterr().err
-    assert main(["collect", "nowhere", "--json", str(tmp_path)]) == 1
+    assert main(["collect", "nowhere", "--json", str(tmp_path)]) == 2
     assert "it is a folder; name a file" in capsys.readouterr().err
     assert main(["page", str(file)]) == 0
     assert (tmp_path / "r.md").is_file()
     (tmp_path / "empty").mkdir()
-    assert main(["collect", str(tmp_path / "empty"), "--json", str(file)]) == 1
+    assert main(["collect", str(tmp_path / "empty"), "--json", str(file)]) == 2
     assert "no evaluation of a run below" in capsys.readouterr().err
 
 

@@ -250,5 +250,5 @@ def test_claims_are_named_by_settings(
     ],
 )
 def test_unknown_claims_are_refused(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["commands", *arguments]) == 1
+    assert main(["commands", *arguments]) == 2
     assert why in capsys.readouterr().err

@@ -62,7 +62,7 @@ def main() -> int:
                 print(*lines, sep="\n")
     except (OSError, ValueError) as error:
         print(f"error: {shown(error, lines=True)}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("Interrupted: run the same command again to continue.", file=sys.stderr)
         return 130

@@ -9,9 +9,11 @@ import io
 import os
 import re
 import struct
+import threading
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +32,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF")
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 Image.init()  # or some of them would not be known yet
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are judged here
+_LIMIT = threading.Lock()  # of Pillow's limit; a process is forked only while no thread holds it
+os.register_at_fork(before=_LIMIT.acquire, after_in_parent=_LIMIT.release, after_in_child=_LIMIT.release)
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = 0  # PNG's colour type of one number a pixel
@@ -92,10 +96,9 @@ def _decoded(encoded: bytes) -> np.ndarray | None:
 
 def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image:
     """The picture with its header read and nothing decoded."""
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels  # or Pillow's own limit would be the lower one
     try:
-        file = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        with _pillow_takes(max_pixels):
+            file = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+ pixels", str(error))
         raise _too_large(path, pixels[0] if pixels else "its pixels", max_pixels) from None
@@ -112,6 +115,19 @@ def _open(path: Path, encoded: bytes, max_pixels: int, what: str) -> Image.Image
     if width * height > max_pixels:
         raise _too_large(path, f"{width} x {height} pixels", max_pixels)
     return file
+
+
+@contextmanager
+def _pillow_takes(max_pixels: int) -> Iterator[None]:
+    """Raises Pillow's own limit where it is the lower one, and only for now: it is that of the whole process."""
+    with _LIMIT:
+        before = Image.MAX_IMAGE_PIXELS
+        if before is not None and max_pixels > before:
+            Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _too_large(path: Path, size: str, max_pixels: int) -> TooLargeError:
@@ -248,8 +264,10 @@ def read_colours(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _load_mask(path: Path, encoded: bytes, max_pixels: int) -> Image.Image:
     mask = _open(path, encoded, max_pixels, "mask")
     _check_png(path, encoded, "mask")
+    is_large = mask.width * mask.height > MAX_PIXELS  # within Pillow's limit, others are decoded side by side
     try:
-        mask.load()
+        with _pillow_takes(max_pixels) if is_large else nullcontext():
+            mask.load()
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise _unreadable(path, "mask", error) from error
     return mask

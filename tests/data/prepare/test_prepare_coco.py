@@ -208,7 +208,7 @@ def test_command(tmp_path: Path) -> None:
     ]
     assert not is_drawn_at_start(Coco(str(tmp_path), "val", 2017))
     wrong = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: no annotations_trainval2014.zip in")
 
 

@@ -327,6 +327,6 @@ def test_command(tmp_path: Path, archives: Path) -> None:
         archive.unlink()
     (tmp_path / "data/benchmark_RELEASE/dataset/train.txt").unlink()
     third = run()
-    assert third.returncode == 1
+    assert third.returncode == 2
     assert third.stderr.startswith("error: no benchmark.tgz in")
     assert "Traceback" not in third.stderr

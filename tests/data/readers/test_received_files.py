@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from support.own_pictures import NAMES, H, W, mask_of, stem, write
 
 from fss.data.index import build_index
+from fss.data.readers import pictures
 from fss.data.readers.folder import Folder, open_folder
 from fss.data.readers.fss1000 import FSS1000
 from fss.data.readers.pascal import read_list
@@ -98,7 +100,32 @@ def test_limit_is_a_setting(tmp_path: Path) -> None:
 def test_larger_limit_than_pillows_own(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(png_of(14000, 14000))  # beyond what Pillow refuses by itself
+    before = Image.MAX_IMAGE_PIXELS
     assert image_size(path, 200_000_000) == (14000, 14000)
+    assert before == Image.MAX_IMAGE_PIXELS  # of the whole process
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_large_masks_are_decoded(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"mask.{ending}"
+    Image.fromarray(mask_of(1)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    np.testing.assert_array_equal(read_mask(path, H * W), mask_of(1))
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_threads_and_forks_leave_pillows_own_limit(tmp_path: Path) -> None:
+    path, before = tmp_path / "large.png", Image.MAX_IMAGE_PIXELS
+    path.write_bytes(png_of(14000, 14000))
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(image_size, path, 200_000_000) for _ in range(40)]
+        for _ in range(5):
+            if (child := os.fork()) == 0:
+                os._exit(image_size(path, 200_000_000) != (14000, 14000) or before != Image.MAX_IMAGE_PIXELS)
+            assert os.waitpid(child, 0)[1] == 0
+        assert {one.result() for one in found} == {(14000, 14000)}
+    assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
