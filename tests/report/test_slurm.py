@@ -141,5 +141,5 @@ def test_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*claim, "--slurm"]) == 0
     assert "sbatch" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
-    assert main([*claim, "--measured", str(tmp_path / "empty")]) == 1
+    assert main([*claim, "--measured", str(tmp_path / "empty")]) == 2
     assert "start a training there for some dozen steps" in capsys.readouterr().err

@@ -74,15 +74,15 @@ def test_new_folder_is_held_too(
 def test_refusal_leaves_no_new_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, tmp_path / "new/isic", tmp_path) == 1
+    assert command(monkeypatch, tmp_path / "new/isic", tmp_path) == 2
     with zipfile.ZipFile(tmp_path / f"{PICTURES}.zip", "w") as archive:
         archive.writestr("other.txt", b"")
-    assert command(monkeypatch, tmp_path / "new/isic", tmp_path) == 1
+    assert command(monkeypatch, tmp_path / "new/isic", tmp_path) == 2
     assert [":".join(line.split(":")[:2]) for line in capsys.readouterr().err.splitlines()] == [
         f"error: no {PICTURES}.zip in {tmp_path} or {tmp_path}/new/isic",
         f"error: {tmp_path}/{PICTURES}.zip is not the official archive (no file matches (?",
     ]
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()
-    assert command(monkeypatch, tmp_path / "there", tmp_path) == 1
+    assert command(monkeypatch, tmp_path / "there", tmp_path) == 2
     assert not list((tmp_path / "there").iterdir())
