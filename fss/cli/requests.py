@@ -161,15 +161,15 @@ def _changed_parts(cfg: DictConfig, saved: Sequence[str], typed: Sequence[str]) 
     It makes other answers from the same weights, without a checkpoint that refuses it.
     """
     others = [o for o in typed if not overrides.setting(o).startswith(("method.", "backbone."))]
-    if len(others) == len(typed):
+    if cfg.ckpt is not None or len(others) == len(typed):  # of a file, it is what makes its weights fit
         return []
     usual = compose("evaluate", overrides.merged(saved, others))
     parts = (cfg.method.head, usual.method.head), (cfg.backbone.network, usual.backbone.network)
     return [
-        f"{name}-{_word(value)}"
+        f"{name}-{_word(now[name])}"
         for now, then in parts
-        for name, value in now.items()
-        if name != "weights" and value != then.get(name)
+        for name in now
+        if name != "weights" and now[name] != then.get(name)
     ]
 
 

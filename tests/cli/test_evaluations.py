@@ -82,6 +82,9 @@ def test_results_of_another_head_have_a_folder_of_their_own() -> None:
     assert folder("method.pyramid=[1.0,0.5]", "++method.head.refine=1") == "last-svf-pyramid-1.0_0.5-refine-1"
     assert folder("method=match", "tuning=frozen", "method.head.maps=[low,mid]") == "last-svf-maps-low_mid"
     assert folder("backbone.weights=null", "method.base_seed=3") == "last-svf"
+    file = Path("weights.pth")
+    file.touch()
+    assert folder(f"ckpt={file}", "method.head.width=16", "backbone=resnet50") == "svf"  # what fits it
     other = "trained_on=pascal5i", "dataset=folder", "dataset.root=x"
     assert folder(*other) + "-refine-3" == folder(*other, "method.head.refine=3")
 

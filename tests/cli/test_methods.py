@@ -203,6 +203,8 @@ def test_base_learner_then_bam(backbone: str, tmp_path: Path) -> None:
         **{f"backbone.{n}": v for n, v in bam.backbone.state_dict().items()},
         **{f"head.{n}": v for n, v in bam.head.learner_base.state_dict().items()},
     }
+    after = segmenter.without_gain().state_dict()
+    assert after.pop("gain") == 1
     assert loaded.keys() == after.keys()
     assert all(torch.equal(loaded[n], after[n]) for n in after)
     # and it may start any other method

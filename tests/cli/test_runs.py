@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -205,6 +206,12 @@ def test_bam_in_its_two_stages(
     # the base learner is what stage 1 left
     ours = torch.load(BAM_RUN / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     theirs = torch.load(checkpoint, weights_only=True)["state_dict"]
+    gain = theirs.pop("segmenter.gain")  # of features of unit length, which BAM has in its weights
+    assert gain == pytest.approx((152 / 2) ** 0.5)
+    averages = [name for name in theirs if re.fullmatch(r"segmenter\.head\.0\.features\.\d\.1\.weight", name)]
+    for name in averages:
+        theirs[name] *= gain
+    theirs["segmenter.head.1.0.weight"][:, :152] *= gain
     for name, value in theirs.items():
         kept = name.replace("segmenter.head.", "segmenter.head.learner_base.")
         kept = kept.replace("segmenter.backbone.", "segmenter.base_backbone.")
