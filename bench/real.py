@@ -124,6 +124,8 @@ def jobs() -> Iterator[Job]:
             yield Job("train.py", main, tuning, fold, 0, backbone=backbone)
     for fold, tuning in product(FOLDS, ("bias", "norm", "lora", "adapter", "svf_relu", "svf_z")):
         yield Job("train.py", main, tuning, fold, 0)
+    for fold in FOLDS:
+        yield Job("evaluate.py", main, "lora", fold, 0, refine=2)
     for fold, method, tuning in product(FOLDS, ("bam_small", "baseline"), ("frozen", "svf")):
         yield Job("train.py", method, tuning, fold, 0)
     for fold, tuning in product(FOLDS, ("bias", "norm")):

@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fss.display.shown import shown
@@ -143,22 +143,22 @@ def _unknown_setting(error: OmegaConfBaseException) -> str:
     above, _, key = place.rpartition(".")
     if not isinstance(parent, DictConfig) or not parent:
         return f"there is no setting {place}: {above or 'what holds it'} has no parts"
-    names = [name for name in _names(parent) if "." not in name]
+    names = [name for name in _names(OmegaConf.to_container(parent)) if "." not in name]
     near = [f"{above}.{name}" if above else name for name in get_close_matches(key, names, 2)]
-    if not near and isinstance(root := parent._get_root(), DictConfig):
-        near = [name for name in _names(root) if name.rpartition(".")[2] == key][:3]
+    if not near:  # one of that name elsewhere
+        whole = OmegaConf.to_container(parent._get_root())
+        near = [name for name in _names(whole) if name.rpartition(".")[2] == key][:3]
     if near:
         return f"there is no setting {place}: is it {' or '.join(near)}?"
     return f"there is no setting {place}; {f'in {above} ' if above else ''}there are {', '.join(names)}"
 
 
-def _names(cfg: DictConfig, above: str = "") -> Iterator[str]:
+def _names(settings: Any, above: str = "") -> Iterator[str]:
     """The names of all settings, without Hydra's own."""
-    for name in cfg:
-        if isinstance(name, str) and name != "hydra" and not name.startswith("_"):
-            yield above + name
-            if isinstance(part := cfg._get_node(name), DictConfig) and not part._is_none():
-                yield from _names(part, f"{above}{name}.")
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if name != "hydra" and not str(name).startswith("_"):
+            yield f"{above}{name}"
+            yield from _names(value, f"{above}{name}.")
 
 
 def _lacks_memory(error: BaseException) -> bool:

@@ -78,6 +78,7 @@ def test_means_are_of_what_lies_within() -> None:
     maps = torch.arange(12.0).reshape(1, 1, 3, 4)
     assert torch.equal(box_mean(maps, 0), maps)
     assert box_mean(maps, 1)[0, 0, 0, 0] == maps[0, 0, :2, :2].mean()
+    assert torch.allclose(box_mean(maps, 10**12), maps.mean().expand_as(maps))
     assert box_mean(maps, 1)[0, 0, 1, 2] == maps[0, 0, :, 1:].mean()
 
 

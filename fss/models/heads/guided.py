@@ -89,4 +89,5 @@ def box_mean(maps: Tensor, radius: int) -> Tensor:
         maps: (B, C, h, w).
         radius: How far windows reach to each side; 0 changes nothing.
     """
+    radius = min(radius, max(maps.shape[-2:]))  # further out there is nothing
     return F.avg_pool2d(maps, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
