@@ -38,7 +38,7 @@ from torchvision.io import decode_jpeg, read_file
 
 from fss.data import index_cache
 from fss.data.episodes import EpisodeDataset, collate
-from fss.data.index import Index, build_index, build_pool
+from fss.data.index import Index, build_index, build_pool, keep_index
 from fss.data.parallel import cores
 from fss.data.picture_cache import CachedReader, PictureCache
 from fss.data.prepare.masks import write_mask
@@ -240,7 +240,8 @@ def warm_start(root: Path, pictures: int, runs: int, console: Console) -> None:
         found = build_index(reader)
         return len(build_pool(found, range(1, 61), 1, 2048).queries)
 
-    keep_index(Coco(str(root), "train"), index)
+    reader = Coco(str(root), "train")
+    keep_index(reader, index_cache.fingerprint(reader.classes, reader.files()), index, remarks=())
     taken = []
     for _ in range(runs + 1):
         start = time.perf_counter()
@@ -250,10 +251,6 @@ def warm_start(root: Path, pictures: int, runs: int, console: Console) -> None:
         f"Start with a cached index of {pictures} pictures: {statistics.median(taken[1:]):.2f} s "
         f"({min(taken[1:]):.2f} to {max(taken[1:]):.2f}; the first, unmeasured, fills the system's caches)"
     )
-
-
-def keep_index(reader: Coco, index: Index) -> None:
-    index_cache.save(reader.cache, index_cache.fingerprint(reader.classes, reader.files()), index._asdict())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -93,6 +93,8 @@ def main() -> int:
     )
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE")
     given = parser.parse_args()
+    if given.steps < 4:
+        parser.error("--steps: at least 4; times are those between steps of the second half")
     size = [] if any(s.startswith("dataset.size=") for s in given.settings) else ["dataset.size=473"]
     batch_size = next((int(s.partition("=")[2]) for s in given.settings if s.startswith("batch_size=")), 8)
     episodes = [f"dataset.train_episodes={given.steps * batch_size}", "dataset.epochs=1"]

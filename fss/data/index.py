@@ -70,10 +70,15 @@ def build_index(reader: Reader, description: str = "Reading masks") -> Index:
             index = Index(**kept)
         else:
             index, remarks = _scan_all(reader, description, cores())
-            index_cache.save(reader.cache, key, {**index._asdict(), "remarks": np.array(remarks, np.str_)})
+            keep_index(reader, key, index, remarks)
     if remarks:
         logger.warning("%d of %d pictures: %s", len(remarks), len(reader), some(remarks, 5, "; "))
     return index
+
+
+def keep_index(reader: FileReader, key: str, index: Index, remarks: Sequence[str]) -> None:
+    """Caches what a scan found beside the reader's data, for the state of files that `key` stands for."""
+    index_cache.save(reader.cache, key, {**index._asdict(), "remarks": np.array(remarks, np.str_)})
 
 
 def _fits(
