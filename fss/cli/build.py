@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import torch
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
+from torch import nn
 
 from fss.cli.declared import source
 from fss.data.base_datamodule import BaseLearnerDataModule
@@ -23,6 +24,8 @@ from fss.evaluation.results import CHECKPOINTS
 from fss.models import footprint
 from fss.models.backbones import Backbone
 from fss.models.base_segmenter import BaseLearnerSegmenter
+from fss.models.heads.head import Head
+from fss.models.heads.pspnet import PSPHead
 from fss.models.segmenter import FewShotSegmenter
 from fss.training.base_learner import BaseLearner
 from fss.training.callbacks import ClassScores, EpisodePanels, SingularValues, Speed, progress_display
@@ -31,6 +34,8 @@ from fss.training.callbacks.early_stopping import EarlyStopping
 from fss.training.callbacks.finite_loss import FiniteLoss
 from fss.training.callbacks.step_seeds import StepSeeds
 from fss.training.meta_learner import MetaLearner
+
+Made = TypeVar("Made")
 
 
 def build_segmenter(
@@ -46,26 +51,26 @@ def build_segmenter(
     """
     backbone = build_backbone(cfg, pretrained, weights)
     known = {"base_classes": base_classes} if cfg.method.base_learner else {}
-    head = _build_head(cfg, channels=list(backbone.channels), **known)
+    head = _build_head(cfg, Head, channels=list(backbone.channels), **known)
     return FewShotSegmenter(backbone, head, cfg.backbone.norms)
 
 
 def build_base_segmenter(cfg: DictConfig, base_classes: int) -> BaseLearnerSegmenter:
     """Backbone and head of the base learner."""
     backbone = build_backbone(cfg, pretrained=True)
-    head = _build_head(cfg, channels=backbone.channels.high, base_classes=base_classes)
+    head = _build_head(cfg, PSPHead, channels=backbone.channels.high, base_classes=base_classes)
     return BaseLearnerSegmenter(backbone, head)
 
 
-def _build_head(cfg: DictConfig, **known: Any) -> Any:
+def _build_head(cfg: DictConfig, kind: type[nn.Module], **known: Any) -> Any:
     """The head of a configuration.
 
     Raises:
-        ValueError: Its weights cannot fit the memory.
+        ValueError: Its weights cannot fit the memory, or it is none.
     """
 
-    def build() -> Any:
-        return instantiate(cfg.method.head, **known, _convert_="all")
+    def build() -> nn.Module:
+        return _checked(instantiate(cfg.method.head, **known, _convert_="all"), kind, "method.head")
 
     there = footprint.memory_bytes(torch.device("cpu"))
     if footprint.weights_bytes(build) > there:
@@ -78,6 +83,16 @@ def _build_head(cfg: DictConfig, **known: Any) -> Any:
     return build()
 
 
+def _checked(made: object, kind: type[Made], setting: str) -> Made:
+    """What has been made of a setting, if it is of the kind that is needed; otherwise ValueError."""
+    if isinstance(made, kind):
+        return made
+    raise ValueError(
+        f"{setting} makes a {type(made).__name__}: name a class or function as its _target_ that makes a "
+        f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
 def _copied(cfg: DictConfig) -> DictConfig:
     """A configuration that may be changed: instantiating resolves what is referred to where it stands."""
     return copy.deepcopy(cfg)
@@ -86,7 +101,7 @@ def _copied(cfg: DictConfig) -> DictConfig:
 def build_backbone(cfg: DictConfig, pretrained: bool, weights: Path | None = None) -> Backbone:
     """The backbone of a configuration; see `build_segmenter`."""
     given = {"weights": str(weights)} if weights is not None else {} if pretrained else {"weights": None}
-    return instantiate(cfg.backbone.network, **given)
+    return _checked(instantiate(cfg.backbone.network, **given), Backbone, "backbone.network")
 
 
 def check_memory(cfg: DictConfig, segmenter: FewShotSegmenter, training: bool) -> None:
@@ -109,13 +124,15 @@ def compile_network(cfg: DictConfig, segmenter: FewShotSegmenter | BaseLearnerSe
 
 def build_learner(cfg: DictConfig, segmenter: FewShotSegmenter) -> MetaLearner:
     """The LightningModule around a segmenter, with the optimisation that the tuning declares."""
-    return instantiate(_copied(cfg).learner, segmenter=segmenter, _convert_="all")
+    made = instantiate(_copied(cfg).learner, segmenter=segmenter, _convert_="all")
+    return _checked(made, MetaLearner, "learner")
 
 
 def build_base_learner(cfg: DictConfig, segmenter: BaseLearnerSegmenter, base_classes: int) -> BaseLearner:
     """The LightningModule around the base learner's network."""
-    return instantiate(
-        _copied(cfg).method.learner, segmenter=segmenter, base_classes=base_classes, _convert_="all"
+    known = {"segmenter": segmenter, "base_classes": base_classes}
+    return _checked(
+        instantiate(_copied(cfg).method.learner, **known, _convert_="all"), BaseLearner, "method.learner"
     )
 
 
@@ -126,12 +143,14 @@ def build_datamodule(cfg: DictConfig, seen_classes: Sequence[str] | None = None)
         cfg: Composed configuration.
         seen_classes: See `FewShotDataModule`.
     """
-    return instantiate(_copied(cfg).datamodule, seen_classes=seen_classes, _convert_="all")
+    made = instantiate(_copied(cfg).datamodule, seen_classes=seen_classes, _convert_="all")
+    return _checked(made, FewShotDataModule, "datamodule")
 
 
 def build_base_datamodule(cfg: DictConfig) -> BaseLearnerDataModule:
     """The labelled pictures that a base learner is trained on; nothing is read yet."""
-    return instantiate(_copied(cfg).method.datamodule, _convert_="all")
+    made = instantiate(_copied(cfg).method.datamodule, _convert_="all")
+    return _checked(made, BaseLearnerDataModule, "method.datamodule")
 
 
 def build_trainer(
@@ -143,7 +162,8 @@ def build_trainer(
         plugins.append(SLURMEnvironment(auto_requeue=False))  # LastCheckpoint hears the signals
     loggers = build_loggers(cfg) if with_logger else []
     callbacks = [progress_display(), *callbacks]
-    return instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins, _convert_="all")
+    given = {"logger": loggers, "callbacks": callbacks, "plugins": plugins}
+    return _checked(instantiate(cfg.trainer, **given, _convert_="all"), lightning.Trainer, "trainer")
 
 
 def own_device(cfg: DictConfig) -> torch.device:
@@ -155,9 +175,13 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
     """The loggers of a configuration.
 
     Raises:
-        ValueError: W&B is to log live, but knows no account; it would ask for one in the middle of a run.
+        ValueError: One is no logger, or W&B is to log live, but knows no account; it would ask for one in the
+            middle of a run.
     """
-    loggers: list[Logger] = [instantiate(settings, _convert_="all") for settings in cfg.logger.values()]
+    loggers: list[Logger] = [
+        _checked(instantiate(settings, _convert_="all"), Logger, f"logger.{name}")  # type: ignore[type-abstract]
+        for name, settings in cfg.logger.items()
+    ]
     live = [
         name
         for (name, settings), logger in zip(cfg.logger.items(), loggers, strict=True)

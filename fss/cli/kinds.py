@@ -17,6 +17,7 @@ from fss.display.shown import shown
 
 Kind = Callable[[Any], str | None]  # what a value must be; None if it is
 MOST = 2**32 - 1  # of whole numbers: the largest seed that numpy takes
+EPISODES = 10**6  # of an evaluation: they are drawn before it starts, a million in a minute; papers ask for 20 000
 
 
 def check(cfg: DictConfig, kinds: Mapping[str, Kind]) -> None:
@@ -168,11 +169,12 @@ OF_RUNS: Mapping[str, Kind] = {
     "logger.*": logger,
     **dict.fromkeys(("tf32", "checkpointing", "resume"), flag),
     **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),
-    **dict.fromkeys(("shot", "train_shot", "batch_size", "episodes", "reuse.batch"), whole(1)),
-    **dict.fromkeys(("dataset.epochs", "dataset.val_episodes"), whole(1)),
+    **dict.fromkeys(("shot", "train_shot", "batch_size", "reuse.batch", "dataset.epochs"), whole(1)),
+    **dict.fromkeys(("episodes", "dataset.val_episodes"), whole(1, EPISODES)),
     "dataset.size": whole(1, 2**15),  # pixels of a side: a picture has a hundred million at most
     **dict.fromkeys(("dataset.eval_batch_size", "panels.every_n_epochs"), whole(1)),
-    **dict.fromkeys(("seed", "pictures", "presence_episodes", "keep_best", "panels.episodes"), whole(0)),
+    **dict.fromkeys(("seed", "pictures", "keep_best", "panels.episodes"), whole(0)),
+    "presence_episodes": whole(0, EPISODES),
     "dataset.num_workers": whole(0, 1024),  # processes, each of hundreds of MB
     "dataset.min_pixels": whole(0),
     **dict.fromkeys(("dataset.train_episodes", "patience"), optional(whole(1))),

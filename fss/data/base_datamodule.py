@@ -13,7 +13,7 @@ from fss.data.folds import FoldScheme, check_base, fold_classes
 from fss.data.index import build_index
 from fss.data.loading import build_loader, evaluation_ids, training_batches, training_loader
 from fss.data.picture_cache import keeper
-from fss.data.readers.reader import Reader
+from fss.data.readers.reader import Reader, checked_reader
 
 
 class BaseLearnerDataModule(lightning.LightningDataModule):
@@ -69,8 +69,12 @@ class BaseLearnerDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Scans all masks, so that errors occur before training starts."""
         if self._train is None:
-            self._train = self._dataset(self.train_reader(), self.train_transform, "Reading training masks")
-            self._eval = self._dataset(self.eval_reader(), self.eval_transform, "Reading validation masks")
+            self._train = self._dataset(
+                checked_reader(self.train_reader()), self.train_transform, "Reading training masks"
+            )
+            self._eval = self._dataset(
+                checked_reader(self.eval_reader()), self.eval_transform, "Reading validation masks"
+            )
             if len(self._train.images) < self.batch_size:
                 raise ValueError(
                     f"{len(self._train.images)} training pictures do not fill a batch of {self.batch_size}: "
@@ -84,7 +88,7 @@ class BaseLearnerDataModule(lightning.LightningDataModule):
         return self._eval.reader.classes
 
     def _dataset(self, reader: Reader, transform: Transform, description: str) -> BaseImages:
-        classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
+        classes = fold_classes(len(checked_reader(reader).classes), self.fold, self.fold_scheme)
         check_base(classes, self.fold)
         self.base_classes = classes.base
         index = build_index(reader, description)

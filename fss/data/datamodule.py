@@ -21,7 +21,7 @@ from fss.data.lists import facts, in_order
 from fss.data.loading import training_batches, training_loader
 from fss.data.picture_cache import keeper
 from fss.data.plan import Picture, own_copy, plan_episodes
-from fss.data.readers.reader import Reader
+from fss.data.readers.reader import Reader, checked_reader
 from fss.data.several_episodes import SeveralEpisodes
 from fss.data.share import Share
 from fss.data.support_masks import OTHER_CLASS, SupportAnnotation
@@ -168,7 +168,7 @@ class FewShotDataModule(lightning.LightningDataModule):
     def _train_dataset(self) -> EpisodeDataset:
         if self.support_annotation == OTHER_CLASS:
             raise ValueError("dataset.support_annotation=other_class: for evaluate.py alone, train on masks")
-        reader = self.train_reader()
+        reader = checked_reader(self.train_reader())
         novel, base = classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
         check_base(classes, self.fold)
         pool = build_pool(
@@ -193,7 +193,7 @@ class FewShotDataModule(lightning.LightningDataModule):
         )
 
     def _eval_dataset(self) -> EpisodeDataset:
-        reader = self.eval_reader()
+        reader = checked_reader(self.eval_reader())
         classes = fold_classes(len(reader.classes), self.fold, self.fold_scheme)
         names = dict(enumerate(reader.classes, start=1))
         if self.eval_classes == "base":

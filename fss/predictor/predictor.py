@@ -226,6 +226,8 @@ class FewShotPredictor:
         if isinstance(images, Mapping):
             if masks is not None:
                 raise ValueError("fit takes {name: [(picture, mask), ...]} alone, or pictures and masks")
+            if not images:
+                raise ValueError("fit({}) names no class: give {name: [(picture, mask), ...]}")
             read = {each: self._marked.read(shots, each) for each, shots in images.items()}
             return self._add(read, dict.fromkeys(read, self._without(negatives)), adapt)
         if masks is None:

@@ -86,6 +86,9 @@ def test_settings_without_a_value_are_passed_over() -> None:
         ("tuning.apply=null", "tuning.apply=null: must be settings of what is built"),
         ("dataset.train_reader=null", "dataset.train_reader=null: must be settings of what is built"),
         ("seeds=[]", "seeds=[]: must be a list of one or more, such as [1] or [1,2]"),
+        ("episodes=1000000000", "episodes=1000000000: must be at most 1000000"),
+        ("dataset.val_episodes=1000001", "dataset.val_episodes=1000001: must be at most 1000000"),
+        ("presence_episodes=2000000", "presence_episodes=2000000: must be at most 1000000"),
     ],
 )
 def test_what_nothing_can_be_built_from_is_told(typed: str, message: str) -> None:

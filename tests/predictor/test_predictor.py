@@ -152,6 +152,8 @@ def test_a_refused_support_adds_nothing() -> None:
     speck[3, 4] = True
     with pytest.raises(ValueError, match="1 pixels vanishes at the 48 pixels"):
         found.fit(np.zeros((600, 600, 3), np.uint8), speck)
+    with pytest.raises(ValueError, match="names no class"):
+        found.fit({})
     with pytest.raises(ValueError, match="2 pictures with 1 masks"):
         found.fit([picture, picture], [mask])
     with pytest.raises(ValueError, match="cannot be named"):

@@ -26,7 +26,7 @@ from fss.data.check.published import Comparison, Fact, compare, compare_official
 from fss.data.folds import fold_classes
 from fss.data.index import Index, build_index
 from fss.data.lists import in_order
-from fss.data.readers.reader import Reader
+from fss.data.readers.reader import Reader, checked_reader
 from fss.display.console import PlainConsole
 
 
@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     check_declared(cfg)
     check_decided(cfg)
     data = cfg.dataset
-    readers: list[Reader] = [instantiate(data[part])() for part in ("train_reader", "eval_reader")]
+    readers: list[Reader] = [checked_reader(instantiate(data[part])()) for part in ("train_reader", "eval_reader")]
     train, evaluation = (
         build_index(reader, f"Reading {name} masks")
         for reader, name in zip(readers, ("training", "evaluation"), strict=True)

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 
+@runtime_checkable
 class Reader(Protocol):
     """One set of labelled pictures.
 
@@ -78,3 +79,20 @@ class RemarkingReader(Reader, Protocol):
             mask: As `mask` gives it.
         """
         ...
+
+
+def checked_reader(made: object) -> Reader:
+    """What a reader's settings have made, if it is one.
+
+    Raises:
+        ValueError: It lacks something that readers have.
+    """
+    if isinstance(made, Reader):
+        return made
+    parts = ("classes", "__len__", "name", "image", "mask")
+    lacking = [part for part in parts if not hasattr(made, part)]
+    raise ValueError(
+        f"{type(made).__module__}.{type(made).__qualname__} is no reader, it has no {', '.join(lacking)}: give it "
+        "what fss.data.readers.reader.Reader has, or name another class as _target_ of dataset.train_reader and "
+        "dataset.eval_reader"
+    )
