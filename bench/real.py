@@ -126,7 +126,7 @@ def jobs() -> Iterator[Job]:
         yield Job("train.py", main, tuning, fold, 0)
     for fold in FOLDS:
         yield Job("evaluate.py", main, "lora", fold, 0, refine=2)
-    for fold, method, tuning in product(FOLDS, ("bam_small", "baseline"), ("frozen", "svf")):
+    for fold, method, tuning in product(FOLDS, ("bam_small", "baseline_small"), ("frozen", "svf")):
         yield Job("train.py", method, tuning, fold, 0)
     for fold, tuning in product(FOLDS, ("bias", "norm")):
         yield Job("train.py", main, tuning, fold, 1)

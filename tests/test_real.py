@@ -17,7 +17,7 @@ def test_every_job_once() -> None:
     all_jobs = list(jobs())
     assert len(set(all_jobs)) == len(all_jobs)
     assert {job.tuning for job in all_jobs} == {path.stem for path in (ROOT / "conf/tuning").glob("*.yaml")}
-    methods = {"pfenet_small", "bam_small", "baseline", "cross_attention_small", "match", "prior"}
+    methods = {"pfenet_small", "bam_small", "baseline_small", "cross_attention_small", "match", "prior"}
     assert {job.method for job in all_jobs} == methods
     assert {job.supports for job in all_jobs} == {"mask", "empty", "inverted", "other_class"}
     for job in all_jobs:

@@ -61,7 +61,7 @@ SIZES = {  # presets that differ in size alone
 }
 FEW_SHOT = sorted(
     {p.stem for p in (CONF / "method").glob("*.yaml")}
-    - {"base", "match", "prior", "pfenet_small", "bam_small", "cross_attention_small"}
+    - {"base", "match", "prior", "pfenet_small", "bam_small", "baseline_small", "cross_attention_small"}
 )
 TUNINGS = sorted(p.stem for p in (CONF / "tuning").glob("*.yaml"))
 
