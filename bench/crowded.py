@@ -76,15 +76,18 @@ def collect(outputs: Path, data: Path) -> dict[tuple[str, int], list[Part]]:
     """
     rows: dict[tuple[str, int], list[Part]] = defaultdict(list)
     shown: dict[int, Counter[str]] = {}
-    for file, metrics in read_metrics(outputs).items():
-        if metrics["eval_classes"] != "novel" or metrics["selection"] != "none" or changes(metrics):
-            continue
+    read = {
+        file: metrics
+        for file, metrics in read_metrics(outputs).items()
+        if metrics["eval_classes"] == "novel" and metrics["selection"] == "none" and not changes(metrics)
+    }
+    several = len({metrics["backbone"] for metrics in read.values()}) > 1
+    for file, metrics in read.items():
         least = metrics["config"]["dataset"]["min_pixels"]
         if least not in shown:
             shown[least] = shown_classes(data, least)
-        rows[_name(file.relative_to(outputs), metrics), metrics["shot"]].append(
-            split(read_episodes(file.parent), shown[least])
-        )
+        name = _name(file.relative_to(outputs), metrics) + f", {metrics['backbone']}" * several
+        rows[name, metrics["shot"]].append(split(read_episodes(file.parent), shown[least]))
     if not rows:
         raise FileNotFoundError(f"no evaluation of novel classes below {outputs}: `make real` makes them")
     return rows

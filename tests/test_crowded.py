@@ -72,3 +72,7 @@ def test_rows(tmp_path: Path) -> None:
     assert tuple(rows["no supports: pfenet, svf", 1][0]) == pytest.approx((0.4, 0.2, 1))
     with pytest.raises(FileNotFoundError, match="no evaluation of novel classes below"):
         collect(tmp_path / "data", data)
+    made_up.evaluation(outputs / "usual", dataset="pascal5i", backbone="vgg16", made=made, changes=settings)
+    rows = collect(outputs, data)
+    assert len(rows["pfenet, svf, vgg16", 1]) == 1  # those of other backbones are rows of their own
+    assert {len(parts) for (name, _), parts in rows.items() if "vgg16" not in name} == {2}

@@ -5,7 +5,7 @@ The page is a Markdown file. What is made stands between two marks; what people 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -128,9 +128,9 @@ def made(collection: Collection, pairs: Sequence[Paired], source: str, folder: s
     """
     first = collection.results[0].told
     seeds = ", ".join(map(str, first["eval_seeds"]))
-    backbones = ", ".join(sorted({r.told["backbone"] for r in collection.results}))
+    backbone = _usual_backbone(collection) + " where no other is named" * (len(_backbones(collection)) > 1)
     parts = [
-        f"{first['dataset']}, {backbones}; {first['episodes']} episodes of each fold (seed {seeds}, "
+        f"{first['dataset']}, {backbone}; {first['episodes']} episodes of each fold (seed {seeds}, "
         f"protocol {first['protocol']}), last checkpoint. mIoU in percent; ± is the standard deviation over "
         "training seeds.",
         _table(rows(collection)),
@@ -158,12 +158,24 @@ def _page(page: Path, text: str) -> str:
     return before[: before.index(BEGIN)] + block + before[before.index(END) + len(END) :]
 
 
+def _backbones(collection: Collection) -> Counter[str]:
+    return Counter(result.told["backbone"] for result in collection.results)
+
+
+def _usual_backbone(collection: Collection) -> str:
+    """That of most results."""
+    counts = _backbones(collection)
+    return max(sorted(counts), key=lambda name: counts[name])
+
+
 def _names(collection: Collection) -> list[str]:
-    """What each result is of, but for fold, seed and shots; with the backbone where there are several."""
-    has_several = len({result.told["backbone"] for result in collection.results}) > 1
+    """What each result is of, but for fold, seed and shots; with its backbone if most have another."""
+    usual = _usual_backbone(collection)
     names = []
     for place, told, *_ in collection.results:
-        name = f"{told['method']}, {tuning_told(told)}" + (f", {told['backbone']}" if has_several else "")
+        name = f"{told['method']}, {tuning_told(told)}" + (
+            f", {told['backbone']}" if told["backbone"] != usual else ""
+        )
         more = [place.replace("_", " ")] if place not in ("", "usual") else []
         if "support" not in place:
             more += [supports_told(told).removeprefix(", ").removeprefix("control: ")]

@@ -376,3 +376,15 @@ def test_the_documented_page_is_made_from_the_committed_results() -> None:
     expected = made(read_collection(file), read_pairs(file), file.name, page.stem)
     assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == expected
     assert json.loads(file.read_text())["results"]
+
+
+def test_only_a_backbone_that_most_do_not_have_is_named(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        made_up.evaluation(tmp_path, 0.4, fold=fold)
+    made_up.evaluation(tmp_path, 0.5, backbone="vgg16")
+    collection = collect(tmp_path)
+    assert {row.name for row in rows(collection)} == {"pfenet, svf", "pfenet, svf, vgg16"}
+    assert "shapes, resnet50 where no other is named; " in made(collection, [], "results.json", "results")
+    alone = collection._replace(results=[r for r in collection.results if r.told["backbone"] == "vgg16"])
+    assert {row.name for row in rows(alone)} == {"pfenet, svf"}
+    assert "shapes, vgg16; " in made(alone, [], "results.json", "results")
