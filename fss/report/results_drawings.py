@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -15,27 +15,38 @@ from fss.report.drawing import SVG_SETTINGS, as_svg, color_of
 
 
 def draw_curves(curves: Sequence[Curve]) -> str:
-    """Training loss and validation mIoU of each method and tuning, means over folds and seeds with their range."""
-    groups: dict[str, list[Curve]] = defaultdict(list)
+    """Training loss and validation mIoU of each tuning, means over folds and seeds with their range.
+
+    Args:
+        curves: At least one. Each method and backbone has a row; a backbone is named where its method has several.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     for curve in curves:
-        if curve.place in ("", "usual") and curve.tuning:
-            groups[f"{curve.method}, {curve.tuning}"].append(curve)
+        groups[curve.method, curve.backbone][curve.tuning].append(curve)
+    backbones = Counter(method for method, _ in groups)
+    panels = (("loss", "training loss", 1.0), ("miou", "validation mIoU (%)", 100.0))
     with mpl.rc_context(SVG_SETTINGS):
-        figure = Figure(figsize=(9, 3), layout="constrained")
-        panels = (("loss", "training loss", 1.0), ("miou", "validation mIoU (%)", 100.0))
-        for axes, (part, title, factor) in zip(figure.subplots(1, 2), panels, strict=True):
-            for color, (name, members) in zip(_cycle(len(groups)), sorted(groups.items()), strict=True):
-                values: dict[float, list[float]] = defaultdict(list)
-                for curve in members:
-                    for step, value in getattr(curve, part):
-                        values[step].append(factor * value)
-                steps = sorted(values)
-                axes.plot(steps, [fmean(values[s]) for s in steps], color=color, lw=1.4, label=shown(name))
-                low, high = ([of(values[s]) for s in steps] for of in (min, max))
-                axes.fill_between(steps, low, high, color=color, alpha=0.12, lw=0)
-            axes.set(xlabel="step", title=title)
-            axes.grid(alpha=0.15)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure = Figure(figsize=(9, 0.4 + 2.2 * len(groups)), layout="constrained")
+        rows = figure.subplots(len(groups), 2, squeeze=False)
+        for row, ((method, backbone), tunings) in zip(rows, sorted(groups.items()), strict=True):
+            for axes, (part, title, factor) in zip(row, panels, strict=True):
+                for number, (tuning, members) in enumerate(sorted(tunings.items())):
+                    values: dict[float, list[float]] = defaultdict(list)
+                    for curve in members:
+                        for step, value in getattr(curve, part):
+                            values[step].append(factor * value)
+                    steps, color = sorted(values), color_of(number)
+                    dashes = "--" if color in map(color_of, range(number)) else "-"
+                    style = {"color": color, "ls": dashes, "lw": 1.4}
+                    axes.plot(steps, [fmean(values[s]) for s in steps], label=shown(tuning), **style)
+                    low, high = ([of(values[s]) for s in steps] for of in (min, max))
+                    axes.fill_between(steps, low, high, color=color, alpha=0.12, lw=0)
+                name = f"{method}, {backbone}" if backbones[method] > 1 else method
+                axes.set_title(f"{shown(name)}: {title}", fontsize="medium")
+                axes.grid(alpha=0.15)
+            row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+        for axes in rows[-1]:
+            axes.set_xlabel("step")
         return as_svg(figure)
 
 

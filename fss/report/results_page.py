@@ -16,7 +16,7 @@ from fss.evaluation.results import Spread, spread
 from fss.evaluation.tables import supports_told, tuning_told
 from fss.files.text import read_text
 from fss.files.whole import check_target, whole
-from fss.report.collection import Collection, Result, read_collection
+from fss.report.collection import Collection, Curve, Result, read_collection
 from fss.report.escape import in_markdown
 from fss.report.paired import Paired, is_control, read_pairs
 from fss.report.results_drawings import draw_classes, draw_curves
@@ -94,8 +94,8 @@ def write_page(file: Path, page: Path) -> list[Path]:
         raise ValueError(f"{file} has no 1-shot evaluation of novel classes to show")
     files = {page: _page(page, made(collection, pairs, file.name, folder.name))}
     files[folder / CLASSES] = draw_classes([(row.name, row.classes()) for row in main])
-    if collection.curves:
-        files[folder / CURVES] = draw_curves(collection.curves)
+    if curves := _usual_curves(collection):
+        files[folder / CURVES] = draw_curves(curves)
     with ExitStack() as stack:
         for path, text in files.items():
             stack.enter_context(whole(path)).write_text(text, encoding="utf-8")
@@ -143,7 +143,7 @@ def made(collection: Collection, pairs: Sequence[Paired], source: str, folder: s
         "## Classes",
         f"![IoU of every class]({folder}/{CLASSES})",
     ]
-    if collection.curves:
+    if _usual_curves(collection):
         parts += ["## Learning curves", f"![Training loss and validation mIoU]({folder}/{CURVES})"]
     return "\n\n".join([*parts, "## Made by", _made_by(collection, source)])
 
@@ -156,6 +156,11 @@ def _page(page: Path, text: str) -> str:
     if before.count(BEGIN) != 1 or before.count(END) != 1 or before.index(BEGIN) > before.index(END):
         raise ValueError(f"{page} needs each of these lines once, in this order: {BEGIN} and {END}")
     return before[: before.index(BEGIN)] + block + before[before.index(END) + len(END) :]
+
+
+def _usual_curves(collection: Collection) -> list[Curve]:
+    """Those of few-shot trainings that are no controls."""
+    return [curve for curve in collection.curves if curve.place in ("", "usual") and curve.tuning]
 
 
 def _backbones(collection: Collection) -> Counter[str]:

@@ -231,10 +231,12 @@ def test_the_page(file: Path, tmp_path: Path) -> None:
     before = page.read_text()
     write_page(file, page)
     assert page.read_text() == before
-    for path in written[1:]:
+    for path, told in zip(
+        written[1:], (("pfenet, svf",), ("pfenet: training loss", ">svf<", ">frozen<")), strict=True
+    ):
         svg = path.read_text()
         assert svg.startswith("<?xml")
-        assert "pfenet, svf" in svg
+        assert all(text in svg for text in told)
         write_page(file, page)
         assert path.read_text() == svg
 
@@ -388,3 +390,21 @@ def test_only_a_backbone_that_most_do_not_have_is_named(tmp_path: Path) -> None:
     alone = collection._replace(results=[r for r in collection.results if r.told["backbone"] == "vgg16"])
     assert {row.name for row in rows(alone)} == {"pfenet, svf"}
     assert "shapes, vgg16; " in made(alone, [], "results.json", "results")
+
+
+def test_curves_have_a_row_for_each_method_and_backbone(tmp_path: Path) -> None:
+    for place, told in (("usual", {}), ("usual", {"backbone": "vgg16"}), ("no_supports", {"method": "bam"})):
+        made_up.run(tmp_path / place, **told)
+        made_up.evaluation(tmp_path / place, **told)
+    page = tmp_path / "page.md"
+    keep(tmp_path / "page.json", collect(tmp_path))
+    write_page(tmp_path / "page.json", page)
+    drawn = (tmp_path / "page/curves.svg").read_text()
+    for name in ("pfenet, resnet50", "pfenet, vgg16"):
+        assert f">{name}: training loss<" in drawn
+        assert f">{name}: validation mIoU (%)<" in drawn
+    assert "bam" not in drawn  # controls are not drawn
+    collection = collect(tmp_path)
+    controls = collection._replace(curves=[curve for curve in collection.curves if curve.place == "no_supports"])
+    assert len(controls.curves) == 1
+    assert "Learning curves" not in made(controls, [], "page.json", "page")
