@@ -393,7 +393,9 @@ def test_only_a_backbone_that_most_do_not_have_is_named(tmp_path: Path) -> None:
 
 
 def test_curves_have_a_row_for_each_method_and_backbone(tmp_path: Path) -> None:
-    for place, told in (("usual", {}), ("usual", {"backbone": "vgg16"}), ("no_supports", {"method": "bam"})):
+    trainings: list[tuple[str, dict[str, Any]]]
+    trainings = [("usual", {}), ("usual", {"backbone": "vgg16"}), ("no_supports", {"method": "bam"})]
+    for place, told in trainings:
         made_up.run(tmp_path / place, **told)
         made_up.evaluation(tmp_path / place, **told)
     page = tmp_path / "page.md"
