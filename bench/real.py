@@ -130,6 +130,10 @@ def jobs() -> Iterator[Job]:
         yield Job("train.py", method, tuning, fold, 0)
     for fold, tuning in product(FOLDS, ("bias", "norm")):
         yield Job("train.py", main, tuning, fold, 1)
+    for method, fold, tuning in product(
+        ("bam_small", "baseline_small", "cross_attention_small"), FOLDS, ("frozen", "svf")
+    ):
+        yield Job("train.py", method, tuning, fold, 1)
 
 
 def select(wanted: Sequence[str]) -> list[Job]:
