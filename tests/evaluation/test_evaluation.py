@@ -18,7 +18,6 @@ import torch
 from support import ROOT, warm
 from support.tiny import TinyBackbone
 from torch import Tensor
-from torch.utils._pytree import tree_map
 from torchmetrics import JaccardIndex
 
 from fss.data.draws import OtherClass, Shuffled
@@ -35,6 +34,7 @@ from fss.evaluation.results import summarize
 from fss.evaluation.reuse import Reuse, ReusingEvaluator
 from fss.metrics import episode_integers, predict_at_original_size
 from fss.models.backbones import ResNetBackbone, TimmBackbone
+from fss.models.encodings import join
 from fss.models.heads import BAM, Baseline, Features, Head, PFENet, Prediction, PriorMask
 from fss.models.segmenter import FewShotSegmenter
 from fss.models.tuning import svf
@@ -180,10 +180,8 @@ def plain_loop(made: FewShotSegmenter, episodes: EpisodeDataset) -> Iterator[tup
                 made.encode_support(normalize(image)[None, None], mask[None, None])
                 for image, mask in zip(episode.support, episode.support_mask, strict=True)
             ]
-            together = tree_map(
-                lambda first, *others: torch.cat([first, *others], 1) if isinstance(first, Tensor) else first,
-                *supports,
-            )
+            # in the layout that the program gives shots: another one would move matrix products by rounding
+            together = join(supports, dim=1)
             size = (episode.query.shape[-2], episode.query.shape[-1])
             yield seed, episode, made.decode(query, together, size, episode.own_class[None])
 
