@@ -13,34 +13,42 @@ from fss.display.shown import shown
 from fss.report.collection import Curve
 from fss.report.drawing import SVG_SETTINGS, as_svg, color_of
 
+MOST_RANGES = 4  # lines with a range each in a panel; more ranges hide the lines
+
 
 def draw_curves(curves: Sequence[Curve]) -> str:
-    """Training loss and validation mIoU of each tuning, means over folds and seeds with their range.
+    """Training loss and validation mIoU of each tuning: means over folds and seeds, with ranges if few.
 
     Args:
         curves: At least one. Each method and backbone has a row; a backbone is named where its method has several.
+            A tuning has one colour in all rows, those of most rows the first ones.
     """
     groups: dict[tuple[str, str], dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     for curve in curves:
         groups[curve.method, curve.backbone][curve.tuning].append(curve)
     backbones = Counter(method for method, _ in groups)
+    shared = Counter(tuning for tunings in groups.values() for tuning in tunings)
+    styles = {}
+    for number, tuning in enumerate(sorted(shared, key=lambda name: (-shared[name], name))):
+        color = color_of(number)
+        dashes = "--" if color in map(color_of, range(number)) else "-"
+        styles[tuning] = {"color": color, "ls": dashes, "lw": 1.4}
     panels = (("loss", "training loss", 1.0), ("miou", "validation mIoU (%)", 100.0))
     with mpl.rc_context(SVG_SETTINGS):
         figure = Figure(figsize=(9, 0.4 + 2.2 * len(groups)), layout="constrained")
         rows = figure.subplots(len(groups), 2, squeeze=False)
         for row, ((method, backbone), tunings) in zip(rows, sorted(groups.items()), strict=True):
             for axes, (part, title, factor) in zip(row, panels, strict=True):
-                for number, (tuning, members) in enumerate(sorted(tunings.items())):
+                for tuning, members in sorted(tunings.items()):
                     values: dict[float, list[float]] = defaultdict(list)
                     for curve in members:
                         for step, value in getattr(curve, part):
                             values[step].append(factor * value)
-                    steps, color = sorted(values), color_of(number)
-                    dashes = "--" if color in map(color_of, range(number)) else "-"
-                    style = {"color": color, "ls": dashes, "lw": 1.4}
-                    axes.plot(steps, [fmean(values[s]) for s in steps], label=shown(tuning), **style)
-                    low, high = ([of(values[s]) for s in steps] for of in (min, max))
-                    axes.fill_between(steps, low, high, color=color, alpha=0.12, lw=0)
+                    steps = sorted(values)
+                    axes.plot(steps, [fmean(values[s]) for s in steps], label=shown(tuning), **styles[tuning])
+                    if len(tunings) <= MOST_RANGES:
+                        low, high = ([of(values[s]) for s in steps] for of in (min, max))
+                        axes.fill_between(steps, low, high, color=styles[tuning]["color"], alpha=0.12, lw=0)
                 name = f"{method}, {backbone}" if backbones[method] > 1 else method
                 axes.set_title(f"{shown(name)}: {title}", fontsize="medium")
                 axes.grid(alpha=0.15)

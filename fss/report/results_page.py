@@ -144,7 +144,12 @@ def made(collection: Collection, pairs: Sequence[Paired], source: str, folder: s
         f"![IoU of every class]({folder}/{CLASSES})",
     ]
     if _usual_curves(collection):
-        parts += ["## Learning curves", f"![Training loss and validation mIoU]({folder}/{CURVES})"]
+        parts += [
+            "## Learning curves",
+            "Means over the folds and seeds that there are; a band, drawn where lines are few, reaches from the "
+            "lowest of them to the highest.",
+            f"![Training loss and validation mIoU]({folder}/{CURVES})",
+        ]
     return "\n\n".join([*parts, "## Made by", _made_by(collection, source)])
 
 

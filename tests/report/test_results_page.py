@@ -14,10 +14,12 @@ from support import ROOT, made_up
 
 from fss.evaluation.results import read_metrics
 from fss.report.__main__ import main
-from fss.report.collection import Collection, add, collect, read_collection, write_collection
+from fss.report.collection import Collection, Curve, add, collect, read_collection, write_collection
 from fss.report.compare import compare, find_pairs
+from fss.report.drawing import color_of
 from fss.report.found import Found
 from fss.report.paired import paired, read_pairs
+from fss.report.results_drawings import MOST_RANGES, draw_curves
 from fss.report.results_page import BEGIN, END, made, rows, write_page
 from fss.report.tables import comparisons
 
@@ -390,6 +392,28 @@ def test_only_a_backbone_that_most_do_not_have_is_named(tmp_path: Path) -> None:
     alone = collection._replace(results=[r for r in collection.results if r.told["backbone"] == "vgg16"])
     assert {row.name for row in rows(alone)} == {"pfenet, svf"}
     assert "shapes, vgg16; " in made(alone, [], "results.json", "results")
+
+
+def test_a_tuning_has_one_colour_in_all_rows() -> None:
+    def curve(method: str, tuning: str) -> Curve:
+        return Curve("usual", method, tuning, "resnet50", 0, 0, [(1.0, 0.5), (2.0, 0.4)], [(1.0, 0.5), (2.0, 0.4)])
+
+    tunings = ("adapter", "frozen", "svf")
+    pairs = [*(("pfenet", tuning) for tuning in tunings), ("bam", "svf"), ("bam", "frozen")]
+    drawn = draw_curves([curve(*pair) for pair in pairs])
+    lines = {color: drawn.count(f"stroke: {color}; stroke-width: 1.4") for color in map(color_of, range(4))}
+    of_tuning = [lines[color_of(number)] for number in range(4)]  # two panels and the legend in each row
+    assert of_tuning == [6, 6, 3, 0]  # frozen, svf, adapter
+
+
+def test_ranges_are_drawn_where_lines_are_few() -> None:
+    curves = [
+        Curve("usual", "pfenet", f"tuning{number}", "resnet50", 0, seed, [(1.0, seed), (2.0, 0.5)], [(1.0, 0.5)])
+        for number in range(MOST_RANGES + 1)
+        for seed in (0, 1)
+    ]
+    assert "opacity: 0.12" in draw_curves(curves[: 2 * MOST_RANGES])
+    assert "opacity: 0.12" not in draw_curves(curves)
 
 
 def test_curves_have_a_row_for_each_method_and_backbone(tmp_path: Path) -> None:
