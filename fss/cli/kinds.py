@@ -144,6 +144,13 @@ def built(value: Any) -> str | None:
     return None if known else "settings of what is built, with its class as _target_"
 
 
+def built_later(value: Any) -> str | None:
+    """Settings of what is built only once the run knows what to give it, such as an optimiser's parameters."""
+    if (mend := built(value)) is not None:
+        return mend
+    return None if value.get("_partial_") is True else "settings of what is built later, with _partial_: true"
+
+
 def logger(value: Any) -> str | None:
     """Settings of a logger."""
     mend = built(value)
@@ -162,10 +169,10 @@ precision = one_of("32-true", "bf16-mixed", "16-mixed")
 OF_RUNS: Mapping[str, Kind] = {
     "reuse": group("limit_gb", "batch"),
     "panels": group("episodes", "every_n_epochs"),
-    **dict.fromkeys(("optimizer", "trainer", "learner", "datamodule", "backbone.network"), built),
-    **dict.fromkeys(("method.head", "tuning.apply"), built),
-    **dict.fromkeys(("dataset.train_reader", "dataset.eval_reader"), built),
+    **dict.fromkeys(("trainer", "learner", "datamodule", "backbone.network", "method.head"), built),
+    **dict.fromkeys(("optimizer", "tuning.apply", "dataset.train_reader", "dataset.eval_reader"), built_later),
     **dict.fromkeys(("dataset.train_transform", "dataset.eval_transform"), built),
+    "method.learner.optimizer": built_later,
     "logger.*": logger,
     **dict.fromkeys(("tf32", "checkpointing", "resume"), flag),
     **dict.fromkeys(("dataset.exclude_novel", "method.train_base"), flag),

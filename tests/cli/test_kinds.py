@@ -52,6 +52,19 @@ from fss.cli import kinds
                 for value in (None, 5, "a.B", OmegaConf.create({"c": 1}), OmegaConf.create({"_target_": None}))
             ],
         ),
+        (
+            kinds.built_later,
+            [OmegaConf.create({"_target_": "a.B", "_partial_": True})],
+            [
+                (None, "settings of what is built, with its class as _target_"),
+                (OmegaConf.create({"_partial_": True}), "settings of what is built, with its class as _target_"),
+                (OmegaConf.create({"_target_": "a.B"}), "settings of what is built later"),
+                (
+                    OmegaConf.create({"_target_": "a.B", "_partial_": False}),
+                    "settings of what is built later",
+                ),
+            ],
+        ),
         (kinds.one_of("a", "b"), ["a"], [("c", "one of a, b"), (None, "one of a, b")]),
     ],
 )
@@ -85,6 +98,10 @@ def test_settings_without_a_value_are_passed_over() -> None:
         ("method.head=null", "method.head=null: must be settings of what is built"),
         ("tuning.apply=null", "tuning.apply=null: must be settings of what is built"),
         ("dataset.train_reader=null", "dataset.train_reader=null: must be settings of what is built"),
+        ("optimizer._partial_=false", "optimizer={'_target_': 'torch.optim.SGD', '_partial_': False, "),
+        ("~optimizer._partial_", "optimizer={"),
+        ("tuning.apply._partial_=false", "tuning.apply={"),
+        ("dataset.eval_reader._partial_=false", "dataset.eval_reader={"),
         ("seeds=[]", "seeds=[]: must be a list of one or more, such as [1] or [1,2]"),
         ("episodes=1000000000", "episodes=1000000000: must be at most 1000000"),
         ("dataset.val_episodes=1000001", "dataset.val_episodes=1000001: must be at most 1000000"),
