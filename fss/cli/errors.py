@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import signal
 import sys
 import traceback
@@ -23,6 +24,7 @@ from fss.display.shown import shown
 FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
 MENDABLE = 2  # exit code
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
+_OUTPUT = 1  # the file descriptor of what is printed
 
 PLACE = "Make room, or choose another place (outputs=DIR, out=DIR or --out DIR)"
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -83,11 +85,28 @@ def _leave(error: Exception) -> None:
 
 
 def tell(error: Exception) -> bool:
-    """Prints what a user can mend; False for what is to be raised: a fault, or all with HYDRA_FULL_ERROR=1."""
+    """Prints what a user can mend; False for what is to be raised: a fault, or all with HYDRA_FULL_ERROR=1.
+
+    Nothing is printed for whoever has stopped reading, as `head` does.
+    """
+    if isinstance(error, BrokenPipeError) and _reader_has_left():
+        return True
     text = None if _given else mendable(error)
     if text is not None:
         print(f"error: {shown(text, lines=True)}", file=sys.stderr)
     return text is not None
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads the output any more; then it goes nowhere, so that Python can flush it at its end."""
+    poll = select.poll()  # Windows, which has none, has no such error either
+    poll.register(_OUTPUT, 0)
+    if not poll.poll(0):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _OUTPUT)
+    os.close(nowhere)
+    return True
 
 
 def mendable(error: BaseException) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -17,6 +18,8 @@ import pytest
 from PIL import Image
 from support import ROOT
 from support.warm import Script
+
+from fss.cli.errors import tell
 
 pytestmark = pytest.mark.slow
 SMALL = [
@@ -210,3 +213,28 @@ def test_what_was_typed_survives_to_the_evaluation(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("typed", [("train.py", "--help"), ("-m", "fss.export", "--help")])
+def test_nothing_is_told_when_nobody_reads_any_more(typed: tuple[str, ...]) -> None:
+    """As with `python train.py --help | head -1`, where head has ended."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        ended = subprocess.run(
+            [sys.executable, *typed],
+            cwd=ROOT,
+            stdout=writes,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    finally:
+        os.close(writes)
+    assert (ended.returncode, ended.stderr) == (2, "")
+
+
+def test_another_broken_pipe_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(BrokenPipeError(errno.EPIPE, "Broken pipe", "a worker's")) is True
+    assert "Broken pipe" in capsys.readouterr().err
