@@ -396,7 +396,7 @@ def test_only_a_backbone_that_most_do_not_have_is_named(tmp_path: Path) -> None:
 
 def test_a_tuning_has_one_colour_in_all_rows() -> None:
     def curve(method: str, tuning: str) -> Curve:
-        return Curve("usual", method, tuning, "resnet50", 0, 0, [(1.0, 0.5), (2.0, 0.4)], [(1.0, 0.5), (2.0, 0.4)])
+        return Curve("usual", method, tuning, "resnet50", 0, 0, [[1.0, 0.5], [2.0, 0.4]], [[1.0, 0.5], [2.0, 0.4]])
 
     tunings = ("adapter", "frozen", "svf")
     pairs = [*(("pfenet", tuning) for tuning in tunings), ("bam", "svf"), ("bam", "frozen")]
@@ -408,7 +408,7 @@ def test_a_tuning_has_one_colour_in_all_rows() -> None:
 
 def test_ranges_are_drawn_where_lines_are_few() -> None:
     curves = [
-        Curve("usual", "pfenet", f"tuning{number}", "resnet50", 0, seed, [(1.0, seed), (2.0, 0.5)], [(1.0, 0.5)])
+        Curve("usual", "pfenet", f"tuning{number}", "resnet50", 0, seed, [[1.0, seed], [2.0, 0.5]], [[1.0, 0.5]])
         for number in range(MOST_RANGES + 1)
         for seed in (0, 1)
     ]
