@@ -24,6 +24,7 @@ from fss.display.shown import shown
 FULL = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks
 MENDABLE = 2  # exit code
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells count it
+UNREAD = 128 + signal.SIGPIPE  # exit code after nobody reads the output any more, as shells count it
 _OUTPUT = 1  # the file descriptor of what is printed
 
 PLACE = "Make room, or choose another place (outputs=DIR, out=DIR or --out DIR)"
@@ -48,8 +49,8 @@ def run_script(main: Callable[[], Any]) -> None:
     """Runs the main function of a script.
 
     What a user can mend (a setting, a file, a full disk) is printed as one paragraph, `error: ...`, and ends the
-    program with exit code 2. A fault of the program ends it with its traceback. `HYDRA_FULL_ERROR=1` shows every
-    traceback.
+    program with exit code 2. If nobody reads the output any more, it ends without a word, with exit code 141. A
+    fault of the program ends it with its traceback. `HYDRA_FULL_ERROR=1` shows every traceback.
     """
     if _given:
         main()
@@ -87,10 +88,11 @@ def _leave(error: Exception) -> None:
 def tell(error: Exception) -> bool:
     """Prints what a user can mend; False for what is to be raised: a fault, or all with HYDRA_FULL_ERROR=1.
 
-    Nothing is printed for whoever has stopped reading, as `head` does.
+    Raises:
+        SystemExit: Nobody reads the output any more, as after `head` has ended; nothing is printed.
     """
-    if isinstance(error, BrokenPipeError) and _reader_has_left():
-        return True
+    if isinstance(error, BrokenPipeError) and not _given and _reader_has_left():
+        sys.exit(UNREAD)
     text = None if _given else mendable(error)
     if text is not None:
         print(f"error: {shown(text, lines=True)}", file=sys.stderr)
@@ -99,7 +101,7 @@ def tell(error: Exception) -> bool:
 
 def _reader_has_left() -> bool:
     """Whether nobody reads the output any more; then it goes nowhere, so that Python can flush it at its end."""
-    poll = select.poll()  # Windows, which has none, has no such error either
+    poll = select.poll()  # a flush would not tell: what it could not write is gone
     poll.register(_OUTPUT, 0)
     if not poll.poll(0):
         return False

@@ -17,11 +17,12 @@ MOST_RANGES = 4  # lines with a range each in a panel; more ranges hide the line
 
 
 def draw_curves(curves: Sequence[Curve]) -> str:
-    """Training loss and validation mIoU of each tuning: means over folds and seeds, with ranges if few.
+    """Training loss and validation mIoU of each tuning, means over folds and seeds.
 
     Args:
         curves: At least one. Each method and backbone has a row; a backbone is named where its method has several.
             A tuning has one colour in all rows, those of most rows the first ones.
+            Their ranges are drawn in rows of at most `MOST_RANGES` tunings.
     """
     groups: dict[tuple[str, str], dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     for curve in curves:
